@@ -1,0 +1,71 @@
+"""Verified groups -> one Batch. The only place where lists become tensors, and where advantages are made.
+
+    groups --> Rewards [N,G,K] --> advantages [N,G] --+
+       \\                                              +--> Batch [B,T], one row a completion
+        +----> token_ids, masks, logprobs [B,T] ------+
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlvr.objective import Batch, Objective, Rewards
+from rlvr.types import Group
+
+
+def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, float]) -> Batch:
+    """One row for every completion of every group, in order, the untrainable ones included (their mask is empty).
+
+    `weights` are the recipe's weights of the reward parts; advantages are a function of all groups of the step.
+    """
+    rewards = rewards_of(groups, weights)
+    present_NG = padded([[True] * len(group.completions) for group in groups], torch.bool)
+    advantages_NG = objective.advantage(shaped(rewards, groups, objective))
+    pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
+    loss_mask_BT = padded([[*[0.0] * len(p.token_ids), *map(float, c.loss_mask)] for p, c in pairs], torch.float32)
+    trained_B = rewards.valid_NG[present_NG]
+    if not objective.train_on_truncated:
+        trained_B = trained_B & torch.tensor([c.stop_reason != "length" for _, c in pairs], dtype=torch.bool)
+    mask_BT = loss_mask_BT * trained_B[:, None]
+    kl = objective.kl
+    return Batch(
+        token_ids_BT=padded([[*p.token_ids, *c.token_ids] for p, c in pairs], torch.int64),
+        lengths_B=torch.tensor([len(p.token_ids) + len(c.token_ids) for p, c in pairs], dtype=torch.int64),
+        mask_BT=mask_BT,
+        rollout_logprobs_BT=padded([[*[0.0] * len(p.token_ids), *c.rollout_logprobs] for p, c in pairs], torch.float32),
+        advantages_B1=advantages_NG[present_NG][:, None].float(),
+        weights_BT=objective.weighting(mask_BT, loss_mask_BT if objective.count_masked else mask_BT),
+        kl_coefficients_B1=torch.tensor([[kl.of(p.domain) if kl else 0.0] for p, _ in pairs], dtype=torch.float32),
+    )
+
+
+def rewards_of(groups: Sequence[Group], weights: dict[str, float]) -> Rewards:
+    """[N,G,K] in float64: a mean of float32 rewards is not exact, and advantages divide by small spreads."""
+    no_parts = [0.0] * len(weights)
+    parts = [
+        [[v.parts[name] for name in weights] if v.trainable else no_parts for v in group.verdicts] for group in groups
+    ]
+    G = max((len(group.verdicts) for group in groups), default=0)
+    parts_NGK = torch.tensor(
+        [[*rows, *[no_parts] * (G - len(rows))] for rows in parts], dtype=torch.float64
+    ).reshape(len(groups), G, len(weights))
+    valid_NG = padded([[v.trainable for v in group.verdicts] for group in groups], torch.bool)
+    return Rewards(parts_NGK, torch.tensor(list(weights.values()), dtype=torch.float64), valid_NG)
+
+
+def shaped(rewards: Rewards, groups: Sequence[Group], objective: Objective) -> Rewards:
+    """The shaping by length joins as one more part of weight 1."""
+    if objective.shaping is None:
+        return rewards
+    lengths_NG = padded([[sum(c.loss_mask) for c in group.completions] for group in groups], torch.float64)
+    parts_NGK = torch.cat([rewards.parts_NGK, objective.shaping(lengths_NG)[..., None]], dim=2)
+    return Rewards(parts_NGK, torch.cat([rewards.weights_K, torch.ones(1, dtype=torch.float64)]), rewards.valid_NG)
+
+
+def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:
+    """[rows, longest], zeros (False) behind each row's end."""
+    out = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=dtype)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    return out

@@ -1,0 +1,232 @@
+"""What a recipe may say. Plain dataclasses, a docstring under every field: meaning, unit, when to change it.
+
+Read once, typed, never written to. Defaults live here and nowhere else; recipes only say what differs. Knows no Hydra.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # OmegaConf's mark of a value that the recipe must give
+
+
+@dataclass
+class ModelConfig:
+    path: str = MISSING
+    """A local Hugging Face folder or a hub name. The policy starts from it; it is also the KL reference."""
+    dtype: str = "auto"
+    """What the trainer computes in: `float32`, `bfloat16`, or `auto` (bfloat16 on GPU, float32 on CPU)."""
+    max_context: int = 4096
+    """Tokens of prompt and completion together. Longer prompts are refused when the data is read."""
+    chat_template: str | None = None
+    """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none."""
+    attention: str = "sdpa"
+    """transformers' attention implementation: `sdpa`, `eager`, `flash_attention_2`, ..."""
+
+
+@dataclass
+class DataConfig:
+    train: str = MISSING
+    """A .jsonl, .json or .parquet file, or a `datasets` hub name."""
+    heldout: str | None = None
+    """Problems that no training step sees, for evaluation; none: no evaluation. Overlap with `train` is refused."""
+    prompt: str = "problem"
+    """The column with the question: text, or a list of chat messages."""
+    answer: str = "answer"
+    """The column with the reference answer, handed to the verifiers as it is."""
+    domain: str | None = None
+    """A column that names each prompt's domain (per-domain KL); none: all are `default`."""
+    system: str | None = None
+    """A system message put before every question."""
+    split: str = "train"
+    """The split of a hub data set that `train` means; `heldout` may name its own as `name:split`."""
+    shuffle: bool = True
+    """A fresh order in every epoch, a function of the seed and the epoch."""
+
+
+@dataclass
+class PartConfig:
+    verifier: str = MISSING
+    """An installed plugin's name, `package.module:attribute`, or `file.py:attribute`."""
+    weight: float = 1.0
+    """Of this part in the reward. 0 reports the part and does not train on it."""
+    gate: bool = False
+    """A gate that is 0 makes the whole reward 0, e.g. format before correctness."""
+    timeout_s: float | None = None
+    """Seconds until a verification is killed; none: the verifier's own limit."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """The verifier's own options."""
+
+
+@dataclass
+class RewardConfig:
+    parts: dict[str, PartConfig] = field(default_factory=dict)
+    """Name -> verifier. The first one is the main part: its verdict is `accuracy`."""
+
+
+@dataclass
+class RolloutConfig:
+    engine: str = "vllm"
+    """`vllm`, or `transformers`: the slow reference that is always there."""
+    workers: int = 1
+    """Engines. On CPU one per core that is free; on GPU one per tensor-parallel group."""
+    groups_per_step: int = 16
+    """Prompts in an optimizer step."""
+    group_size: int = 8
+    """Completions of a prompt (G). The baseline is their mean: below 4 it is mostly noise."""
+    temperature: float = 1.0
+    """Of the sampling, and of the logprobs trained on. Above 0."""
+    max_tokens: int = 1024
+    """Of one completion. What runs into it is `truncated`."""
+    stop: list[str] = field(default_factory=list)
+    """Strings that end a completion, besides the end token."""
+    max_staleness: int = 0
+    """How many weight updates a completion may be behind when trained on. 0 is synchronous, the only mode today."""
+    refill_rounds: int = 4
+    """With an algorithm that refills: how often to sample more prompts for groups without signal, per step."""
+    dtype: str = "auto"
+    """What the engine computes in; `auto` follows model.dtype."""
+    threads: int = 1
+    """CPU threads of one engine."""
+    memory_gib: float = 1.0
+    """KV cache of one engine on CPU, GiB."""
+    gpu_memory_utilization: float = 0.85
+    """Share of a GPU that one engine may fill."""
+    max_sequences: int = 256
+    """Completions that one engine decodes at a time."""
+    tensor_parallel: int = 1
+    """GPUs of one engine."""
+
+
+@dataclass
+class VerifyConfig:
+    workers: int = 1
+    """Verifier actors."""
+    processes: int = 2
+    """Killable processes of one verifier actor."""
+
+
+@dataclass
+class TrainerConfig:
+    ranks: int = 1
+    """Data-parallel DeepSpeed ranks, one process each."""
+    zero_stage: int = 0
+    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 weights too."""
+    learning_rate: float = 1e-6
+    """Peak learning rate of AdamW."""
+    schedule: str = "constant"
+    """After warm-up: `constant`, `linear` or `cosine` down to 0 at the last step."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """AdamW's decay rates. A second one below 0.99 forgets an outlier gradient sooner."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    micro_batch_tokens: int = 8192
+    """Tokens of one forward and backward pass on one rank. Changes memory and speed, never the gradient."""
+    row_tokens: int = 256
+    """Short completions are packed into rows of about this many tokens; a longer one has a row of its own length."""
+    logprob_chunk_tokens: int = 1024
+    """Rows of the [tokens, vocabulary] matrix that exist at a time."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    threads: int = 1
+    """CPU threads of one rank."""
+    bucket_mb: int = 256
+    """Weights travel to the engines in buckets of this size."""
+    probe_tolerance: float | None = None
+    """Largest difference of a probe token's logprob between trainer and engine after a weight transfer.
+    None: 1e-3 when both compute in float32, else 0.25."""
+
+
+@dataclass
+class SentinelConfig:
+    max_rollbacks: int = 3
+    """How often a run may go back to a checkpoint before it stops."""
+    max_mismatch: float = 1.0
+    """Mean |log pi_old - log pi_rollout| per token, above which engine and trainer are not the same policy."""
+    grad_norm_factor: float = 50.0
+    """Alarm above this multiple of the median gradient norm of the last `window` good steps ..."""
+    grad_norm_floor: float = 1.0
+    """... or of this, if the median is smaller: a solved task has tiny gradients, and success is no alarm."""
+    window: int = 16
+    """Good steps that make the gradient norm's history."""
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 25
+    """Steps between checkpoints. Step 0 and the last step are always saved."""
+    keep: int = 3
+    """Newest checkpoints that stay on disk."""
+
+
+@dataclass
+class EvaluationConfig:
+    every: int = 0
+    """Steps between evaluations on the held-out problems; 0: only before the first and after the last step."""
+    limit: int | None = None
+    """Held-out problems to use, the first so many; none: all."""
+    samples: int = 1
+    """Completions a problem for the sampled accuracy, at the rollout temperature."""
+
+
+@dataclass
+class LogConfig:
+    console: bool = True
+    """The live display; false: only errors and the result."""
+    completions_every: int = 1
+    """Steps between records of all completions with their verdicts; 0: never."""
+    wandb: bool = False
+    """Log to Weights & Biases; `WANDB_MODE` decides between offline (default here) and online."""
+    wandb_project: str = "rlvr"
+    tensorboard: bool = False
+    """Write TensorBoard event files into the run folder."""
+
+
+@dataclass
+class RunConfig:
+    folder: str | None = None
+    """Where the run lives. None: runs/<recipe>-<number>. A folder with a run in it is refused: `rlvr resume` it."""
+
+
+@dataclass
+class ClusterConfig:
+    kind: str = "local"
+    """`local` starts Ray on this machine, `ray` joins a running cluster, `inline` runs everything in one process."""
+    address: str | None = None
+    """Of the cluster to join with kind `ray`, e.g. `auto` or `ray://head:10001`."""
+    gpus_per_engine: float | None = None
+    """GPUs reserved for an engine; none: tensor_parallel where the machine has GPUs, else 0."""
+    gpus_per_rank: float | None = None
+    """GPUs reserved for a trainer rank; none: 1 where the machine has GPUs, else 0."""
+    restarts: int = 0
+    """How often Ray restarts a dead verifier actor."""
+
+
+@dataclass
+class Recipe:
+    """A complete run."""
+
+    name: str = MISSING
+    seed: int = 0
+    steps: int = MISSING
+    """Optimizer steps of the run."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+    algorithm: Any = MISSING
+    """A file of recipes/algorithm: the objective's slots."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    sentinel: SentinelConfig = field(default_factory=SentinelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+class RecipeError(ValueError):
+    """The recipe or its data cannot work; one clear line for the user."""

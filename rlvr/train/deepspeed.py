@@ -1,0 +1,219 @@
+"""One data-parallel rank of the policy trainer. The only file that imports DeepSpeed; knows no Ray and no reward.
+
+    Batch (all ranks get the whole) -> layout -> my micro-batches -> logprobs -> objective.loss -> backward, ... -> step
+
+Every token's weight is its share of the whole step, so micro-batches and ranks just add up. DeepSpeed averages over
+ranks; `loss * world_size` undoes that, and is the only correction.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+# before DeepSpeed is imported: compiled extensions live and die with the environment, and no start-up banners
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+os.environ.setdefault("DS_LOG_LEVEL", "error")
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.utils import logging as transformers_logging
+
+from rlvr.config import ModelConfig, TrainerConfig
+from rlvr.objective import Batch, Objective, Statistics
+from rlvr.train.optimizer import GuardedAdamW
+from rlvr.train.packing import Layout, layout
+from rlvr.train.policy import Policy, dtype_of, load_policy, pack, scatter
+
+Weights = dict[str, Tensor]
+
+
+class DeepSpeedTrainer:
+    """A rank. All methods are collective: every rank calls them, in the same order, with the same arguments."""
+
+    def __init__(self, model: ModelConfig, cfg: TrainerConfig, temperature: float, rank: int = 0, address: str = ""):
+        """`address` is host:port of rank 0, the same on every rank; unused with one rank."""
+        self.cfg, self.temperature, self.rank = cfg, temperature, rank
+        torch.set_num_threads(cfg.threads)
+        transformers_logging.disable_progress_bar()
+        self.cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
+        self._join(address)
+        dtype = dtype_of(model.dtype)
+        self._gradients_arrive_whole = cfg.zero_stage == 0 and dtype == torch.float32  # else DeepSpeed's wrapper clips
+        settings = self._deepspeed_config(dtype)
+        # transformers then builds a ZeRO-3 model shard by shard; it must outlive the loading, hence the attribute
+        self._zero3 = HfDeepSpeedConfig(settings) if cfg.zero_stage == 3 else None
+        self._model = model
+        policy = load_policy(model, cfg.gradient_checkpointing)
+        optimizer = GuardedAdamW(
+            _decay_groups(policy, cfg.weight_decay),
+            max_norm=cfg.max_grad_norm if self._gradients_arrive_whole else None,
+            lr=cfg.learning_rate,
+            betas=tuple(cfg.betas),
+        )
+        self.engine, self.optimizer, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings)
+        self._guard = optimizer
+        self._reference: Policy | None = None
+
+    def _join(self, address: str) -> None:
+        host, port = address.split(":") if address else ("127.0.0.1", "0")
+        os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.cfg.ranks), "LOCAL_RANK": "0"}
+        if dist.is_initialized():
+            return
+        store = dist.TCPStore(host, int(port), self.cfg.ranks, is_master=self.rank == 0, wait_for_workers=False)
+        backend = "nccl" if self.cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.cfg.ranks)
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+    def _deepspeed_config(self, dtype: torch.dtype) -> dict:
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # a bookkeeping figure only: our micro-batches vary in size
+            "managed_gradient_accumulation": False,  # step() is the boundary, however many backwards came before
+            "gradient_clipping": 0.0 if self._gradients_arrive_whole else self.cfg.max_grad_norm,
+            "zero_allow_untested_optimizer": True,  # GuardedAdamW is torch's AdamW
+            "zero_optimization": {"stage": self.cfg.zero_stage, "overlap_comm": False},
+            "bf16": {"enabled": dtype == torch.bfloat16},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "steps_per_print": None,
+            "wall_clock_breakdown": False,
+        }
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
+        """One optimizer step on the whole batch. Metrics are those of the step, the same on every rank."""
+        started = perf_counter()
+        torch.set_num_threads(self.cfg.threads)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        plan = self._layout(batch)
+        total, loss, entropy = Statistics(), 0.0, 0.0
+        for rows in plan.micro_batches[self.rank]:
+            micro_loss, micro_entropy, statistics = self._forward_backward(batch, rows, objective)
+            total, loss, entropy = total + statistics, loss + micro_loss, entropy + micro_entropy
+        total, (loss, entropy) = self._over_ranks(total, loss, entropy)
+        metrics = total.means() | {
+            "policy/loss": loss,
+            "policy/entropy": entropy / max(total.sums["tokens"], 1.0),
+            "policy/lr": learning_rate,
+            "packing/padding_waste": plan.padding_waste,
+            "tokens/trained": total.sums["tokens"],
+        }
+        metrics |= self._update() if total.sums["tokens"] else {"policy/grad_norm": 0.0, "policy/skipped": 1.0}
+        return metrics | {"time/train": perf_counter() - started}
+
+    def _layout(self, batch: Batch) -> Layout:
+        return layout(batch.lengths_B.tolist(), self.cfg.ranks, self.cfg.row_tokens, self.cfg.micro_batch_tokens)
+
+    def _forward_backward(self, batch: Batch, rows: list, objective: Objective) -> tuple[float, float, Statistics]:
+        mine = [i for row in rows for i in row]
+        local = {i: n for n, i in enumerate(mine)}
+        micro = batch.rows(mine)
+        packed = pack(micro, [[local[i] for i in row] for row in rows], micro.mask_BT).to(self.device)
+        micro = micro.to(self.device)
+        logprobs_N, entropy_N = self.engine(packed, self.temperature, self.cfg.logprob_chunk_tokens)
+        if objective.needs_reference:
+            with torch.no_grad():
+                ref_N, _ = self._reference_policy()(packed, self.temperature, self.cfg.logprob_chunk_tokens)
+            micro = replace(micro, ref_logprobs_BT=scatter(ref_N, packed, micro))
+        loss, statistics = objective.loss(scatter(logprobs_N, packed, micro), micro)
+        self.engine.backward(loss * self.cfg.ranks, scale_wrt_gas=False)
+        return float(loss.detach()), float(entropy_N.sum()), statistics
+
+    def _update(self) -> dict[str, float]:
+        self.engine.step()
+        norm = self._guard.norm if self._gradients_arrive_whole else self.engine.get_global_grad_norm()
+        return {"policy/grad_norm": float(norm), "policy/skipped": float(self._guard.skipped)}
+
+    def _over_ranks(self, total: Statistics, *sums: float) -> tuple[Statistics, list[float]]:
+        if self.cfg.ranks == 1:
+            return total, list(sums)
+        gathered: list = [None] * self.cfg.ranks
+        dist.all_gather_object(gathered, (total, sums))
+        everyone = sum((statistics for statistics, _ in gathered), Statistics())
+        return everyone, [sum(column) for column in zip(*(s for _, s in gathered), strict=True)]
+
+    def _reference_policy(self) -> Policy:
+        if self._reference is None:
+            self._reference = load_policy(self._model, gradient_checkpointing=False).requires_grad_(False)
+            settings = self._deepspeed_config(dtype_of(self._model.dtype))
+            if self.cfg.zero_stage == 3:  # sharded like the policy
+                self._reference, *_ = deepspeed.initialize(model=self._reference, config=settings)
+            else:
+                self._reference.to(self.device)
+        return self._reference
+
+    @torch.no_grad()
+    def score(self, token_ids: list[int]) -> list[float]:
+        """log pi(token t | tokens < t), t >= 1, temperature 1: what an engine with the same weights must say too."""
+        torch.set_num_threads(self.cfg.threads)
+        tokens = torch.tensor([token_ids])
+        batch = Batch.of_tokens(tokens)
+        packed = pack(batch, [[0]], batch.mask_BT).to(self.device)
+        logprobs_N, _ = self.engine(packed, 1.0, self.cfg.logprob_chunk_tokens)
+        return logprobs_N.tolist()
+
+    # ---- weights ----------------------------------------------------------------------------------------------------
+
+    def weights(self) -> Iterator[Weights]:
+        """Buckets of the policy's weights by their Hugging Face names, on CPU, whole on rank 0 (empty elsewhere).
+
+        ZeRO-3 gathers one bucket at a time. Tied weights travel once.
+        """
+        limit = self.cfg.bucket_mb * 2**20
+        named = list(self.engine.module.lm.named_parameters())
+        while named:
+            bucket, size = [], 0
+            while named and (not bucket or size < limit):
+                bucket.append(named.pop(0))
+                parameter = bucket[-1][1]
+                size += getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()
+            with deepspeed.zero.GatheredParameters([p for _, p in bucket], enabled=self.cfg.zero_stage == 3):
+                yield {n: p.detach().to("cpu", copy=True) for n, p in bucket} if self.rank == 0 else {}
+
+    def export(self, folder: str) -> None:
+        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer."""
+        weights: Weights = {}
+        for bucket in self.weights():
+            weights |= bucket
+        if self.rank == 0:
+            from transformers import AutoTokenizer
+
+            lm = self.engine.module.lm
+            if lm.config.tie_word_embeddings:
+                weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+            lm.config.use_cache = True
+            lm.save_pretrained(folder, state_dict=weights)
+            lm.config.use_cache = False
+            AutoTokenizer.from_pretrained(self._model.path).save_pretrained(folder)
+
+    def save(self, folder: str) -> None:
+        """Everything this rank needs to go on exactly: its shard of weights and optimizer state."""
+        self.engine.save_checkpoint(folder, tag="deepspeed", save_latest=False)
+
+    def load(self, folder: str) -> None:
+        path, _ = self.engine.load_checkpoint(folder, tag="deepspeed")
+        if path is None:
+            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+
+
+def _decay_groups(policy: Policy, weight_decay: float) -> list[dict]:
+    """Norms and biases are not decayed: decay is for matrices."""
+    matrices = [p for p in policy.parameters() if _dims(p) >= 2]
+    vectors = [p for p in policy.parameters() if _dims(p) < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _dims(parameter: Tensor) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))

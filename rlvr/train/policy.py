@@ -1,0 +1,107 @@
+"""The language model as the trainer sees it: rows of packed completions in, logprobs of their tokens out.
+
+Knows transformers; knows no DeepSpeed, no objective and no reward.
+
+    a row:      [ prompt a | completion a | prompt b | completion b | padding ]
+    positions:    0 1 2 ...               | 0 1 2 ...               | 0 0 0        one document each: none sees another
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rlvr.config import ModelConfig, RecipeError
+from rlvr.objective import Batch
+from rlvr.train.logprobs import token_logprobs
+from rlvr.train.packing import Row
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype that `model.dtype` names; `auto` is bfloat16 on GPU and float32 on CPU."""
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    if name not in DTYPES:
+        raise RecipeError(f"model.dtype={name}: one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def load_policy(cfg: ModelConfig, gradient_checkpointing: bool) -> "Policy":
+    """The pre-trained model. Dropout stays off: the policy that is trained must be the one that sampled."""
+    lm = AutoModelForCausalLM.from_pretrained(cfg.path, dtype=dtype_of(cfg.dtype), attn_implementation=cfg.attention)
+    lm.config.use_cache = False
+    if gradient_checkpointing:
+        lm.gradient_checkpointing_enable({"use_reentrant": False})
+    policy = Policy(lm)
+    # transformers checkpoints layers in training mode only; our models have no dropout that it would switch on
+    return policy.train(gradient_checkpointing)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A micro-batch as the model reads it, and where each trained token of `batch` sits in it."""
+
+    token_ids_RL: Tensor
+    positions_RL: Tensor
+    predict_N: Tensor  # flat positions in [R,L] whose next token is trained on
+    targets_N: Tensor  # that next token
+    place_N: Tensor  # flat positions in the batch's [B,T]
+
+    def to(self, device: torch.device) -> "Packed":
+        return Packed(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
+    """Lay `rows` of completions (indices into `batch`) end to end. `select_BT` marks the tokens to score."""
+    T = batch.token_ids_BT.shape[1]
+    lengths = batch.lengths_B.tolist()
+    width = max((sum(lengths[i] for i in row) for row in rows), default=1)
+    token_ids_RL = torch.zeros(max(len(rows), 1), width, dtype=torch.int64)
+    positions_RL = torch.zeros_like(token_ids_RL)
+    source_RL = torch.full_like(token_ids_RL, -1)  # flat place in [B,T] of each packed token
+    for r, row in enumerate(rows):
+        start = 0
+        for i in row:
+            end = start + lengths[i]
+            token_ids_RL[r, start:end] = batch.token_ids_BT[i, : lengths[i]]
+            positions_RL[r, start:end] = torch.arange(lengths[i])
+            source_RL[r, start:end] = i * T + torch.arange(lengths[i])
+            start = end
+    source = source_RL.flatten()
+    chosen = (source >= 0) & (select_BT.flatten()[source.clamp(min=0)] > 0)
+    if (chosen & (positions_RL.flatten() == 0)).any():
+        raise ValueError("the first token of a sequence has no logprob: nothing precedes it")
+    packed_at_N = chosen.nonzero()[:, 0]
+    return Packed(token_ids_RL, positions_RL, packed_at_N - 1, token_ids_RL.flatten()[packed_at_N], source[packed_at_N])
+
+
+class Policy(nn.Module):
+    """`forward` is the only entry: DeepSpeed's hooks hang on it."""
+
+    def __init__(self, lm: nn.Module):
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
+        """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
+        # without a mask, transformers reads the documents off the positions and keeps them apart
+        hidden_RLH = self.lm.model(
+            input_ids=packed.token_ids_RL, position_ids=packed.positions_RL, attention_mask=None, use_cache=False
+        ).last_hidden_state
+        hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
+        return token_logprobs(self.lm.lm_head, hidden_NH, packed.targets_N, temperature, chunk)
+
+
+def scatter(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:
+    """Per-token values back in the batch's shape [B,T], zeros elsewhere; differentiable."""
+    flat = torch.zeros(batch.token_ids_BT.numel(), dtype=values_N.dtype, device=values_N.device)
+    return flat.index_put((packed.place_N,), values_N).view(batch.token_ids_BT.shape)
+
+
+def context_length(path: str) -> int | None:
+    """The longest sequence that the model was built for, where its config says so."""
+    return getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)

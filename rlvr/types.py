@@ -1,0 +1,146 @@
+"""The records that flow through a run. Knows nothing but the standard library.
+
+    Prompt -> rollout -> Group(prompt, completions) -> verify -> Group(+ verdicts) -> collate -> Batch -> trainer.step
+
+A Group is the atom: GRPO's baseline is the group mean, so a group is sampled, verified, aged, dropped and checkpointed
+whole. Records are frozen; a stage returns a new one with `dataclasses.replace`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One data-set row, rendered for the model.
+
+    Prompt(id="train-17", position=1017, messages=({"role": "user", "content": "2+3=?"},), token_ids=(5, 9, 6, 3),
+           answer="5", domain="math")
+    """
+
+    id: str
+    position: int  # in the endless prompt stream; with the seed, all the randomness of its completions
+    messages: tuple[Mapping[str, str], ...]
+    token_ids: tuple[int, ...]  # through the chat template, generation prompt included
+    answer: Any  # the reference, as the data set gave it
+    domain: str = "default"
+    row: Mapping[str, Any] = field(default_factory=dict)  # further columns that verifiers asked for
+
+
+StopReason = Literal["eos", "stop", "length", "abort"]  # end token; stop string; ran into a limit; engine gave up
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled continuation of T tokens, the prompt not included.
+
+    Completion(token_ids=(7, 8, 2), loss_mask=(True, True, True), rollout_logprobs=(-0.1, -2.3, -0.01),
+               policy_version=4, text="5", stop_reason="eos")
+    """
+
+    token_ids: Sequence[int]  # the end token included when the policy sampled it
+    loss_mask: Sequence[bool]  # True where the policy sampled the token (tool output is False)
+    rollout_logprobs: Sequence[float]  # as sampled, temperature applied; 0.0 where loss_mask is False
+    policy_version: int  # the oldest weights that sampled any of these tokens
+    text: str  # decoded without special tokens: what verifiers read
+    stop_reason: StopReason
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}
+        if len(lengths) != 1:
+            raise ValueError(f"token_ids, loss_mask and rollout_logprobs differ in length: {sorted(lengths)}")
+
+
+class Outcome(StrEnum):
+    """OK and REJECTED are trainable, ABSTAIN and ERROR are masked: they leave the group's mean, std and count."""
+
+    OK = "ok"
+    REJECTED = "rejected"  # the policy caused it: no box, too long, its program ran out of time
+    ABSTAIN = "abstain"  # the verifier cannot say: the reference itself does not parse
+    ERROR = "error"  # the machinery failed; never a reward
+
+
+DETAIL_LIMIT = 2_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a verdict comes from, so that it can be judged and computed again."""
+
+    verifier: str
+    version: str = ""
+    parameters: str = ""  # hash of the parameters
+    seconds: float = 0.0
+    attempts: int = 1
+    trust: Literal["separate", "shared", ""] = ""  # did tests and graded code share a process?
+    sandbox_level: str = ""
+    judge: str = ""  # judge model and prompt hash
+    cost: float = 0.0  # in the judge's currency
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says about one completion. Never a bare float.
+
+    Verdict(reward=1.0, outcome=Outcome.OK, parts={"math": 1.0}, reason="equal", answer="5",
+            provenance=(Provenance("math", "1"),))
+    """
+
+    reward: float | None  # finite exactly when the outcome is OK or REJECTED
+    outcome: Outcome
+    parts: Mapping[str, float] = field(default_factory=dict)  # unweighted; the recipe has the weights
+    reason: str = ""  # for machines: equal, differs, no_box, timeout, gold_unparsed, ...
+    detail: str = ""  # for people
+    answer: str | None = None  # as extracted from the completion
+    step_rewards: tuple[tuple[int, int, float], ...] = ()  # (start, end, value) over the tokens: process rewards
+    provenance: tuple[Provenance, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.trainable != (self.reward is not None and math.isfinite(self.reward)):
+            raise ValueError(f"outcome {self.outcome} with reward {self.reward}: finite exactly when ok or rejected")
+        if not all(math.isfinite(value) for value in self.parts.values()):
+            raise ValueError(f"parts must be finite, got {dict(self.parts)}")
+        if len(self.detail) > DETAIL_LIMIT:
+            object.__setattr__(self, "detail", self.detail[: DETAIL_LIMIT - 3] + "...")
+
+    @property
+    def trainable(self) -> bool:
+        return self.outcome in (Outcome.OK, Outcome.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completions of one prompt, with a verdict for each once verified."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def policy_version(self) -> int:
+        return min(completion.policy_version for completion in self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are sampled. `temperature` 0 is greedy."""
+
+    completions: int  # per prompt: the G of a group
+    temperature: float
+    max_tokens: int  # per completion
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def sampling_seed(seed: int, position: int, completion: int) -> int:
+    """The seed of one completion: a function of its place in the run, never of process history.
+
+    A 63-bit mix (splitmix64's finaliser, Steele et al. 2014) of the three, so that neighbours share nothing.
+    """
+    x = (seed * 0x9E3779B97F4A7C15 + position * 0xBF58476D1CE4E5B9 + completion * 0x94D049BB133111EB + 1) & (2**64 - 1)
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (x ^ (x >> 31)) >> 1
