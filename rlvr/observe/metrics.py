@@ -5,7 +5,6 @@ run. Knows nothing but the standard library; computes no metric itself.
 """
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -36,7 +35,7 @@ TABLE = (
     Metric("reward/std", "reward", "mean", "spread of the reward inside a group, mean over the groups"),
     Metric("reward/<part>", "reward", "mean", "one reward part before its weight, over the completions it judged"),
     Metric("accuracy", "share", "mean", "sampled completions that the main verifier calls right"),
-    Metric("verdicts/<outcome>", "share", "mean", "completions by outcome of their verdict: ok, rejected, abstain, error"),
+    Metric("verdicts/<outcome>", "share", "mean", "completions by outcome: ok, rejected, abstain, error"),
     Metric("groups/sampled", "groups", "sum", "groups sampled in the step, those without signal included"),
     Metric("groups/no_signal", "share", "mean", "sampled groups whose completions all score the same"),
     Metric("groups/refill_rounds", "rounds", "mean", "further rounds of sampling that replaced groups without signal"),
@@ -108,7 +107,7 @@ def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         == {"accuracy": 0.3, "tokens/step": 2000}
     """
     reduce: dict[Over, Callable[[list[float]], float]] = {
-        "mean": lambda values: math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values),
+        "mean": lambda values: sum(values) / len(values),
         "sum": sum,
         "max": max,
         "min": min,

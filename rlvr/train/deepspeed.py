@@ -109,7 +109,7 @@ class DeepSpeedTrainer:
             "packing/padding_waste": plan.padding_waste,
             "tokens/trained": total.sums["tokens"],
         }
-        metrics |= self._update() if total.sums["tokens"] else {"policy/grad_norm": 0.0, "policy/skipped": 1.0}
+        metrics |= self._update() if total.sums["tokens"] else {"policy/grad_norm": 0.0, "policy/skipped": 0.0}
         return metrics | {"time/train": perf_counter() - started}
 
     def _layout(self, batch: Batch) -> Layout:

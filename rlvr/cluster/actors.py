@@ -1,0 +1,123 @@
+"""The three kinds of worker. Thin: whatever they do can be done, and is tested, without Ray."""
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import ray
+import torch
+
+from rlvr.config import Recipe
+from rlvr.objective import Batch, Objective
+from rlvr.types import Group, Prompt, Sampling
+
+# Ray's object store shares numpy arrays between processes without a copy, and knows no bfloat16
+Shipped = dict[str, tuple[np.ndarray, bool]]
+
+
+def ship(bucket: Mapping[str, torch.Tensor]) -> Shipped:
+    half = {name: tensor.dtype == torch.bfloat16 for name, tensor in bucket.items()}
+    return {n: ((t.view(torch.int16) if half[n] else t).contiguous().numpy(), half[n]) for n, t in bucket.items()}
+
+
+def unship(shipped: Shipped) -> dict[str, torch.Tensor]:
+    """Views of the object store: read-only, to be copied by whoever keeps them."""
+    tensors = {}
+    for name, (array, half) in shipped.items():
+        tensor = torch.from_numpy(array if array.flags.writeable else _unlocked(array))
+        tensors[name] = tensor.view(torch.bfloat16) if half else tensor
+    return tensors
+
+
+def _unlocked(array: np.ndarray) -> np.ndarray:
+    """The same memory without numpy's read-only mark, which torch would warn of; engines only ever read it."""
+    return np.frombuffer(memoryview(array.reshape(-1)).cast("B"), dtype=array.dtype).reshape(array.shape)
+
+
+@ray.remote
+class RolloutWorker:
+    def __init__(self, cfg: Recipe):
+        from rlvr.rollout.build import build_engine
+
+        self.engine = build_engine(cfg)
+
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
+        yield from self.engine.generate(prompts, sampling)
+
+    def load_weights(self, refs: list[ray.ObjectRef], policy_version: int) -> int:
+        """Bytes loaded, a bucket in memory at a time."""
+        size = 0
+
+        def buckets() -> Iterator[dict[str, torch.Tensor]]:
+            nonlocal size
+            for ref in refs:
+                bucket = unship(ray.get(ref))
+                size += sum(tensor.nbytes for tensor in bucket.values())
+                yield bucket
+
+        self.engine.load_weights(buckets(), policy_version)
+        return size
+
+    def score(self, token_ids: list[int]) -> list[float]:
+        return self.engine.score(token_ids)
+
+    def policy_version(self) -> int:
+        return self.engine.policy_version
+
+
+@ray.remote
+class VerifierWorker:
+    def __init__(self, cfg: Recipe):
+        from rlvr.verify import Judge
+
+        self.judge = Judge(cfg.reward.parts, workers=cfg.verify.processes)
+
+    def verify(self, group: Group) -> Group:
+        return self.judge.verify_group(group)
+
+    def counts(self) -> Counter[str]:
+        return self.judge.counts()
+
+    def close(self) -> None:
+        self.judge.close()
+
+
+@ray.remote
+class TrainerRank:
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def free_address(self) -> str:
+        """host:port on this rank's machine, for the other ranks to meet at."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def build(self, cfg: Recipe, address: str) -> None:
+        from rlvr.train.deepspeed import DeepSpeedTrainer
+
+        self.trainer = DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature, self.rank, address)
+
+    def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
+        return self.trainer.step(batch, objective, learning_rate)
+
+    def weights(self) -> list[ray.ObjectRef]:
+        """References to the buckets in the object store; empty on every rank but 0."""
+        return [ray.put(ship(bucket)) for bucket in self.trainer.weights() if bucket]
+
+    def score(self, token_ids: list[int]) -> list[float]:
+        return self.trainer.score(token_ids)
+
+    def save(self, folder: str) -> None:
+        self.trainer.save(folder)
+
+    def load(self, folder: str) -> None:
+        self.trainer.load(folder)
+
+    def export(self, folder: str) -> None:
+        self.trainer.export(folder)
+
+    def process(self) -> int:
+        return os.getpid()

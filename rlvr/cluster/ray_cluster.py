@@ -1,0 +1,176 @@
+"""Starts or joins Ray, places the actors, and dresses them as what the loop expects: one Trainer, one Pipeline.
+
+    driver --prompts--> RolloutWorker --group ref--> VerifierWorker --group--> driver
+       +-----batch----> TrainerRank(s) --bucket refs--> RolloutWorker(s)           (weights never pass the driver)
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from typing import Any
+
+# before Ray is imported: no usage report, no second environment when started by `uv run`, no metrics agents
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+import ray
+
+from rlvr.cluster.actors import RolloutWorker, TrainerRank, VerifierWorker
+from rlvr.config import Recipe, RecipeError
+from rlvr.objective import Batch, Objective
+from rlvr.types import Group, Prompt, Sampling
+
+
+class WorkerLost(RuntimeError):
+    """An actor died or failed; the message says which and why."""
+
+
+class RayCluster:
+    """Ray with this run's actors on it. A context manager: on exit the actors, and a Ray that we started, are gone."""
+
+    def __init__(self, cfg: Recipe):
+        self.cfg = cfg
+
+    def __enter__(self) -> "RayCluster":
+        joins = self.cfg.cluster.kind == "ray"
+        if joins and not self.cfg.cluster.address:
+            raise RecipeError("cluster=ray needs cluster.address, e.g. auto or ray://head:10001")
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+        try:
+            if joins:
+                ray.init(address=self.cfg.cluster.address, **settings)
+            else:
+                ray.init(address="local", include_dashboard=False, **settings)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise WorkerLost(f"Ray could not be {'joined' if joins else 'started'}: {error}") from error
+        try:
+            self._place()
+        except BaseException:
+            ray.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in (*self.engines, *self.verifiers, *self.ranks):
+            ray.kill(actor)
+        ray.shutdown()
+
+    def _place(self) -> None:
+        cfg = self.cfg
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        per_engine = self._gpus(cfg.cluster.gpus_per_engine, cfg.rollout.tensor_parallel, gpus)
+        per_rank = self._gpus(cfg.cluster.gpus_per_rank, 1, gpus)
+        asked = per_engine * cfg.rollout.workers + per_rank * cfg.trainer.ranks
+        if asked > gpus:
+            raise RecipeError(
+                f"{asked:g} GPUs asked for (rollout.workers={cfg.rollout.workers} x {per_engine:g} + "
+                f"trainer.ranks={cfg.trainer.ranks} x {per_rank:g}), the cluster has {gpus:g}: "
+                "lower the counts, or cluster.gpus_per_engine and cluster.gpus_per_rank"
+            )
+        # CPUs are not reserved: the phases alternate, and threads per actor are set by the recipe
+        self.engines = [RolloutWorker.options(num_cpus=0, num_gpus=per_engine).remote(cfg) for _ in range(cfg.rollout.workers)]
+        self.verifiers = [
+            VerifierWorker.options(num_cpus=0, max_restarts=cfg.cluster.restarts).remote(cfg)
+            for _ in range(cfg.verify.workers)
+        ]
+        self.ranks = [TrainerRank.options(num_cpus=0, num_gpus=per_rank).remote(r) for r in range(cfg.trainer.ranks)]
+        address = _get(self.ranks[0].free_address.remote())
+        built = [rank.build.remote(cfg, address) for rank in self.ranks]
+        _get([*built, *(e.policy_version.remote() for e in self.engines), *(v.counts.remote() for v in self.verifiers)])
+
+    def _gpus(self, asked: float | None, default: int, there: float) -> float:
+        return asked if asked is not None else (default if there else 0)
+
+    @property
+    def trainer(self) -> "RayTrainer":
+        return RayTrainer(self.ranks)
+
+    @property
+    def pipeline(self) -> "RayPipeline":
+        return RayPipeline(self.engines, self.verifiers)
+
+
+class RayTrainer:
+    """All ranks as one. Every call goes to all of them: their methods are collective."""
+
+    def __init__(self, ranks: list[Any]):
+        self.ranks = ranks
+
+    def _all(self, method: str, *args: Any) -> Any:
+        """Rank 0's answer."""
+        return _get([getattr(rank, method).remote(*args) for rank in self.ranks])[0]
+
+    def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
+        return self._all("step", ray.put(batch), objective, learning_rate)
+
+    def weights(self) -> list[Any]:
+        return self._all("weights")
+
+    def score(self, token_ids: list[int]) -> list[float]:
+        return self._all("score", token_ids)
+
+    def save(self, folder: str) -> None:
+        self._all("save", folder)
+
+    def load(self, folder: str) -> None:
+        self._all("load", folder)
+
+    def export(self, folder: str) -> None:
+        self._all("export", folder)
+
+
+class RayPipeline:
+    """Engines and verifiers as one. A group goes from its engine to a verifier the moment it is complete."""
+
+    def __init__(self, engines: list[Any], verifiers: list[Any]):
+        self.engines, self.verifiers = engines, verifiers
+
+    def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
+        """Prompts are dealt round the engines, groups round the verifiers."""
+        shares = [list(prompts[i :: len(self.engines)]) for i in range(len(self.engines))]
+        sampling_ref = ray.put(sampling)
+        streams = [
+            engine.generate.options(num_returns="streaming").remote(share, sampling_ref)
+            for engine, share in zip(self.engines, shares, strict=True)
+            if share
+        ]
+        verifiers = cycle(self.verifiers)
+        waiting: list[Any] = list(streams)
+        while waiting:
+            (ready,), waiting = ray.wait(waiting, num_returns=1, fetch_local=False)
+            if not isinstance(ready, ray.ObjectRefGenerator):
+                yield _get(ready)
+                continue
+            try:
+                group_ref = next(ready)
+            except StopIteration:
+                continue
+            waiting += [ready, next(verifiers).verify.remote(group_ref)]
+
+    def load_weights(self, buckets: Sequence[Any], policy_version: int) -> int:
+        return sum(_get([engine.load_weights.remote(list(buckets), policy_version) for engine in self.engines]))
+
+    def score(self, token_ids: list[int]) -> list[list[float]]:
+        return _get([engine.score.remote(token_ids) for engine in self.engines])
+
+    def newest_version(self) -> int:
+        return max(_get([engine.policy_version.remote() for engine in self.engines]))
+
+    def counts(self) -> Counter[str]:
+        return sum(_get([verifier.counts.remote() for verifier in self.verifiers]), Counter())
+
+
+def _get(refs: Any) -> Any:
+    """ray.get, with the actor's own error first: Ray's wrapping hides the line that a user needs."""
+    try:
+        return ray.get(refs)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, RecipeError) else error from None
+    except ray.exceptions.RayActorError as error:
+        cause = error.__cause__ or getattr(error, "cause", None)
+        if isinstance(cause, RecipeError):
+            raise cause from None
+        raise WorkerLost(str(error).strip()) from error

@@ -1,0 +1,118 @@
+"""Rows -> Prompts -> a stream in which every position always holds the same prompt."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlvr.config import DataConfig, ModelConfig, RecipeError
+from rlvr.data.rows import Row, read_rows
+from rlvr.types import Prompt
+
+Messages = tuple[Mapping[str, str], ...]
+PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+
+
+class Renderer:
+    """Messages -> token ids, through the model's chat template or the recipe's."""
+
+    def __init__(self, model: ModelConfig):
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model.path)
+        except (OSError, ValueError) as error:
+            first_line = str(error).splitlines()[0]
+            raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {first_line}") from None
+        if model.chat_template == "plain":
+            self.tokenizer.chat_template = PLAIN
+        elif model.chat_template is not None:
+            template = Path(model.chat_template)
+            if not template.is_file():
+                raise RecipeError(f"model.chat_template={template}: no such file")
+            self.tokenizer.chat_template = template.read_text()
+        if not self.tokenizer.chat_template:
+            raise RecipeError(
+                f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template to a Jinja file, "
+                "or to `plain` for the bare text"
+            )
+
+    def __call__(self, messages: Messages) -> tuple[int, ...]:
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tuple(rendered)
+
+
+def load_prompts(source: str, knob: str, data: DataConfig, render: Renderer, room: int) -> list[Prompt]:
+    """Every row of `source` as a Prompt of at most `room` tokens."""
+    rows = read_rows(source, data.split, knob)
+    wanted = {"data.prompt": data.prompt, "data.answer": data.answer, "data.domain": data.domain}
+    for key, column in wanted.items():
+        if column is not None and column not in rows[0]:
+            raise RecipeError(f"{key}={column}: no such column in {source}; it has {', '.join(map(str, rows[0]))}")
+    prompts = []
+    for number, row in enumerate(rows):
+        prompt = _prompt(row, number, source, data, render)
+        if len(prompt.token_ids) > room:
+            raise RecipeError(
+                f"{source}, row {number}: the prompt has {len(prompt.token_ids)} tokens > {room} = model.max_context - "
+                "rollout.max_tokens: raise the one, lower the other, or drop the row"
+            )
+        prompts.append(prompt)
+    return prompts
+
+
+def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Renderer) -> Prompt:
+    question, answer = row.get(data.prompt), row.get(data.answer)
+    if not question or answer is None:
+        raise RecipeError(f"{source}, row {number}: no {data.prompt if not question else data.answer}")
+    messages: list[Any] = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+    if data.system:
+        messages.insert(0, {"role": "system", "content": data.system})
+    return Prompt(
+        id=str(row.get("id", number)),
+        position=number,
+        messages=tuple(messages),
+        token_ids=render(tuple(messages)),
+        answer=answer,
+        domain=str(row[data.domain]) if data.domain else "default",
+        row={key: value for key, value in row.items() if key not in (data.prompt, data.answer)},
+    )
+
+
+def refuse_overlap(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
+    """What is trained on cannot measure the result."""
+    seen = {prompt.token_ids for prompt in train}
+    both = [prompt for prompt in heldout if prompt.token_ids in seen]
+    if both:
+        raise RecipeError(
+            f"{len(both)} of {len(heldout)} prompts of data.heldout are in data.train too, the first: "
+            f"{both[0].messages[-1]['content'][:80]!r}"
+        )
+
+
+@dataclass(frozen=True)
+class PromptStream:
+    """An endless stream: epoch after epoch, each in its own order. Position -> prompt is a pure function."""
+
+    prompts: Sequence[Prompt]
+    seed: int
+    shuffle: bool
+
+    def take(self, cursor: int, count: int) -> list[Prompt]:
+        """`count` prompts from position `cursor` on."""
+        orders: dict[int, list[int]] = {}
+        taken = []
+        for position in range(cursor, cursor + count):
+            epoch, place = divmod(position, len(self.prompts))
+            order = orders.get(epoch) or orders.setdefault(epoch, self._order(epoch))
+            taken.append(replace(self.prompts[order[place]], position=position))
+        return taken
+
+    def _order(self, epoch: int) -> list[int]:
+        order = list(range(len(self.prompts)))
+        if self.shuffle:
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return order

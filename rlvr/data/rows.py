@@ -1,0 +1,72 @@
+"""Rows of a data set: local JSONL, JSON and parquet files, or a `datasets` hub name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlvr.config import RecipeError
+
+Row = dict[str, Any]
+
+
+def read_rows(source: str, split: str, knob: str) -> list[Row]:
+    """All rows of `source`. `knob` names the recipe key for error messages."""
+    path = Path(source).expanduser()
+    if path.suffix in (".jsonl", ".json", ".parquet"):
+        if not path.is_file():
+            raise RecipeError(f"{knob}={source}: no such file (looked in {path.resolve().parent})")
+        rows = READERS[path.suffix](path, knob)
+    else:
+        rows = _from_hub(source, split, knob)
+    if not rows:
+        raise RecipeError(f"{knob}={source}: the data set is empty")
+    return rows
+
+
+def _jsonl(path: Path, knob: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise RecipeError(f"{knob}={path}: line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise RecipeError(f"{knob}={path}: line {number} is a {type(row).__name__}, not an object")
+        rows.append(row)
+    return rows
+
+
+def _json(path: Path, knob: str) -> list[Row]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{knob}={path}: not JSON: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RecipeError(f"{knob}={path}: expected a list of objects")
+    return rows
+
+
+def _parquet(path: Path, knob: str) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise RecipeError(f"{knob}={path}: not a parquet file: {error}") from None
+
+
+READERS = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+
+
+def _from_hub(source: str, split: str, knob: str) -> list[Row]:
+    import datasets
+
+    name, _, own_split = source.partition(":")
+    try:
+        return datasets.load_dataset(name, split=own_split or split).to_list()
+    except (OSError, ValueError) as error:  # no such data set, no such split, no network
+        first_line = str(error).splitlines()[0]
+        raise RecipeError(f"{knob}={source}: neither a .jsonl/.json/.parquet file nor a data set: {first_line}") from None

@@ -1,0 +1,117 @@
+"""Files that survive a kill at any moment: whole replacements, and logs of one JSON object a line.
+
+Knows bytes and JSON; what the lines mean is the run folder's business.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from rlvr.config import RecipeError
+
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+ESCAPED = "backslashreplace"  # half a surrogate pair has no UTF-8; in JSON the backslash escape means the same
+
+
+class RunFolderError(RecipeError):
+    """The run folder cannot be made, read or written; one clear line for the user."""
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal into a line that names the file and the knob."""
+    try:
+        yield
+    except OSError as error:
+        there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+        free_mb = shutil.disk_usage(there).free // 2**20
+        raise RunFolderError(
+            f"run folder: cannot use {path}: {error.strerror or error} ({free_mb} MB free there). "
+            "Make room or choose another place with run.folder=<path>"
+        ) from error
+
+
+def to_json(value: Any) -> str:
+    """One line of strict JSON. JSON has no nan and no inf, so they become strings; `from_json` reads them back."""
+    return json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, str | bool | None):
+        return value
+    if isinstance(value, Integral):  # numpy's integers and floats are no Python ones
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else str(float(value))
+    return str(value)  # paths, dates, whatever a data set holds as its answer
+
+
+def number(value: str | float) -> float:
+    """A metric as `to_json` wrote it."""
+    return NON_FINITE[value] if isinstance(value, str) else value
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """The file holds all of `text` or what it held before, even after a power cut."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with usable(path):
+        try:
+            with aside.open("w", encoding="utf-8", errors=ESCAPED, newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+class JsonLines:
+    """A log that only grows, one JSON object a line; each line is handed to the operating system as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with usable(path):
+            self._cut_torn_line()
+            self._file = path.open("ab", buffering=0)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        line = (to_json(record) + "\n").encode(errors=ESCAPED)
+        with usable(self.path):
+            written = self._file.write(line)
+            if written != len(line):  # a full disk may take a part of the line first
+                os.truncate(self.path, self.path.stat().st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read(self) -> list[dict[str, Any]]:
+        with usable(self.path):
+            lines = self.path.read_bytes().split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the other lines, all at once or not at all."""
+        kept = [record for record in self.read() if wanted(record)]
+        self._file.close()
+        write_atomic(self.path, "".join(to_json(record) + "\n" for record in kept))
+        with usable(self.path):
+            self._file = self.path.open("ab", buffering=0)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _cut_torn_line(self) -> None:
+        """A kill in the middle of a write leaves a last line without its end."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(self.path, whole)

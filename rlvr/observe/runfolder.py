@@ -1,0 +1,184 @@
+"""One run on disk, readable with nothing but a text editor. Knows file names and formats; computes nothing.
+
+    runs/quickstart-001/
+        config.yaml            the resolved recipe
+        environment.json       versions, commit, hardware, command; environment-2.json ... for each resume
+        metrics.jsonl          one line a step: {"step": 12, "reward/mean": 0.41, ...}; every step exactly once
+        events.jsonl           what happened: {"time": ..., "kind": "checkpoint", "message": ..., "fields": {...}}
+        completions/step-000012.jsonl   one line a completion, with its verdict
+        summary.json           the result, written at the end
+
+A failure to write here ends the run (`RunFolderError`): a run without a record has not happened.
+"""
+
+import errno
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from rlvr.observe.environment import environment
+from rlvr.observe.files import JsonLines, RunFolderError, number, to_json, usable, write_atomic
+from rlvr.observe.summary import Summary
+from rlvr.types import Group
+
+__all__ = ["RunFolder", "RunFolderError"]
+
+CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
+
+
+class RunFolder:
+    """Made by `fresh`, `create` or `open`; one process at a time. It is also the sink that must not fail."""
+
+    def __init__(self, path: Path) -> None:
+        """For the three class methods: open the logs of a folder that exists."""
+        self.path = path
+        self._lock = self._locked()
+        self._metrics = JsonLines(path / METRICS)
+        self._events = JsonLines(path / EVENTS)
+        self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
+
+    @classmethod
+    def fresh(cls, recipe: str, parent: Path = Path("runs")) -> "RunFolder":
+        """`parent/<recipe>-001`, or the next free number; two runs that start together get two folders."""
+        pattern = re.compile(re.escape(recipe) + r"-(\d+)")
+        with usable(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            taken = [int(match[1]) for child in parent.iterdir() if (match := pattern.fullmatch(child.name))]
+            number = max(taken, default=0) + 1
+            while True:
+                path = parent / f"{recipe}-{number:03d}"
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    number += 1
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path | str) -> "RunFolder":
+        """A new run where the user says. Other files may lie there (a Slurm log does), another run may not."""
+        path = Path(path)
+        with usable(path):
+            path.mkdir(parents=True, exist_ok=True)
+            found = [name for name in (CONFIG, METRICS, EVENTS, SUMMARY) if (path / name).exists()]
+        if found:
+            raise RunFolderError(
+                f"run.folder: {path} already holds a run ({', '.join(found)}): "
+                f"continue it with `rlvr resume {path}` or choose another run.folder"
+            )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        """An existing run, to resume it. A line that a kill tore in two is cut off."""
+        path = Path(path)
+        if not (path / CONFIG).is_file():
+            raise RunFolderError(f"{path} is no run folder: it has no {CONFIG}")
+        return cls(path)
+
+    def write_config(self, text: str) -> None:
+        write_atomic(self.path / CONFIG, text)
+
+    def config_text(self) -> str:
+        with usable(self.path / CONFIG):
+            return (self.path / CONFIG).read_text(encoding="utf-8")
+
+    def write_environment(self) -> None:
+        """One file for each start of the run, so that a resume on another machine hides nothing."""
+        starts = len(list(self.path.glob("environment*.json"))) + 1
+        name = "environment.json" if starts == 1 else f"environment-{starts}.json"
+        write_atomic(self.path / name, json.dumps(environment(), indent=2) + "\n")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append the line of a step. Numbers only; it is on its way to the disk when this returns."""
+        if step <= self._last_step:
+            raise ValueError(f"step {step} is already in {self.path / METRICS}: call truncate_after({step - 1}) first")
+        row = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
+        self._metrics.append({"step": step} | row)
+        self._last_step = step
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        return [{name: number(value) for name, value in record.items()} for record in self._metrics.read()]
+
+    def truncate_after(self, step: int) -> None:
+        """Forget the steps after `step`, before they are taken again: by a resume or a rollback."""
+        if self._last_step > step:
+            self._metrics.keep(lambda record: record["step"] <= step)
+            self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
+        with usable(self.path / "completions"):
+            for path in (self.path / "completions").glob("step-*.jsonl"):
+                if int(path.stem.removeprefix("step-")) > step:
+                    path.unlink()
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        """Append to the run's history, which is never cut: it tells of the resumes and rollbacks themselves."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._events.append({"time": time, "kind": kind, "message": message, "fields": fields})
+
+    def read_events(self) -> list[dict[str, Any]]:
+        return self._events.read()
+
+    def write_completions(
+        self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]] | None = None
+    ) -> None:
+        """All completions of a step with their verdicts; `advantages[n][i]` belongs to completion i of group n."""
+        folder = self.path / "completions"
+        with usable(folder):
+            folder.mkdir(exist_ok=True)
+        write_atomic(
+            folder / f"step-{step:06d}.jsonl",
+            "".join(to_json(record) + "\n" for record in completion_records(groups, advantages)),
+        )
+
+    def write_summary(self, summary: Summary) -> None:
+        write_atomic(self.path / SUMMARY, json.dumps(json.loads(to_json(asdict(summary))), indent=2) + "\n")
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._events.close()
+        self._lock.close()
+
+    def _locked(self) -> IO[str]:
+        """Hold the folder until this process ends, however it ends; forked children do not inherit the lock."""
+        with usable(self.path):
+            lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                lock.close()
+                raise RunFolderError(f"{self.path}: another process is running in this run folder") from error
+            # any other answer means that the file system knows no locks; the run goes on without
+        return lock
+
+
+def completion_records(
+    groups: Sequence[Group], advantages: Sequence[Sequence[float]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """One flat record a completion; groups that are not verified yet have no verdict columns."""
+    for n, group in enumerate(groups):
+        for i, completion in enumerate(group.completions):
+            record = {
+                "prompt": group.prompt.id,
+                "position": group.prompt.position,
+                "index": i,
+                "domain": group.prompt.domain,
+                "messages": group.prompt.messages,
+                "reference": group.prompt.answer,
+                "completion": completion.text,
+                "tokens": len(completion.token_ids),
+                "stop_reason": completion.stop_reason,
+                "policy_version": completion.policy_version,
+            }
+            if group.verdicts:
+                record |= {"outcome": group.verdicts[i].outcome.value} | {
+                    name: value for name, value in asdict(group.verdicts[i]).items() if name != "outcome"
+                }
+            if advantages is not None:
+                record["advantage"] = float(advantages[n][i])
+            yield record

@@ -1,0 +1,166 @@
+"""Where metrics and events go, all at once. The only home of wandb and tensorboard; each is imported when switched on.
+
+    loop --> Fanout --> RunFolder           the record: if it cannot be written, the run ends with a clear line
+                    --> Display             \\
+                    --> WandbSink            >  conveniences: one that fails is reported once, as an event of kind
+                    --> TensorboardSink     /   `warning` in the others, and dropped; training goes on
+
+At start-up it is the other way round: what the recipe switches on and cannot work (no package, no account) stops the
+run before it has begun. A metric that is not in the table is logged all the same, and reported once as a warning.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlvr.config import LogConfig, RecipeError
+from rlvr.observe.console import Display
+from rlvr.observe.metrics import unknown
+from rlvr.observe.runfolder import RunFolder
+
+ALERTS = ("error", "alarm", "rollback")  # kinds of event that Weights & Biases may send by mail or Slack
+
+
+class Sink(Protocol):
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The metrics of one step; steps go back only after a rollback."""
+        ...
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        """Something that happened: `kind` is one word, `message` a line for people, `fields` the same for machines."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Fanout:
+    """Itself a sink. `record` must not fail, the others may."""
+
+    def __init__(self, record: Sink, others: Sequence[Sink] = ()) -> None:
+        self._record = record
+        self._others = list(others)
+        self._unknown: set[str] = set()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._record.log(step, metrics)
+        self._each("log", step, metrics)
+        new = set(unknown(metrics)) - self._unknown
+        self._unknown |= new
+        if new:
+            self.event("warning", f"metrics without a row in rlvr.observe.metrics: {', '.join(sorted(new))}", step=step)
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        self._record.event(kind, message, **fields)
+        self._each("event", kind, message, **fields)
+
+    def close(self) -> None:
+        self._each("close")
+        self._record.close()
+
+    def _each(self, method: str, *arguments: Any, **fields: Any) -> None:
+        for sink in list(self._others):
+            try:
+                getattr(sink, method)(*arguments, **fields)
+            except Exception as error:
+                self._others.remove(sink)
+                self.event("warning", f"{type(sink).__name__} dropped: {error}", error=type(error).__name__)
+
+
+class WandbSink:
+    """Weights & Biases. Offline unless WANDB_MODE says otherwise: `wandb sync <run folder>/wandb/offline-*` uploads it.
+
+    A resume continues the same wandb run: its id lies in the run folder. The x axis is our step, not wandb's own,
+    which may never go back.
+    """
+
+    def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        id_file = folder / "wandb_run_id"
+        mode = os.environ.get("WANDB_MODE", "offline")
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=folder.name,
+                dir=folder,
+                config=dict(config),
+                id=id_file.read_text().strip() if id_file.exists() else None,
+                resume="allow",
+                mode=mode,  # type: ignore[arg-type]
+                # console="off": wandb would wrap stdout, under the live display
+                settings=wandb.Settings(silent=True, console="off", save_code=False),
+            )
+        except (wandb.Error, ValueError) as error:  # ValueError: a WANDB_ variable it does not understand
+            raise RecipeError(
+                f"log.wandb with WANDB_MODE={mode} does not start: {error}. "
+                "Use WANDB_MODE=offline (needs no account), or log.wandb=false"
+            ) from error
+        id_file.write_text(self._run.id + "\n")
+        self._run.define_metric("step", hidden=True)
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log({"step": step, **metrics})
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        if kind in ALERTS:
+            self._run.alert(title=kind, text=message)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class TensorboardSink:
+    """Event files under <run folder>/tensorboard, written without torch: scalars, and events as the text `events`."""
+
+    def __init__(self, folder: Path, first_step: int = 0) -> None:
+        """`first_step` hides what an earlier start of the run wrote from there on."""
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise RecipeError(
+                "log.tensorboard needs a package: pip install tensorboard, or log.tensorboard=false"
+            ) from error
+        self._event, self._summary, self._session = event_pb2.Event, summary_pb2.Summary, event_pb2.SessionLog
+        self._writer = EventFileWriter(str(folder / "tensorboard"), flush_secs=10)
+        self._step = first_step
+        self._add(first_step, session_log=self._session(status=self._session.START))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step <= self._step:  # a rollback: what was abandoned is hidden
+            self._add(step, session_log=self._session(status=self._session.START))
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(step, summary=self._summary(value=values))
+        self._step = step
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        from tensorboard.plugins.text.metadata import create_summary_metadata
+        from tensorboard.util.tensor_util import make_tensor_proto
+
+        value = self._summary.Value(
+            tag="events",
+            metadata=create_summary_metadata(display_name="events", description=""),
+            tensor=make_tensor_proto([f"{kind}: {message}".encode()]),
+        )
+        self._add(self._step, summary=self._summary(value=[value]))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, **content))
+
+
+def open_sinks(
+    folder: RunFolder, display: Display, log: LogConfig, config: Mapping[str, Any], first_step: int = 0
+) -> Fanout:
+    """All that the recipe's `log` section asks for; `first_step` is the first that this start of the run will take."""
+    others: list[Sink] = [display]
+    if log.tensorboard:
+        others.append(TensorboardSink(folder.path, first_step))
+    if log.wandb:
+        others.append(WandbSink(folder.path, log.wandb_project, config))
+    return Fanout(folder, others)

@@ -1,0 +1,33 @@
+"""The engine that a recipe names. The engines themselves are imported only when chosen: vLLM takes its time."""
+
+from rlvr.config import Recipe, RecipeError
+from rlvr.rollout.engine import Engine
+
+
+def build_engine(cfg: Recipe) -> Engine:
+    dtype = cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
+    if cfg.rollout.engine == "vllm":
+        from rlvr.rollout.vllm import VllmEngine
+
+        return VllmEngine(
+            cfg.model.path,
+            dtype=dtype,
+            max_model_len=cfg.model.max_context,
+            max_num_seqs=cfg.rollout.max_sequences,
+            kv_cache_gib=cfg.rollout.memory_gib,
+            gpu_memory_utilization=cfg.rollout.gpu_memory_utilization,
+            tensor_parallel=cfg.rollout.tensor_parallel,
+            threads=cfg.rollout.threads,
+            seed=cfg.seed,
+        )
+    if cfg.rollout.engine == "transformers":
+        from rlvr.rollout.transformers import TransformersEngine
+
+        return TransformersEngine(
+            cfg.model.path,
+            dtype=dtype,
+            max_model_len=cfg.model.max_context,
+            max_num_seqs=cfg.rollout.max_sequences,
+            threads=cfg.rollout.threads,
+        )
+    raise RecipeError(f"rollout.engine={cfg.rollout.engine}: vllm or transformers")

@@ -1,0 +1,45 @@
+"""Engine and verifiers in this process: `cluster=inline`, where a debugger works. No Ray."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+
+from rlvr.rollout.engine import Engine
+from rlvr.types import Group, Prompt, Sampling
+from rlvr.verify import Judge
+
+
+class InlinePipeline:
+    """Verifier processes work on a group while the engine decodes the others."""
+
+    def __init__(self, engine: Engine, judge: Judge):
+        self.engine, self.judge = engine, judge
+
+    def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
+        return self.judge.verify(self.engine.generate(list(prompts), sampling))
+
+    def load_weights(self, buckets: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> int:
+        """Bytes loaded."""
+        size = 0
+
+        def counted() -> Iterator[Mapping[str, torch.Tensor]]:
+            nonlocal size
+            for bucket in buckets:
+                size += sum(tensor.nbytes for tensor in bucket.values())
+                yield bucket
+
+        self.engine.load_weights(counted(), policy_version)
+        return size
+
+    def score(self, token_ids: list[int]) -> list[list[float]]:
+        return [self.engine.score(token_ids)]
+
+    def newest_version(self) -> int:
+        return self.engine.policy_version
+
+    def counts(self) -> Counter[str]:
+        return self.judge.counts()
+
+    def close(self) -> None:
+        self.judge.close()

@@ -1,0 +1,138 @@
+"""What the loop takes its groups from: prompts in stream order, sampled, verified, filtered.
+
+    PromptStream --> Pipeline (engines, then verifiers, as each group ends) --> filter --> Taken
+                        ^ transfer(trainer)                          | no signal: drop, refill, keep
+
+Knows the objective's filter and the recipe; not where the engines run. Synchronous: every group of a step is sampled
+with the weights published just before. Overlap of sampling and training belongs behind `take`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Protocol
+
+from rlvr.collate import rewards_of
+from rlvr.config import Recipe
+from rlvr.data.prompts import PromptStream
+from rlvr.evaluate import accuracy, correct
+from rlvr.objective import Objective
+from rlvr.state import State, Taken
+from rlvr.types import Group, Prompt, Sampling
+from rlvr.weights import Destination, Source, transfer
+
+SAMPLED_EVALUATION = 2**40  # added to held-out positions: no training seed is ever theirs
+
+
+class Pipeline(Destination, Protocol):
+    """Engines and verifiers, wherever they run."""
+
+    def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
+        """Verified groups, each as soon as it is done, in any order."""
+        ...
+
+    def newest_version(self) -> int:
+        """The highest policy version that any engine holds."""
+        ...
+
+    def counts(self) -> Counter[str]:
+        """Verdicts so far by `verifier/outcome/reason`."""
+        ...
+
+
+class SynchronousRollouts:
+    def __init__(
+        self,
+        cfg: Recipe,
+        objective: Objective,
+        pipeline: Pipeline,
+        stream: PromptStream,
+        heldout: Sequence[Prompt],
+        probe: tuple[list[int], float],
+    ):
+        """`probe`: the token ids that prove a transfer, and the tolerance on their logprobs."""
+        self.cfg, self.objective, self.pipeline, self.stream = cfg, objective, pipeline, stream
+        self.heldout, self.probe = heldout, probe
+        self.weights = {name: part.weight for name, part in cfg.reward.parts.items()}
+        self.main_part = next(iter(cfg.reward.parts))
+
+    def publish(self, trainer: Source, version: int) -> dict[str, float]:
+        return transfer(trainer, self.pipeline, version, *self.probe)
+
+    def newest_version(self) -> int:
+        return self.pipeline.newest_version()
+
+    def take(self, state: State) -> Taken:
+        """groups_per_step groups from `state.cursor` on; fewer when the filter drops some and no refill is asked for."""
+        started, cursor = perf_counter(), state.cursor
+        sampled: list[Group] = []
+        kept: list[Group] = []
+        rounds = 1 + (self.cfg.rollout.refill_rounds if self.objective.no_signal == "refill" else 0)
+        for done in range(rounds):
+            missing = self.cfg.rollout.groups_per_step - len(kept)
+            if not missing:
+                break
+            fresh = self._verified(self.stream.take(cursor, missing))
+            cursor += missing
+            sampled += fresh
+            kept += self._teaching(fresh)
+            refills = done
+        metrics = self._metrics(sampled, kept) | {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
+        tokens = sum(len(c.token_ids) for g in sampled for c in g.completions)
+        metrics |= {"tokens/sampled": tokens, "staleness/max": state.lineage.version - min(g.policy_version for g in sampled)}
+        return Taken(tuple(kept), cursor, metrics)
+
+    def _verified(self, prompts: Sequence[Prompt]) -> list[Group]:
+        """In stream order, whatever order they ended in: the same run twice is the same run."""
+        rollout = self.cfg.rollout
+        sampling = Sampling(
+            rollout.group_size, rollout.temperature, rollout.max_tokens, tuple(rollout.stop), self.cfg.seed
+        )
+        return sorted(self.pipeline.groups(prompts, sampling), key=lambda group: group.prompt.position)
+
+    def _teaching(self, groups: list[Group]) -> list[Group]:
+        """The groups that are trained on. One with fewer than two rewards has no baseline, whatever the filter."""
+        if not groups:
+            return []
+        rewards = rewards_of(groups, self.weights)
+        wanted = rewards.valid_NG.any(1) if self.objective.no_signal == "keep" else self.objective.signal(rewards)
+        return [group for group, teaches in zip(groups, wanted.tolist(), strict=True) if teaches]
+
+    def _metrics(self, sampled: list[Group], kept: list[Group]) -> dict[str, float]:
+        """Of all that was sampled, the dropped groups included: filtered averages would flatter or hide."""
+        completions = [c for group in sampled for c in group.completions]
+        verdicts = [v for group in sampled for v in group.verdicts]
+        rewarded = [v for v in verdicts if v.trainable]
+        lengths = [sum(c.loss_mask) for c in completions]
+        rewards = [float(v.reward) for v in rewarded if v.reward is not None]
+        mean = sum(rewards) / max(len(rewards), 1)
+        metrics = {
+            "reward/mean": mean,
+            "reward/std": (sum((r - mean) ** 2 for r in rewards) / max(len(rewards), 1)) ** 0.5,
+            "accuracy": accuracy(verdicts, self.main_part),
+            "groups/sampled": len(sampled),
+            "groups/no_signal": 1 - len(self._teaching(sampled)) / len(sampled),
+            "completions/length_mean": sum(lengths) / len(lengths),
+            "completions/length_max": max(lengths),
+            "completions/truncated": sum(c.stop_reason == "length" for c in completions) / len(completions),
+            "completions/masked": 1 - len(rewarded) / len(verdicts),
+        }
+        for name in self.weights:
+            metrics[f"reward/{name}"] = sum(v.parts[name] for v in rewarded) / max(len(rewarded), 1)
+        return metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Greedy and sampled accuracy on the held-out problems; nothing without held-out problems."""
+        if not self.heldout:
+            return {}
+        cfg, result = self.cfg, {}
+        greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
+        sampled = replace(greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature)
+        elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
+        for name, sampling in (("greedy", greedy), ("sampled", sampled)):
+            verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
+            result[f"eval/accuracy_{name}"] = sum(correct(v, self.main_part) for v in verdicts) / len(verdicts)
+        return result
+
+

@@ -1,0 +1,219 @@
+"""A recipe becomes a run: check, read the data, start the workers, train, evaluate, export, summarise.
+
+    inputs (recipe, model, data) --fail here, before anything is written--> run folder --> workers --> loop --> summary
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rlvr import config
+from rlvr.checkpoint.disk import DiskCheckpoints
+from rlvr.config import Recipe, RecipeError
+from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
+from rlvr.loop import Diverged, Parts, train
+from rlvr.objective import Batch, Objective
+from rlvr.observe.console import Display
+from rlvr.observe.memory import PeakMemory
+from rlvr.observe.runfolder import RunFolder
+from rlvr.observe.sinks import Sink, open_sinks
+from rlvr.observe.summary import Summary
+from rlvr.rollout.rollouts import Pipeline, SynchronousRollouts
+from rlvr.sentinel.watch import Watch
+from rlvr.state import State, Taken
+from rlvr.train.schedule import learning_rate
+from rlvr.types import Prompt
+from rlvr.weights import probe_tokens
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a recipe names, read and found good."""
+
+    train: list[Prompt]
+    heldout: list[Prompt]
+    vocabulary: int
+
+
+def read_inputs(cfg: Recipe) -> Inputs:
+    """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here."""
+    config.check(cfg)
+    render = Renderer(cfg.model)
+    room = cfg.model.max_context - cfg.rollout.max_tokens
+    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    heldout: list[Prompt] = []
+    if cfg.data.heldout:
+        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room)[: cfg.evaluation.limit]
+        refuse_overlap(prompts, heldout)
+    return Inputs(prompts, heldout, len(render.tokenizer))
+
+
+class Recorder:
+    """The loop's Observer: everything into the run folder first, then to display, wandb, tensorboard."""
+
+    def __init__(self, cfg: Recipe, folder: RunFolder, sinks: list[Sink]):
+        self.cfg, self.folder, self.sinks = cfg, folder, sinks
+        self.pending: dict[str, float] = {}
+        self.last = perf_counter()
+
+    def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None:
+        now = perf_counter()
+        seconds, self.last = now - self.last, now
+        row = {**metrics, "time/step": seconds, "tokens/per_s": metrics["tokens/sampled"] / seconds}
+        every = self.cfg.log.completions_every
+        if every and state.step % every == 0:
+            sizes = [len(group.completions) for group in taken.groups]
+            advantages = [part.flatten().tolist() for part in batch.advantages_B1.split(sizes)] if sizes else []
+            self.folder.write_completions(state.step, taken.groups, advantages)
+        for sink in self.sinks:
+            sink.log(state.step, row)
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        if metrics:
+            said = ", ".join(f"{name.removeprefix('eval/accuracy_')} {value:.1%}" for name, value in metrics.items())
+            self.event("evaluation", f"held-out accuracy after step {step}: {said}", step=step, **metrics)
+        self.last = perf_counter()  # evaluations are not step time
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        if kind == "rollback":
+            self.folder.truncate_after(fields["to"])
+        for sink in self.sinks:
+            sink.event(kind, message, **fields)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+
+def launch(
+    cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder, display: Display
+) -> Summary:
+    """Train `cfg` in `folder`, from its newest checkpoint if it has one."""
+    started = perf_counter()
+    with ExitStack() as stack:
+        memory = stack.enter_context(PeakMemory())
+        sinks = [folder, display, *open_sinks(cfg, folder)]
+        recorder = Recorder(cfg, folder, sinks)
+        stack.callback(recorder.close)
+        stop = stack.enter_context(stop_on_signals(recorder.event))
+        with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
+            trainer, pipeline = stack.enter_context(workers(cfg))
+        probe = probe_tokens(inputs.vocabulary)
+        rollouts = SynchronousRollouts(
+            cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
+            (probe, probe_tolerance(cfg)),
+        )  # fmt: skip
+        checkpoints = DiskCheckpoints(
+            folder.path / "checkpoints", cfg.checkpoint.keep, probe, lambda text: recorder.event("checkpoint", text)
+        )
+        if step := checkpoints.newest_step():
+            folder.truncate_after(step)
+        display.start(cfg.name, cfg.steps, folder.read_metrics())
+        parts = Parts(
+            trainer, rollouts, checkpoints, Watch(cfg.sentinel), recorder,
+            lambda step: learning_rate(cfg.trainer, step, cfg.steps), stop,
+        )  # fmt: skip
+        status = "finished"
+        try:
+            state = train(cfg, objective, parts)
+            if state.step < cfg.steps:
+                status = "interrupted"
+        except Diverged as diverged:
+            status = "stopped"
+            recorder.event("stopped", str(diverged))
+            restored = checkpoints.restore(trainer)
+            assert restored is not None, "step 0 is always saved"
+            state = restored
+        with display.phase("exporting the model"):
+            trainer.export(str(folder.path / "model"))
+        summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)
+        folder.write_summary(summary)
+    return summary
+
+
+def summarise(
+    cfg: Recipe, folder: RunFolder, status: Any, state: State, problems: int, wall_s: float, memory: PeakMemory
+) -> Summary:
+    rows = folder.read_metrics()
+    seconds = sum(row["time/step"] for row in rows)
+    evaluations = [event["fields"] for event in folder.read_events() if event["kind"] == "evaluation"]
+    before = next((e for e in evaluations if e["step"] == 0), {})
+    after = next((e for e in reversed(evaluations) if e["step"] == state.step and state.step > 0), {})
+    memory.sample()
+    return Summary(
+        recipe=cfg.name,
+        seed=cfg.seed,
+        status=status,
+        steps=state.step,
+        wall_s=wall_s,
+        peak_rss_mb=memory.peak_mb,
+        tokens_per_s=sum(row["tokens/sampled"] for row in rows) / seconds if seconds else 0.0,
+        problems=problems,
+        samples=cfg.evaluation.samples,
+        accuracy_before=before.get("eval/accuracy_greedy"),
+        accuracy_after=after.get("eval/accuracy_greedy"),
+        accuracy_before_sampled=before.get("eval/accuracy_sampled"),
+        accuracy_after_sampled=after.get("eval/accuracy_sampled"),
+    )
+
+
+@contextmanager
+def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline]]:
+    """Trainer and pipeline, wherever the recipe wants them; gone when the block ends."""
+    if cfg.cluster.kind == "inline":
+        from rlvr.rollout.build import build_engine
+        from rlvr.rollout.pipeline import InlinePipeline
+        from rlvr.train.deepspeed import DeepSpeedTrainer
+        from rlvr.verify import Judge
+
+        pipeline = InlinePipeline(build_engine(cfg), Judge(cfg.reward.parts, workers=cfg.verify.processes))
+        try:
+            yield DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature), pipeline
+        finally:
+            pipeline.close()
+        return
+    from rlvr.cluster.ray_cluster import RayCluster
+
+    with RayCluster(cfg) as cluster:
+        yield cluster.trainer, cluster.pipeline
+
+
+def probe_tolerance(cfg: Recipe) -> float:
+    """Two float32 implementations differ by rounding; bfloat16 ones by percents."""
+    if cfg.trainer.probe_tolerance is not None:
+        return cfg.trainer.probe_tolerance
+    from rlvr.train.policy import DTYPES, dtype_of
+
+    engine = cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
+    exact = dtype_of(cfg.model.dtype) == dtype_of(engine) == DTYPES["float32"]
+    return 1e-3 if exact else 0.25
+
+
+@contextmanager
+def stop_on_signals(event: Callable[..., None]) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C or SIGTERM asks for an end after the current step, with a checkpoint; a second one ends at once."""
+    asked = []
+
+    def ask(number: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        event("interrupt", f"{signal.Signals(number).name}: stopping after this step (once more: at once)")
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def open_folder(cfg: Recipe) -> RunFolder:
+    try:
+        return RunFolder.create(cfg.run.folder) if cfg.run.folder else RunFolder.fresh(cfg.name, Path("runs"))
+    except OSError as error:
+        raise RecipeError(f"run.folder={cfg.run.folder}: {error}") from error

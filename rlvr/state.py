@@ -1,0 +1,40 @@
+"""Where a run stands, apart from its weights. Stdlib only: everything that a stage or a checkpoint passes on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from rlvr.lineage import Lineage
+from rlvr.types import Group
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything but the weights that a resumed run needs to repeat an uninterrupted one."""
+
+    step: int = 0
+    cursor: int = 0  # prompts consumed, those of undone steps included
+    rollbacks: int = 0
+    lineage: Lineage = Lineage()
+    restored: str | None = None  # the checkpoint that the last rollback went back to
+    history: tuple[Mapping[str, float], ...] = field(default=())  # the sentinel's view of the last good steps
+
+    def advance(self, cursor: int, seen: Mapping[str, float], window: int) -> "State":
+        history = (*self.history, seen)[-window:]
+        return replace(self, step=self.step + 1, cursor=cursor, lineage=self.lineage.publish(), history=history)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "State":
+        return cls(**saved | {"lineage": Lineage(**saved["lineage"]), "history": tuple(saved["history"])})
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One step's groups, verified and filtered; `cursor` is behind the last prompt that was sampled for them."""
+
+    groups: tuple[Group, ...]
+    cursor: int
+    metrics: Mapping[str, float]

@@ -1,0 +1,59 @@
+"""Trainer -> engines, and the proof that it worked. Knows neither DeepSpeed nor vLLM nor how a bucket travels.
+
+    trainer.weights() --buckets--> pipeline.load_weights --> engines
+    trainer.score(probe)  must equal  every engine's score(probe)
+
+A weight update that goes wrong raises nothing by itself: the engine samples on, from another policy. Hence the probe,
+after every transfer.
+"""
+
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+
+
+class Source(Protocol):
+    def weights(self) -> Iterable[Any]: ...
+    def score(self, token_ids: list[int]) -> list[float]: ...
+
+
+class Destination(Protocol):
+    def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int: ...
+    def score(self, token_ids: list[int]) -> list[list[float]]: ...
+
+
+class TransferMismatch(RuntimeError):
+    """Engine and trainer do not hold the same weights."""
+
+
+def transfer(source: Source, destination: Destination, version: int, probe: list[int], tolerance: float) -> dict:
+    """Publish the trainer's weights as `version` in every engine; metrics of the transfer."""
+    started = perf_counter()
+    size = destination.load_weights(source.weights(), version)
+    seconds = perf_counter() - started
+    expected = source.score(probe)
+    worst = 0.0
+    for engine, scored in enumerate(destination.score(probe)):
+        off = max((abs(a - b) for a, b in zip(expected, scored, strict=True)), default=0.0)
+        if not off <= tolerance:  # nan is not either
+            raise TransferMismatch(
+                f"engine {engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
+                f"(trainer.probe_tolerance) after policy version {version} was transferred: the engine would sample "
+                "from another policy than the one that is trained"
+            )
+        worst = max(worst, off)
+    return {
+        "transfer/seconds": seconds,
+        "transfer/bytes_per_s": size / max(seconds, 1e-9),
+        "transfer/probe_max_diff": worst,
+        "time/publish": perf_counter() - started,
+        "policy_version": version,
+    }
+
+
+def probe_tokens(vocabulary: int, length: int = 32) -> list[int]:
+    """Token ids spread over the vocabulary: a wrong row of the embedding or the head shows."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (length,), generator=generator).tolist()
