@@ -44,9 +44,9 @@ def rewards_of(groups: Sequence[Group], weights: dict[str, float]) -> Rewards:
     """[N,G,K] in float64: a mean of float32 rewards is not exact, and advantages divide by small spreads."""
     no_parts = [0.0] * len(weights)
     parts = [
-        [[v.parts[name] for name in weights] if v.trainable else no_parts for v in group.verdicts] for group in groups
+        [[v.parts.get(name, 0.0) for name in weights] if v.trainable else no_parts for v in group.verdicts] for group in groups
     ]
-    G = max((len(group.verdicts) for group in groups), default=0)
+    G = max((len(group.verdicts) for group in groups), default=1)
     parts_NGK = torch.tensor(
         [[*rows, *[no_parts] * (G - len(rows))] for rows in parts], dtype=torch.float64
     ).reshape(len(groups), G, len(weights))
@@ -64,8 +64,8 @@ def shaped(rewards: Rewards, groups: Sequence[Group], objective: Objective) -> R
 
 
 def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:
-    """[rows, longest], zeros (False) behind each row's end."""
-    out = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=dtype)
+    """[rows, longest], zeros (False) behind each row's end; [0,1] without rows, for reductions to have a dimension."""
+    out = torch.zeros(len(rows), max(map(len, rows), default=1), dtype=dtype)
     for i, row in enumerate(rows):
         out[i, : len(row)] = torch.tensor(row, dtype=dtype)
     return out

@@ -6,7 +6,7 @@
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,7 +20,7 @@ from rlvr.objective import Batch, Objective
 from rlvr.observe.console import Display
 from rlvr.observe.memory import PeakMemory
 from rlvr.observe.runfolder import RunFolder
-from rlvr.observe.sinks import Sink, open_sinks
+from rlvr.observe.sinks import Fanout, open_sinks
 from rlvr.observe.summary import Summary
 from rlvr.rollout.rollouts import Pipeline, SynchronousRollouts
 from rlvr.sentinel.watch import Watch
@@ -55,9 +55,8 @@ def read_inputs(cfg: Recipe) -> Inputs:
 class Recorder:
     """The loop's Observer: everything into the run folder first, then to display, wandb, tensorboard."""
 
-    def __init__(self, cfg: Recipe, folder: RunFolder, sinks: list[Sink]):
+    def __init__(self, cfg: Recipe, folder: RunFolder, sinks: Fanout):
         self.cfg, self.folder, self.sinks = cfg, folder, sinks
-        self.pending: dict[str, float] = {}
         self.last = perf_counter()
 
     def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None:
@@ -69,8 +68,7 @@ class Recorder:
             sizes = [len(group.completions) for group in taken.groups]
             advantages = [part.flatten().tolist() for part in batch.advantages_B1.split(sizes)] if sizes else []
             self.folder.write_completions(state.step, taken.groups, advantages)
-        for sink in self.sinks:
-            sink.log(state.step, row)
+        self.sinks.log(state.step, row)
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         if metrics:
@@ -81,12 +79,7 @@ class Recorder:
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind == "rollback":
             self.folder.truncate_after(fields["to"])
-        for sink in self.sinks:
-            sink.event(kind, message, **fields)
-
-    def close(self) -> None:
-        for sink in self.sinks:
-            sink.close()
+        self.sinks.event(kind, message, **fields)
 
 
 def launch(
@@ -96,22 +89,22 @@ def launch(
     started = perf_counter()
     with ExitStack() as stack:
         memory = stack.enter_context(PeakMemory())
-        sinks = [folder, display, *open_sinks(cfg, folder)]
+        probe = probe_tokens(inputs.vocabulary)
+        checkpoints = DiskCheckpoints(
+            folder.path / "checkpoints", cfg.checkpoint.keep, probe, lambda text: sinks.event("warning", text)
+        )
+        done = checkpoints.newest_step() or 0
+        folder.truncate_after(done)
+        sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
+        stack.callback(sinks.close)
         recorder = Recorder(cfg, folder, sinks)
-        stack.callback(recorder.close)
         stop = stack.enter_context(stop_on_signals(recorder.event))
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
             trainer, pipeline = stack.enter_context(workers(cfg))
-        probe = probe_tokens(inputs.vocabulary)
         rollouts = SynchronousRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
             (probe, probe_tolerance(cfg)),
         )  # fmt: skip
-        checkpoints = DiskCheckpoints(
-            folder.path / "checkpoints", cfg.checkpoint.keep, probe, lambda text: recorder.event("checkpoint", text)
-        )
-        if step := checkpoints.newest_step():
-            folder.truncate_after(step)
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
             trainer, rollouts, checkpoints, Watch(cfg.sentinel), recorder,

@@ -60,9 +60,15 @@ class Statistics:
         both = {*self.maxima, *other.maxima}
         return Statistics(sums, {k: max(self.maxima.get(k, 0.0), other.maxima.get(k, 0.0)) for k in both})
 
+    @property
+    def tokens(self) -> float:
+        return self.sums.get("tokens", 0.0)
+
     def means(self) -> dict[str, float]:
-        """Metrics by the names of `rlvr.observe.metrics`."""
-        tokens = max(self.sums["tokens"], 1.0)
+        """Metrics by the names of `rlvr.observe.metrics`; none where nothing was trained on."""
+        tokens = self.tokens
+        if not tokens:
+            return {}
         means = {
             "policy/ratio_mean": self.sums["ratio"] / tokens,
             "mismatch/mean_abs": self.sums["mismatch"] / tokens,

@@ -28,3 +28,13 @@ class Engine(Protocol):
     def score(self, token_ids: list[int]) -> list[float]:
         """log pi(token t | tokens < t) for t >= 1, temperature 1: T-1 numbers for T tokens. For the transfer probe."""
         ...
+
+
+def check_room(prompts: list[Prompt], sampling: Sampling, max_model_len: int) -> None:
+    """Engines cut or refuse what does not fit, each in its own way; here it is refused, in words."""
+    longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
+    if longest + sampling.max_tokens > max_model_len:
+        raise ValueError(
+            f"a prompt of {longest} tokens and rollout.max_tokens={sampling.max_tokens} do not fit into "
+            f"model.max_context={max_model_len}"
+        )

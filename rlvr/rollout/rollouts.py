@@ -119,7 +119,8 @@ class SynchronousRollouts:
             "completions/masked": 1 - len(rewarded) / len(verdicts),
         }
         for name in self.weights:
-            metrics[f"reward/{name}"] = sum(v.parts[name] for v in rewarded) / max(len(rewarded), 1)
+            said = [v.parts[name] for v in rewarded if name in v.parts]  # a part without weight may abstain
+            metrics[f"reward/{name}"] = sum(said) / max(len(said), 1)
         return metrics
 
     def evaluate(self) -> dict[str, float]:

@@ -104,12 +104,12 @@ class DeepSpeedTrainer:
         total, (loss, entropy) = self._over_ranks(total, loss, entropy)
         metrics = total.means() | {
             "policy/loss": loss,
-            "policy/entropy": entropy / max(total.sums["tokens"], 1.0),
+            "policy/entropy": entropy / max(total.tokens, 1.0),
             "policy/lr": learning_rate,
             "packing/padding_waste": plan.padding_waste,
-            "tokens/trained": total.sums["tokens"],
+            "tokens/trained": total.tokens,
         }
-        metrics |= self._update() if total.sums["tokens"] else {"policy/grad_norm": 0.0, "policy/skipped": 0.0}
+        metrics |= self._update() if total.tokens else {"policy/grad_norm": 0.0, "policy/skipped": 0.0}
         return metrics | {"time/train": perf_counter() - started}
 
     def _layout(self, batch: Batch) -> Layout:

@@ -1,0 +1,135 @@
+"""The reference engine: plain transformers, batched, with a KV cache. Slow, always there, easy to read.
+
+Prompts are padded on the left, so that every row's next token is the last column. A finished row leaves the batch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlvr.rollout.engine import check_room
+from rlvr.types import Completion, Group, Prompt, Sampling, StopReason, sampling_seed
+
+
+@dataclass
+class Row:
+    """One completion in the making."""
+
+    prompt: int
+    completion: int
+    uniform: torch.Generator
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class TransformersEngine:
+    def __init__(self, path: str, *, dtype: str, max_model_len: int, max_num_seqs: int, threads: int = 1):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype == "auto":
+            dtype = "bfloat16" if self.device.type == "cuda" else "float32"
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(self.device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.max_model_len, self.max_num_seqs, self.threads = max_model_len, max_num_seqs, threads
+        self.policy_version = -1
+        ends = self.model.generation_config.eos_token_id
+        self.ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
+        check_room(prompts, sampling, self.max_model_len)
+        torch.set_num_threads(self.threads)
+        rows = [
+            Row(n, i, torch.Generator().manual_seed(sampling_seed(sampling.seed, prompt.position, i)))
+            for n, prompt in enumerate(prompts)
+            for i in range(sampling.completions)
+        ]
+        done: dict[int, dict[int, Completion]] = {n: {} for n in range(len(prompts))}
+        for start in range(0, len(rows), self.max_num_seqs):
+            for row, reason in self._decode(rows[start : start + self.max_num_seqs], prompts, sampling):
+                done[row.prompt][row.completion] = self._completion(row, reason)
+                if len(done[row.prompt]) == sampling.completions:
+                    ended = done[row.prompt]
+                    yield Group(prompts[row.prompt], tuple(ended[i] for i in range(sampling.completions)))
+
+    @torch.no_grad()
+    def _decode(
+        self, rows: list[Row], prompts: list[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[Row, StopReason]]:
+        """Each row and why it ended, as it ends."""
+        from transformers import DynamicCache
+
+        token_ids_BT, mask_BT = self._left_padded([prompts[row.prompt].token_ids for row in rows])
+        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache()
+        while rows:
+            logits_BV = self.model(
+                input_ids=token_ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache,
+                logits_to_keep=1,
+            ).logits[:, -1]  # fmt: skip
+            chosen_B = self._sample(rows, logits_BV.float(), sampling.temperature)
+            reasons = [self._ended(row, sampling) for row in rows]
+            yield from ((row, reason) for row, reason in zip(rows, reasons, strict=True) if reason)
+            staying = [b for b, reason in enumerate(reasons) if not reason]
+            rows = [rows[b] for b in staying]
+            keep_B = torch.tensor(staying, dtype=torch.int64, device=self.device)
+            if len(staying) < len(reasons):
+                cache.batch_select_indices(keep_B)
+            token_ids_BT = chosen_B[keep_B, None]
+            positions_BT = positions_BT[keep_B, -1:] + 1
+            mask_BT = torch.cat([mask_BT[keep_B], torch.ones_like(token_ids_BT)], dim=1)
+
+    def _left_padded(self, token_ids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, token_ids))
+        padded = [[0] * (width - len(ids)) + list(ids) for ids in token_ids]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in token_ids]
+        return torch.tensor(padded, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _sample(self, rows: list[Row], logits_BV: Tensor, temperature: float) -> Tensor:
+        """The next token of every row, by inverting its cumulative distribution at the row's own random number."""
+        logprobs_BV = (logits_BV / (temperature or 1.0)).log_softmax(1)
+        if temperature == 0:
+            chosen_B = logprobs_BV.argmax(1)
+        else:
+            at_B = torch.cat([torch.rand(1, generator=row.uniform, dtype=torch.float64) for row in rows])
+            steps_BV = logprobs_BV.double().exp().cumsum(1)
+            at_B1 = at_B.to(self.device)[:, None] * steps_BV[:, -1:]  # in float the steps do not quite reach 1
+            chosen_B = torch.searchsorted(steps_BV, at_B1, right=True)[:, 0].clamp(max=logits_BV.shape[1] - 1)
+        for row, token, logprob in zip(
+            rows, chosen_B.tolist(), logprobs_BV.gather(1, chosen_B[:, None])[:, 0].tolist(), strict=True
+        ):
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+        return chosen_B
+
+    def _ended(self, row: Row, sampling: Sampling) -> StopReason | None:
+        if row.token_ids[-1] in self.ends:
+            return "eos"
+        if sampling.stop and any(stop in self._text(row) for stop in sampling.stop):
+            return "stop"
+        return "length" if len(row.token_ids) == sampling.max_tokens else None
+
+    def _text(self, row: Row) -> str:
+        return self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
+
+    def _completion(self, row: Row, reason: StopReason) -> Completion:
+        count = len(row.token_ids)
+        return Completion(
+            tuple(row.token_ids), (True,) * count, tuple(row.logprobs), self.policy_version, self._text(row), reason
+        )
+
+    def load_weights(self, weights: Iterable[Mapping[str, Tensor]], policy_version: int) -> None:
+        ours = dict(self.model.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            for bucket in weights:
+                for name, tensor in bucket.items():
+                    ours[name].copy_(tensor)
+        self.policy_version = policy_version
+
+    @torch.no_grad()
+    def score(self, token_ids: list[int]) -> list[float]:
+        ids_1T = torch.tensor([token_ids], device=self.device)
+        logprobs_TV = self.model(input_ids=ids_1T).logits[0, :-1].float().log_softmax(1)
+        return logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist()

@@ -1,0 +1,137 @@
+"""The vLLM engine, on CPU and CUDA: the only file that imports vLLM. Knows no data set, no reward and no trainer."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from rlvr.rollout.engine import check_room
+from rlvr.types import Completion, Group, Prompt, Sampling, StopReason, sampling_seed
+
+
+def prepare(threads: int, kv_cache_gib: float) -> None:
+    """vLLM reads these when it is imported."""
+    # its own engine process would import everything a second time: 99 s instead of 8 s to load a tiny model
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(kv_cache_gib)))
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # pinned threads of two actors fight for the same cores
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    for name, value in {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}.items():
+        os.environ.setdefault(name, value)
+
+
+class VllmEngine:
+    def __init__(
+        self,
+        path: str,
+        *,
+        dtype: str,
+        max_model_len: int,
+        max_num_seqs: int,
+        kv_cache_gib: float = 1.0,
+        gpu_memory_utilization: float = 0.85,
+        tensor_parallel: int = 1,
+        threads: int = 1,
+        seed: int = 0,
+    ):
+        prepare(threads, kv_cache_gib)
+        import vllm
+        import vllm._custom_ops as ops
+
+        on_gpu = torch.cuda.is_available()
+        settings: dict[str, Any] = {"dtype": dtype}
+        if on_gpu:
+            settings |= {"gpu_memory_utilization": gpu_memory_utilization, "tensor_parallel_size": tensor_parallel}
+        else:
+            # weights that oneDNN has packed cannot be loaded again, and a tied head would silently stay the old one
+            ops._supports_onednn = False
+            settings |= {"enforce_eager": True, "dtype": "float32" if dtype == "auto" else dtype}
+            # a prompt prefilled in two goes rewinds its random generator, which CPU generators cannot do
+            settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
+        torch.set_num_threads(threads)
+        self.threads, self.max_model_len, self.policy_version = threads, max_model_len, -1
+        self.llm = vllm.LLM(
+            model=path,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            seed=seed,
+            logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature applied
+            enable_prefix_caching=False,  # a cached prefix would outlive the weights that made it
+            disable_log_stats=True,
+            async_scheduling=False,  # keeps a request's tokens independent of what else is in flight
+            **settings,
+        )
+        self.tokenizer = self.llm.get_tokenizer()
+
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
+        check_room(prompts, sampling, self.max_model_len)
+        torch.set_num_threads(self.threads)
+        engine = self.llm.llm_engine
+        for n, prompt in enumerate(prompts):
+            for i in range(sampling.completions):
+                # one request a completion, not n=8 of one: each has its own seed, and each ends when it ends
+                engine.add_request(f"{n}/{i}", {"prompt_token_ids": list(prompt.token_ids)}, parameters(sampling, prompt, i))
+        done: list[dict[int, Completion]] = [{} for _ in prompts]
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    n, i = map(int, output.request_id.split("/"))
+                    done[n][i] = self._completion(output.outputs[0])
+                    if len(done[n]) == sampling.completions:
+                        yield Group(prompts[n], tuple(done[n][k] for k in range(sampling.completions)))
+        finally:
+            # whoever stops reading half-way must not find the rest in the next call's answers
+            left = [f"{n}/{i}" for n, ended in enumerate(done) for i in range(sampling.completions) if i not in ended]
+            if left:
+                engine.abort_request(left)
+
+    def _completion(self, output: Any) -> Completion:
+        token_ids = tuple(output.token_ids)
+        reason: StopReason = "abort"
+        if output.finish_reason == "length":
+            reason = "length"
+        elif output.finish_reason == "stop":
+            reason = "stop" if isinstance(output.stop_reason, str) else "eos"
+        return Completion(
+            token_ids=token_ids,
+            loss_mask=(True,) * len(token_ids),
+            rollout_logprobs=tuple(at[token].logprob for at, token in zip(output.logprobs, token_ids, strict=True)),
+            policy_version=self.policy_version,
+            text=self.tokenizer.decode(token_ids, skip_special_tokens=True),
+            stop_reason=reason,
+        )
+
+    def load_weights(self, weights: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> None:
+        def load(model: Any) -> None:
+            for bucket in weights:
+                model.load_weights(bucket.items())
+
+        self.llm.apply_model(load)
+        self.llm.reset_prefix_cache()
+        self.policy_version = policy_version
+
+    def score(self, token_ids: list[int]) -> list[float]:
+        from vllm import SamplingParams
+
+        torch.set_num_threads(self.threads)
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        (scored,) = self.llm.generate([{"prompt_token_ids": token_ids}], params, use_tqdm=False)
+        return [at[token].logprob for token, at in zip(token_ids[1:], scored.prompt_logprobs[1:], strict=True)]
+
+
+def parameters(sampling: Sampling, prompt: Prompt, completion: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    greedy = sampling.temperature == 0
+    return SamplingParams(
+        n=1,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_tokens,
+        seed=None if greedy else sampling_seed(sampling.seed, prompt.position, completion),
+        logprobs=0,  # of the sampled token alone
+        stop=list(sampling.stop) or None,
+        detokenize=bool(sampling.stop),  # only stop strings need the text as it grows
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
