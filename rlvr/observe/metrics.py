@@ -1,15 +1,14 @@
 """The one table of metric names: what each means, its unit, and how the steps of a window become one number.
 
-Whoever logs a name that is not here logs something that nobody can look up, so tests call `check` on every row of a
-run. Knows nothing but the standard library; computes no metric itself.
+Whoever logs a name that is not here logs something that nobody can look up: a test compares this table with the names
+in the code, and a run that meets an unknown one warns. Knows nothing but the standard library; computes no metric.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Over = Literal["mean", "sum", "max", "min", "last"]
+Over = Literal["mean", "sum", "max", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,52 +31,46 @@ class Metric:
 
 TABLE = (
     Metric("reward/mean", "reward", "mean", "weighted reward, over the completions with a trainable verdict"),
-    Metric("reward/std", "reward", "mean", "spread of the reward inside a group, mean over the groups"),
+    Metric("reward/std", "reward", "mean", "standard deviation of that reward over all of the step's completions"),
     Metric("reward/<part>", "reward", "mean", "one reward part before its weight, over the completions it judged"),
-    Metric("accuracy", "share", "mean", "sampled completions that the main verifier calls right"),
-    Metric("verdicts/<outcome>", "share", "mean", "completions by outcome: ok, rejected, abstain, error"),
+    Metric("accuracy", "share", "mean", "sampled completions that the main verifier calls right, of those it judged"),
     Metric("groups/sampled", "groups", "sum", "groups sampled in the step, those without signal included"),
-    Metric("groups/no_signal", "share", "mean", "sampled groups whose completions all score the same"),
+    Metric("groups/no_signal", "share", "mean", "sampled groups that are not trained on: all completions score alike"),
     Metric("groups/refill_rounds", "rounds", "mean", "further rounds of sampling that replaced groups without signal"),
     Metric("completions/length_mean", "tokens", "mean", "tokens of a completion"),
     Metric("completions/length_max", "tokens", "max", "tokens of the longest completion"),
     Metric("completions/truncated", "share", "mean", "completions that ran into rollout.max_tokens"),
-    Metric("completions/masked", "share", "mean", "completions that are not trained on: abstain, error, or truncated"),
+    Metric("completions/masked", "share", "mean", "completions without a trainable verdict: abstain or error"),
     Metric("policy/entropy", "nats", "mean", "entropy of the policy at temperature, mean over the trained tokens"),
     Metric("policy/grad_norm", "", "mean", "norm of the gradient before it is clipped to trainer.max_grad_norm"),
+    Metric("policy/skipped", "share", "mean", "1 when the gradient was not finite, so that the optimizer left it out"),
     Metric("policy/lr", "", "last", "learning rate of the step"),
     Metric("policy/loss", "", "mean", "minus the objective; its size says little, a jump says something"),
     Metric("policy/ratio_mean", "", "mean", "importance weight pi/pi_old over the trained tokens; 1 on fresh groups"),
-    Metric("policy/clip_fraction", "share", "mean", "trained tokens whose importance weight the surrogate clips"),
     Metric("policy/kl_ref", "nats", "mean", "KL estimate of the policy from the reference, over the trained tokens"),
-    Metric("policy_version", "", "last", "publication of weights that the step trained; only ever grows"),
+    Metric("policy_version", "", "last", "publication of weights that sampled the step; only ever grows"),
     Metric("mismatch/mean_abs", "nats", "mean", "|log pi_old - log pi_rollout| over the trained tokens"),
     Metric("mismatch/max_abs", "nats", "max", "the same at the worst token"),
     Metric("mismatch/ess", "share", "mean", "effective sample size of pi_old/pi_rollout, as a share of the tokens"),
     Metric("mismatch/masked", "share", "mean", "trained tokens that the correction of the mismatch takes out"),
-    Metric("staleness/max", "versions", "max", "trainer's version minus that of the oldest completion trained on"),
+    Metric("staleness/max", "versions", "max", "trainer's version minus that of the oldest completion of the step"),
     Metric("transfer/seconds", "s", "mean", "from the trainer's weights to engines that sample with them"),
     Metric("transfer/bytes_per_s", "bytes/s", "mean", "weights that reached an engine in a second, probe not counted"),
     Metric("transfer/probe_max_diff", "nats", "max", "probe token whose logprob differs most after the transfer"),
-    Metric("time/step", "s", "mean", "whole step"),
+    Metric("time/step", "s", "mean", "from the step before to this one, without evaluations"),
     Metric("time/rollout", "s", "mean", "waiting for groups: sampling, and verifying that was not hidden behind it"),
-    Metric("time/verify_wait", "s", "mean", "of that, waiting for verdicts after the last completion"),
-    Metric("time/train", "s", "mean", "collating, forward, backward and optimizer"),
-    Metric("time/publish", "s", "mean", "handing the new weights to the engines"),
-    Metric("tokens/step", "tokens", "sum", "sampled tokens of the step, those of dropped groups included"),
-    Metric("tokens/per_s", "tokens/s", "mean", "tokens/step divided by time/step"),
+    Metric("time/train", "s", "mean", "forward, backward and optimizer"),
+    Metric("time/publish", "s", "mean", "handing the new weights to the engines, and the proof that they arrived"),
+    Metric("tokens/sampled", "tokens", "sum", "sampled tokens of the step, those of dropped groups included"),
+    Metric("tokens/trained", "tokens", "sum", "tokens of the step that the loss saw"),
+    Metric("tokens/per_s", "tokens/s", "mean", "tokens/sampled divided by time/step"),
     Metric("packing/padding_waste", "share", "mean", "positions of the trainer's rows that hold padding"),
-    Metric("memory/rss_mb", "MB", "max", "memory of all the run's processes on the driver's machine"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
 )
 
 NAMES = {metric.name: metric for metric in TABLE if not metric.family}
 FAMILIES = {metric.family: metric for metric in TABLE if metric.family}
-
-
-class UnknownMetricError(ValueError):
-    """A logged name has no row in the table."""
 
 
 def find(name: str) -> Metric | None:
@@ -92,25 +85,16 @@ def unknown(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if find(name) is None)
 
 
-def check(names: Iterable[str]) -> None:
-    """Raise for the first name without a row."""
-    for name in unknown(names):
-        near = difflib.get_close_matches(name, [metric.name for metric in TABLE], n=1)
-        hint = f"did you mean {near[0]}?" if near else "give it a row."
-        raise UnknownMetricError(f"metric {name!r} is not in the table of rlvr.observe.metrics: {hint}")
-
-
 def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Several steps as one row, each metric its own way; a step that lacks a metric does not count for it.
 
-    aggregate([{"accuracy": 0.2, "tokens/step": 900}, {"accuracy": 0.4, "tokens/step": 1100}])
-        == {"accuracy": 0.3, "tokens/step": 2000}
+    aggregate([{"accuracy": 0.2, "tokens/sampled": 900}, {"accuracy": 0.4, "tokens/sampled": 1100}])
+        == {"accuracy": 0.3, "tokens/sampled": 2000}
     """
     reduce: dict[Over, Callable[[list[float]], float]] = {
         "mean": lambda values: sum(values) / len(values),
         "sum": sum,
         "max": max,
-        "min": min,
         "last": lambda values: values[-1],
     }
     window: dict[str, list[float]] = {}
@@ -118,10 +102,3 @@ def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, value in row.items():
             window.setdefault(name, []).append(value)
     return {name: reduce[metric.over if (metric := find(name)) else "mean"](values) for name, values in window.items()}
-
-
-def describe() -> str:
-    """The table in Markdown, for the documentation."""
-    lines = ["| metric | unit | over steps | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{m.name}` | {m.unit} | {m.over} | {m.meaning.replace('|', chr(92) + '|')} |" for m in TABLE]
-    return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from rlvr.config import LogConfig, RecipeError
 from rlvr.observe.console import Display
-from rlvr.observe.metrics import unknown
+from rlvr.observe.metrics import NAMES, unknown
 from rlvr.observe.runfolder import RunFolder
 
 ALERTS = ("error", "alarm", "rollback")  # kinds of event that Weights & Biases may send by mail or Slack
@@ -107,6 +107,8 @@ class WandbSink:
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ALERTS:
             self._run.alert(title=kind, text=message)
+        if metrics := measured(fields):
+            self.log(fields["step"], metrics)
 
     def close(self) -> None:
         self._run.finish()
@@ -132,8 +134,7 @@ class TensorboardSink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step <= self._step:  # a rollback: what was abandoned is hidden
             self._add(step, session_log=self._session(status=self._session.START))
-        values = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._add(step, summary=self._summary(value=values))
+        self._add(step, summary=self._scalars(metrics))
         self._step = step
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
@@ -146,12 +147,24 @@ class TensorboardSink:
             tensor=make_tensor_proto([f"{kind}: {message}".encode()]),
         )
         self._add(self._step, summary=self._summary(value=[value]))
+        if metrics := measured(fields):
+            self._add(fields["step"], summary=self._scalars(metrics))
 
     def close(self) -> None:
         self._writer.close()
 
+    def _scalars(self, metrics: Mapping[str, float]) -> Any:
+        return self._summary(
+            value=[self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        )
+
     def _add(self, step: int, **content: Any) -> None:
         self._writer.add_event(self._event(wall_time=time.time(), step=step, **content))
+
+
+def measured(fields: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics among an event's fields: an evaluation's accuracies become curves too. Such an event has a `step`."""
+    return {name: value for name, value in fields.items() if name in NAMES}
 
 
 def open_sinks(

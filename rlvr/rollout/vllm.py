@@ -59,6 +59,7 @@ class VllmEngine:
             logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature applied
             enable_prefix_caching=False,  # a cached prefix would outlive the weights that made it
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             async_scheduling=False,  # keeps a request's tokens independent of what else is in flight
             **settings,
         )
