@@ -18,7 +18,8 @@ class ModelConfig:
     max_context: int = 4096
     """Tokens of prompt and completion together. Longer prompts are refused when the data is read."""
     chat_template: str | None = None
-    """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none."""
+    """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none; `plain` is the
+    bare text."""
     attention: str = "sdpa"
     """transformers' attention implementation: `sdpa`, `eager`, `flash_attention_2`, ..."""
 
@@ -232,9 +233,13 @@ class RecipeError(ValueError):
     """The recipe or its data cannot work; one clear line for the user."""
 
 
+class RunError(RuntimeError):
+    """The run cannot go on; one clear line for the user. What was saved can be resumed."""
+
+
 def check(cfg: Recipe) -> None:
     """What no type can say: values that cannot work, alone or together. RecipeError names the key and the limit."""
-    at_least = {
+    at_least: dict[str, tuple[float, float]] = {
         "steps": (cfg.steps, 1),
         "rollout.group_size": (cfg.rollout.group_size, 2),  # the baseline is the mean of the group's others
         "rollout.groups_per_step": (cfg.rollout.groups_per_step, 1),
@@ -267,6 +272,9 @@ def check(cfg: Recipe) -> None:
     for key, value in positive.items():
         if not value > 0:
             raise RecipeError(f"{key}={value}: must be above 0")
+    betas = cfg.trainer.betas
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise RecipeError(f"trainer.betas={betas}: two numbers, each at least 0 and below 1")
     one_of = {
         "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
         "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),
@@ -276,9 +284,9 @@ def check(cfg: Recipe) -> None:
         "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
         "rollout.max_staleness": (cfg.rollout.max_staleness, (0,)),
     }
-    for key, (value, allowed) in one_of.items():
-        if value not in allowed:
-            raise RecipeError(f"{key}={value}: one of {', '.join(map(str, allowed))}")
+    for key, (choice, allowed) in one_of.items():
+        if choice not in allowed:
+            raise RecipeError(f"{key}={choice}: one of {', '.join(map(str, allowed))}")
     if not cfg.reward.parts:
         raise RecipeError("reward.parts is empty: a run needs at least one verifier")
     if not any(part.weight for part in cfg.reward.parts.values()):

@@ -27,6 +27,7 @@ from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
+from rlvr.verify.judge import assignment
 from rlvr.weights import probe_tokens
 
 
@@ -42,6 +43,8 @@ class Inputs:
 def read_inputs(cfg: Recipe) -> Inputs:
     """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here."""
     config.check(cfg)
+    for name, part in cfg.reward.parts.items():
+        assignment(name, part)
     render = Renderer(cfg.model)
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)

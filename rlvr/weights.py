@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
+from rlvr.config import RunError
+
 
 class Source(Protocol):
     def weights(self) -> Iterable[Any]: ...
@@ -24,7 +26,7 @@ class Destination(Protocol):
     def score(self, token_ids: list[int]) -> list[list[float]]: ...
 
 
-class TransferMismatch(RuntimeError):
+class TransferMismatch(RunError):
     """Engine and trainer do not hold the same weights."""
 
 

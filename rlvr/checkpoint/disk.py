@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlvr.config import RunError
 from rlvr.state import State
 
 
@@ -26,8 +27,12 @@ class Saveable(Protocol):
     def score(self, token_ids: list[int]) -> list[float]: ...
 
 
-class ResumeRefused(RuntimeError):
+class ResumeRefused(RunError):
     """The weights that were loaded are not the weights that were saved."""
+
+
+class CheckpointFailed(RunError):
+    """A checkpoint could not be written. The ones before are untouched."""
 
 
 class DiskCheckpoints:
@@ -56,6 +61,22 @@ class DiskCheckpoints:
         name = f"step-{state.step:08d}-v{state.lineage.version:08d}"
         draft = self.root / "draft"
         shutil.rmtree(draft, ignore_errors=True)
+        try:
+            self._write(draft, trainer, state)
+            os.replace(draft, self.root / name)  # now it exists
+            sync(self.root)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)  # half of it is of no use, and whoever reports this needs room
+            raise CheckpointFailed(
+                f"checkpoint {name} could not be written: {error.strerror or error} "
+                f"({shutil.disk_usage(self.root).free // 2**20} MB free in {self.root}). The ones before are intact: "
+                "make room, or lower checkpoint.keep, and resume"
+            ) from error
+        for old in self.all()[: -self.keep]:
+            shutil.rmtree(self.root / old)
+
+    def _write(self, draft: Path, trainer: Saveable, state: State) -> None:
+        """All files, on the disk when this returns."""
         (draft / "trainer").mkdir(parents=True)
         trainer.save(str(draft / "trainer"))
         probe = {"token_ids": self.probe, "logprobs": trainer.score(self.probe)}
@@ -64,25 +85,26 @@ class DiskCheckpoints:
         (draft / "manifest.json").write_text(json.dumps(files, indent=1))
         for path in (*draft.rglob("*"), draft):
             sync(path)
-        os.replace(draft, self.root / name)  # now it exists
-        sync(self.root)
-        for old in self.all()[: -self.keep]:
-            shutil.rmtree(self.root / old)
 
     def restore(self, trainer: Saveable) -> State | None:
         """The newest intact checkpoint into `trainer`, and its state; None when there is none at all."""
         names = self.all()
-        while names:
-            folder = self.root / (name := names.pop())
-            if damage := what_is_wrong(folder):
-                self.warn(f"checkpoint {name} is damaged ({damage}): trying the one before")
-                continue
-            saved = json.loads((folder / "state.json").read_text())
-            trainer.load(str(folder / "trainer"))
-            self._check_probe(trainer, name, **saved["probe"])
-            noted = self._noted_rollback()
-            return noted if noted and noted.restored == name else State.from_json(saved["state"])
-        return None
+        if not names:
+            return None
+        damaged = []
+        while names and (damage := what_is_wrong(self.root / names[-1])):
+            damaged.append(names.pop())
+            self.warn(f"checkpoint {damaged[-1]} is damaged ({damage}): trying the one before")
+        if not names:
+            raise ResumeRefused(f"none of the {len(damaged)} checkpoints in {self.root} is intact: start a new run")
+        for name in damaged:  # kept for whoever wants to look, but no longer the newest, nor one of the `keep`
+            os.replace(self.root / name, self.root / f"damaged-{name}")
+        folder = self.root / (name := names[-1])
+        saved = json.loads((folder / "state.json").read_text())
+        trainer.load(str(folder / "trainer"))
+        self._check_probe(trainer, name, **saved["probe"])
+        noted = self._noted_rollback()
+        return noted if noted and noted.restored == name else State.from_json(saved["state"])
 
     def discard_newest(self) -> None:
         if len(self.all()) > 1:
@@ -123,12 +145,15 @@ def what_is_wrong(folder: Path) -> str | None:
     except (OSError, ValueError) as error:
         return f"manifest.json: {error}"
     for name, expected in manifest.items():
-        if not (folder / name).is_file():
+        try:
+            found = fingerprint(folder / name)
+        except FileNotFoundError:
             return f"{name} is missing"
-        found = fingerprint(folder / name)
-        if found["bytes"] != expected["bytes"]:
-            return f"{name} has {found['bytes']} bytes, not {expected['bytes']}"
-        if found["sha256"] != expected["sha256"]:
+        except (OSError, ValueError) as error:  # a bad block, or a name that a flipped bit made impossible
+            return f"{name!r} cannot be read: {error}"
+        if found["bytes"] != expected.get("bytes"):
+            return f"{name} has {found['bytes']} bytes, not {expected.get('bytes')}"
+        if found != expected:
             return f"{name} has other content than was written"
     return None
 

@@ -19,12 +19,12 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 import ray
 
 from rlvr.cluster.actors import RolloutWorker, TrainerRank, VerifierWorker
-from rlvr.config import Recipe, RecipeError
+from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Batch, Objective
 from rlvr.types import Group, Prompt, Sampling
 
 
-class WorkerLost(RuntimeError):
+class WorkerLost(RunError):
     """An actor died or failed; the message says which and why."""
 
 
@@ -168,9 +168,9 @@ def _get(refs: Any) -> Any:
     try:
         return ray.get(refs)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, RecipeError) else error from None
+        raise error.cause if isinstance(error.cause, (RecipeError, RunError)) else error from None
     except ray.exceptions.RayActorError as error:
         cause = error.__cause__ or getattr(error, "cause", None)
-        if isinstance(cause, RecipeError):
+        if isinstance(cause, (RecipeError, RunError)):
             raise cause from None
         raise WorkerLost(str(error).strip()) from error

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from rlvr.config import DataConfig, ModelConfig, RecipeError
 from rlvr.data.rows import Row, read_rows
 from rlvr.types import Prompt
@@ -20,11 +22,13 @@ class Renderer:
     def __init__(self, model: ModelConfig):
         from transformers import AutoTokenizer
 
+        if model.path.startswith((".", "/", "~")) and not Path(model.path).is_dir():
+            raise RecipeError(f"model.path={model.path}: no such folder")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model.path)
         except (OSError, ValueError) as error:
-            first_line = str(error).splitlines()[0]
-            raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {first_line}") from None
+            said = " ".join(str(error).split())[:300]
+            raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {said}") from None
         if model.chat_template == "plain":
             self.tokenizer.chat_template = PLAIN
         elif model.chat_template is not None:
@@ -34,14 +38,19 @@ class Renderer:
             self.tokenizer.chat_template = template.read_text()
         if not self.tokenizer.chat_template:
             raise RecipeError(
-                f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template to a Jinja file, "
-                "or to `plain` for the bare text"
+                f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template to a Jinja "
+                "file, or to `plain` for the bare text"
             )
 
     def __call__(self, messages: Messages) -> tuple[int, ...]:
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except TemplateError as error:  # some templates refuse a system message, or two user messages in a row
+            raise RecipeError(
+                f"the chat template (model.chat_template, or the tokenizer's own) refuses {messages!r:.200}: {error}"
+            ) from None
         return tuple(rendered)
 
 
@@ -65,10 +74,16 @@ def load_prompts(source: str, knob: str, data: DataConfig, render: Renderer, roo
 
 
 def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Renderer) -> Prompt:
-    question, answer = row.get(data.prompt), row.get(data.answer)
-    if not question or answer is None:
-        raise RecipeError(f"{source}, row {number}: no {data.prompt if not question else data.answer}")
-    messages: list[Any] = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+    for column in (data.prompt, data.answer, data.domain):
+        if column is not None and row.get(column) is None:
+            raise RecipeError(f"{source}, row {number}: no {column}")
+    question = row[data.prompt]
+    if not question:
+        raise RecipeError(f"{source}, row {number}: {data.prompt} is empty")
+    messages: list[Any] = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise RecipeError(f"{source}, row {number}: {data.prompt}={question!r:.80} is neither text nor chat messages")
+    messages = list(messages)
     if data.system:
         messages.insert(0, {"role": "system", "content": data.system})
     return Prompt(
@@ -76,7 +91,7 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
         position=number,
         messages=tuple(messages),
         token_ids=render(tuple(messages)),
-        answer=answer,
+        answer=row[data.answer],
         domain=str(row[data.domain]) if data.domain else "default",
         row={key: value for key, value in row.items() if key not in (data.prompt, data.answer)},
     )

@@ -25,7 +25,8 @@ def read_rows(source: str, split: str, knob: str) -> list[Row]:
 
 def _jsonl(path: Path, knob: str) -> list[Row]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # not splitlines(): a JSON string may hold U+2028 and the like, which are line ends to Python and not to JSON Lines
+    for number, line in enumerate(_text(path, knob).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -40,12 +41,19 @@ def _jsonl(path: Path, knob: str) -> list[Row]:
 
 def _json(path: Path, knob: str) -> list[Row]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(_text(path, knob))
     except ValueError as error:
         raise RecipeError(f"{knob}={path}: not JSON: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecipeError(f"{knob}={path}: expected a list of objects")
     return rows
+
+
+def _text(path: Path, knob: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{knob}={path}: not UTF-8: {error}") from None
 
 
 def _parquet(path: Path, knob: str) -> list[Row]:
@@ -69,4 +77,6 @@ def _from_hub(source: str, split: str, knob: str) -> list[Row]:
         return datasets.load_dataset(name, split=own_split or split).to_list()
     except (OSError, ValueError) as error:  # no such data set, no such split, no network
         first_line = str(error).splitlines()[0]
-        raise RecipeError(f"{knob}={source}: neither a .jsonl/.json/.parquet file nor a data set: {first_line}") from None
+        raise RecipeError(
+            f"{knob}={source}: neither a .jsonl/.json/.parquet file nor a data set: {first_line}"
+        ) from None

@@ -31,7 +31,13 @@ from rlvr.observe.summary import Summary, duration, gain, percent, words
 
 WIDTH = 100  # columns at most: beyond, the eye has too far to travel
 FRAMES_PER_S = 4  # each costs about 3 ms of the driver's core
-STYLES = {"error": "bold red", "alarm": "bold red", "rollback": "bold yellow", "warning": "yellow"}  # by kind of event
+STYLES = {  # by kind of event
+    "error": "bold red",
+    "stopped": "bold red",
+    "rollback": "bold yellow",
+    "interrupt": "yellow",
+    "warning": "yellow",
+}
 
 
 @dataclass(eq=False)
@@ -59,6 +65,7 @@ class LiveDisplay:
         self._clock: Clock | None = None  # between `start` and `close`
         self._latest: Mapping[str, float] = {}
         self._curve = Curve()
+        self._last_panel: Panel | None = None  # of a display that is closed; `result` shows it for good
         self._live = Live(
             get_renderable=self._picture, console=console, refresh_per_second=FRAMES_PER_S, transient=True
         )
@@ -98,10 +105,9 @@ class LiveDisplay:
         self._print(line.append(f"{kind}: ", style=STYLES.get(kind, "cyan")).append(message, style="default"))
 
     def result(self, summary: Summary, folder: Path) -> None:
-        last_panel = None if self._clock is None else self._panel(self._clock)
         self.close()
-        if last_panel is not None:
-            self._print(last_panel)
+        if self._last_panel is not None:
+            self._print(self._last_panel)
         if any(None not in pair for pair in summary.accuracies().values()):
             self._console.print()
             self._print(accuracy_table(summary))
@@ -110,7 +116,8 @@ class LiveDisplay:
 
     def close(self) -> None:
         self._live.stop()
-        self._clock = None
+        if self._clock is not None:
+            self._last_panel, self._clock = self._panel(self._clock), None
 
     def _print(self, what: RenderableType) -> None:
         self._console.print(what, width=min(self._console.width, WIDTH))

@@ -12,7 +12,7 @@ from rlvr.observe.progress import Clock, readings
 from rlvr.observe.summary import Summary, duration, words
 
 LINES = 20  # of steps in the whole run, about
-URGENT = ("error", "alarm", "rollback", "warning")  # kinds of event that even a quiet run shows
+URGENT = ("error", "stopped", "rollback", "interrupt", "warning")  # kinds of event that even a quiet run shows
 ESCAPE_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -5,13 +5,13 @@
                     --> WandbSink            >  conveniences: one that fails is reported once, as an event of kind
                     --> TensorboardSink     /   `warning` in the others, and dropped; training goes on
 
-At start-up it is the other way round: what the recipe switches on and cannot work (no package, no account) stops the
-run before it has begun. A metric that is not in the table is logged all the same, and reported once as a warning.
+What only the user can mend (no package, no account) stops the run before it has begun; a server that is down does not.
+A metric that is not in the table is logged all the same, and reported once as a warning.
 """
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from rlvr.observe.console import Display
 from rlvr.observe.metrics import NAMES, unknown
 from rlvr.observe.runfolder import RunFolder
 
-ALERTS = ("error", "alarm", "rollback")  # kinds of event that Weights & Biases may send by mail or Slack
+ALERTS = ("error", "stopped", "rollback")  # kinds of event that Weights & Biases may send by mail or Slack
 
 
 class Sink(Protocol):
@@ -92,9 +92,10 @@ class WandbSink:
                 # console="off": wandb would wrap stdout, under the live display
                 settings=wandb.Settings(silent=True, console="off", save_code=False),
             )
-        except (wandb.Error, ValueError) as error:  # ValueError: a WANDB_ variable it does not understand
+        except (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError) as error:
+            # ValueError: a WANDB_ variable that it does not understand
             raise RecipeError(
-                f"log.wandb with WANDB_MODE={mode} does not start: {error}. "
+                f"log.wandb with WANDB_MODE={mode} does not start: {' '.join(str(error).split())}. "
                 "Use WANDB_MODE=offline (needs no account), or log.wandb=false"
             ) from error
         id_file.write_text(self._run.id + "\n")
@@ -171,9 +172,21 @@ def open_sinks(
     folder: RunFolder, display: Display, log: LogConfig, config: Mapping[str, Any], first_step: int = 0
 ) -> Fanout:
     """All that the recipe's `log` section asks for; `first_step` is the first that this start of the run will take."""
-    others: list[Sink] = [display]
+    wanted: dict[str, Callable[[], Sink]] = {}
     if log.tensorboard:
-        others.append(TensorboardSink(folder.path, first_step))
+        wanted["tensorboard"] = lambda: TensorboardSink(folder.path, first_step)
     if log.wandb:
-        others.append(WandbSink(folder.path, log.wandb_project, config))
-    return Fanout(folder, others)
+        wanted["wandb"] = lambda: WandbSink(folder.path, log.wandb_project, config)
+    others: list[Sink] = [display]
+    failed = {}
+    for name, make in wanted.items():
+        try:
+            others.append(make())
+        except RecipeError:
+            raise
+        except Exception as error:
+            failed[name] = error
+    fanout = Fanout(folder, others)
+    for name, reason in failed.items():
+        fanout.event("warning", f"log.{name} does not start, going on without: {reason}", error=type(reason).__name__)
+    return fanout

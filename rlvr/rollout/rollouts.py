@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Protocol
 
 from rlvr.collate import rewards_of
-from rlvr.config import Recipe
+from rlvr.config import Recipe, RunError
 from rlvr.data.prompts import PromptStream
 from rlvr.evaluate import accuracy, correct
 from rlvr.objective import Objective
@@ -39,6 +39,10 @@ class Pipeline(Destination, Protocol):
     def counts(self) -> Counter[str]:
         """Verdicts so far by `verifier/outcome/reason`."""
         ...
+
+
+class VerifiersFailed(RunError):
+    """A whole step without a single verdict to train on: the policy cannot do that, a broken verifier can."""
 
 
 class SynchronousRollouts:
@@ -78,7 +82,8 @@ class SynchronousRollouts:
             sampled += fresh
             kept += self._teaching(fresh)
             refills = done
-        metrics = self._metrics(sampled, kept) | {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
+        check_judged(sampled)
+        metrics = self._metrics(sampled) | {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
         tokens = sum(len(c.token_ids) for g in sampled for c in g.completions)
         metrics |= {"tokens/sampled": tokens, "staleness/max": state.lineage.version - min(g.policy_version for g in sampled)}
         return Taken(tuple(kept), cursor, metrics)
@@ -99,7 +104,7 @@ class SynchronousRollouts:
         wanted = rewards.valid_NG.any(1) if self.objective.no_signal == "keep" else self.objective.signal(rewards)
         return [group for group, teaches in zip(groups, wanted.tolist(), strict=True) if teaches]
 
-    def _metrics(self, sampled: list[Group], kept: list[Group]) -> dict[str, float]:
+    def _metrics(self, sampled: list[Group]) -> dict[str, float]:
         """Of all that was sampled, the dropped groups included: filtered averages would flatter or hide."""
         completions = [c for group in sampled for c in group.completions]
         verdicts = [v for group in sampled for v in group.verdicts]
@@ -137,3 +142,13 @@ class SynchronousRollouts:
         return result
 
 
+
+
+def check_judged(groups: Sequence[Group]) -> None:
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    if any(verdict.trainable for verdict in verdicts):
+        return
+    (reason, detail), count = Counter((v.reason, v.detail) for v in verdicts).most_common(1)[0]
+    raise VerifiersFailed(
+        f"none of the {len(verdicts)} completions of this step got a reward; {count} times {reason}: {detail or 'no detail'}"
+    )

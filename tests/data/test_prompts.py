@@ -1,0 +1,177 @@
+"""Rows become prompts that the model can read, and the stream loses none of them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvr.config import DataConfig, ModelConfig, RecipeError
+from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
+from tests.builders import prompt
+from tests.data.tokenizers import ids, model_folder
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return model_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def render(model) -> Renderer:
+    return Renderer(ModelConfig(path=model))
+
+
+def load(tmp_path, rows, render, room=100, **data):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_prompts(str(path), "data.train", DataConfig(train=str(path), **data), render, room)
+
+
+def test_a_row_becomes_a_prompt_in_the_models_chat_format(tmp_path, render):
+    (made,) = load(tmp_path, [{"problem": "what is 1 + 1 ?", "answer": "2", "level": 3}], render)
+    assert made.token_ids == ids("user what is 1 + 1 ? <end> assistant")
+    assert made.messages == ({"role": "user", "content": "what is 1 + 1 ?"},)
+    assert (made.answer, made.domain, made.position, made.row) == ("2", "default", 0, {"level": 3})
+
+
+def test_columns_and_system_message_are_the_recipes(tmp_path, render):
+    rows = [{"q": "what is 2 ?", "a": 2, "kind": "math", "id": "gsm-7"}]
+    (made,) = load(tmp_path, rows, render, prompt="q", answer="a", domain="kind", system="be brief")
+    assert made.token_ids == ids("system be brief <end> user what is 2 ? <end> assistant")
+    assert (made.id, made.answer, made.domain) == ("gsm-7", 2, "math")
+
+
+def test_chat_messages_are_taken_as_they_are(tmp_path, render):
+    chat = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}]
+    (made,) = load(tmp_path, [{"problem": chat, "answer": ""}], render, system="be brief")
+    assert made.token_ids == ids("system be brief <end> user 1 <end> assistant 2 <end> user 3 <end> assistant")
+
+
+def test_a_missing_column_is_answered_with_those_that_are_there(tmp_path, render):
+    for knob in ("prompt", "answer", "domain"):
+        said = rf"^data\.{knob}=nope: no such column in .*; it has problem, answer, level$"
+        with pytest.raises(RecipeError, match=said):
+            load(tmp_path, [{"problem": "1", "answer": "2", "level": 3}], render, **{knob: "nope"})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"problem": "1", "level": 1}, "row 1: no answer"),
+        ({"problem": "1", "answer": "2"}, "row 1: no level"),
+        ({"problem": "", "answer": "2", "level": 1}, "row 1: problem is empty"),
+        ({"problem": 17, "answer": "2", "level": 1}, "row 1: problem=17 is neither text nor chat messages"),
+        ({"problem": ["1"], "answer": "2", "level": 1}, r"row 1: problem=\['1'\] is neither text nor chat messages"),
+    ],
+)
+def test_a_later_row_that_lacks_something_is_named(tmp_path, render, row, said):
+    with pytest.raises(RecipeError, match=said):
+        load(tmp_path, [{"problem": "1", "answer": "2", "level": 1}, row], render, domain="level")
+
+
+def test_a_prompt_that_fits_is_taken_and_one_token_more_is_refused_with_the_numbers(tmp_path, render):
+    rows = [{"problem": "1", "answer": "1"}, {"problem": "1 2 3", "answer": "1"}]
+    assert len(load(tmp_path, rows, render, room=6)) == 2  # user 1 2 3 <end> assistant
+    said = r"row 1: the prompt has 6 tokens > 5 = model\.max_context - rollout\.max_tokens"
+    with pytest.raises(RecipeError, match=said):
+        load(tmp_path, rows, render, room=5)
+
+
+def test_the_recipes_chat_template_replaces_the_tokenizers(tmp_path, model):
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m['content'] }} + {% endfor %}")
+    render = Renderer(ModelConfig(path=model, chat_template=str(tmp_path / "own.jinja")))
+    assert render(({"role": "user", "content": "1"},)) == ids("1 +")
+
+
+def test_plain_is_the_bare_text_also_for_a_model_without_template(tmp_path):
+    render = Renderer(ModelConfig(path=model_folder(tmp_path, template=None), chat_template="plain"))
+    messages = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "1 ?"})
+    assert render(messages) == ids("be brief 1 ?")
+
+
+def test_a_model_without_chat_template_needs_one_from_the_recipe(tmp_path):
+    with pytest.raises(RecipeError, match=r"has no chat template; set model\.chat_template"):
+        Renderer(ModelConfig(path=model_folder(tmp_path, template=None)))
+
+
+def test_a_template_that_is_not_there_or_refuses_is_one_clear_line(tmp_path, model):
+    with pytest.raises(RecipeError, match=r"model\.chat_template=nope\.jinja: no such file"):
+        Renderer(ModelConfig(path=model, chat_template="nope.jinja"))
+    own = tmp_path / "own.jinja"
+    for text, said in (("{{ raise_exception('no system') }}", "no system"), ("{% if %}", "Expected an expression")):
+        own.write_text(text)
+        with pytest.raises(RecipeError, match=rf"model\.chat_template.* refuses .*{said}"):
+            Renderer(ModelConfig(path=model, chat_template=str(own)))(({"role": "user", "content": "1"},))
+
+
+def test_a_model_that_is_not_there_is_one_clear_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"^model\.path=.*/nope: no such folder$"):
+        Renderer(ModelConfig(path=str(tmp_path / "nope")))
+
+
+def test_a_folder_without_tokenizer_is_one_clear_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"^model\.path=.*: no tokenizer could be loaded: ") as refused:
+        Renderer(ModelConfig(path=str(tmp_path)))
+    assert "\n" not in str(refused.value)
+
+
+def test_held_out_problems_that_are_trained_on_are_refused(tmp_path, render):
+    train = load(tmp_path, [{"problem": "1 + 1", "answer": "2"}, {"problem": "1 + 2", "answer": "3"}], render)
+    heldout = load(tmp_path, [{"problem": "2 + 2", "answer": "4"}, {"problem": "1 + 2", "answer": "x"}], render)
+    said = r"1 of 2 prompts of data\.heldout are in data\.train too, the first: '1 \+ 2'"
+    with pytest.raises(RecipeError, match=said):
+        refuse_overlap(train, heldout)
+    refuse_overlap(train, heldout[:1])
+
+
+def test_real_data_sets_are_read_whole(render):
+    if not REAL.is_dir():
+        pytest.skip(f"no real data in {REAL}")
+    room = 10_000
+    gsm8k = DataConfig(prompt="question")
+    train = load_prompts(str(REAL / "gsm8k_test.jsonl"), "data.train", gsm8k, render, room)
+    assert len(train) == 1319
+    assert train[0].answer.endswith("#### 18")
+    math = load_prompts(str(REAL / "math500_test.json"), "data.heldout", DataConfig(domain="subject"), render, room)
+    assert len(math) == 500
+    assert {p.domain for p in math} >= {"Algebra", "Geometry"}
+    assert math[0].row["level"] == 2
+
+
+def stream(size: int, seed: int = 0, shuffle: bool = True) -> PromptStream:
+    return PromptStream([prompt(n) for n in range(size)], seed, shuffle)
+
+
+def names(made: PromptStream, cursor: int, count: int) -> list[str]:
+    return [p.id for p in made.take(cursor, count)]
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 12), seed=st.integers(0, 5), cursor=st.integers(0, 40), counts=st.lists(st.integers(0, 9)))
+def test_the_stream_is_a_function_of_the_position_however_it_is_cut(size, seed, cursor, counts):
+    piecewise, position = [], cursor
+    for count in counts:
+        piecewise += stream(size, seed).take(position, count)
+        position += count
+    assert piecewise == stream(size, seed).take(cursor, sum(counts))
+    assert [p.position for p in piecewise] == list(range(cursor, position))
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 30), epoch=st.integers(0, 5), shuffle=st.booleans())
+def test_every_epoch_has_every_prompt_once(size, epoch, shuffle):
+    assert Counter(names(stream(size, 1, shuffle), epoch * size, size)) == Counter(f"train-{n}" for n in range(size))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [names(stream(50, seed), 50 * epoch, 50) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({tuple(order) for order in orders}) == 6
+
+
+def test_without_shuffle_the_order_is_the_files():
+    assert names(stream(3, shuffle=False), 1, 5) == ["train-1", "train-2", "train-0", "train-1", "train-2"]

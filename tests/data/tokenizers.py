@@ -1,0 +1,31 @@
+"""A model folder that is nothing but a config and a tokenizer of whole words."""
+
+import json
+import re
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?"]
+
+
+def model_folder(folder: Path, template: str | None = TEMPLATE) -> str:
+    """Words that are not in the vocabulary are `<unk>`: one word is one token."""
+    core = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
+    core.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<end>")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}))
+    return str(folder)
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(WORDS.index(word) if word in WORDS else 0 for word in re.split(r"\s+", text.strip()))

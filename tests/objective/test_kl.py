@@ -1,0 +1,87 @@
+"""Estimators by hand, their gradients, and which coefficient a domain has."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+
+from rlvr.objective.kl import KL, k1, k2, k3
+
+LOG2 = math.log(2)
+
+
+def at(estimator, logprob: float, ref: float) -> tuple[float, float]:
+    x = tensor([[logprob]], dtype=torch.float64, requires_grad=True)
+    out = estimator(x, tensor([[ref]], dtype=torch.float64))
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    return out.item(), grad.item()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "value", "slope"),
+    [
+        # pi is twice pi_ref: k1 = log 2; k3 = 1/2 - 1 + log 2, d k3/d log pi = 1 - 1/2
+        (k1, LOG2, 1.0),
+        (k2, LOG2**2 / 2, LOG2),
+        (k3, LOG2 - 0.5, 0.5),
+    ],
+)
+def test_estimators_where_the_policy_is_twice_as_sure(estimator, value, slope):
+    assert at(estimator, -1.0 + LOG2, -1.0) == pytest.approx((value, slope))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "value", "slope"),
+    [
+        # pi is half pi_ref: k1 = -log 2; k3 = 2 - 1 - log 2, slope 1 - 2
+        (k1, -LOG2, 1.0),
+        (k2, LOG2**2 / 2, -LOG2),
+        (k3, 1 - LOG2, -1.0),
+    ],
+)
+def test_estimators_where_the_policy_is_half_as_sure(estimator, value, slope):
+    assert at(estimator, -1.0 - LOG2, -1.0) == pytest.approx((value, slope))
+
+
+@pytest.mark.parametrize("estimator", [k1, k2, k3])
+def test_equal_policies_are_at_distance_zero(estimator):
+    assert at(estimator, -0.7, -0.7)[0] == 0.0
+
+
+@pytest.mark.parametrize("estimator", [k2, k3])
+def test_k2_and_k3_are_never_negative_and_flat_at_zero(estimator):
+    assert all(at(estimator, x / 10, 0.0)[0] >= 0 for x in range(-60, 61))
+    assert at(estimator, -0.7, -0.7)[1] == 0.0
+
+
+@pytest.mark.parametrize("far", [-1e4, 1e4])
+@pytest.mark.parametrize("estimator", [k1, k2, k3])
+def test_extreme_log_ratios_stay_finite(estimator, far):
+    x = tensor([[far]], requires_grad=True)
+    out = estimator(x, torch.zeros(1, 1))
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert out.isfinite().all() and grad.isfinite().all()
+
+
+def test_the_mean_of_k1_and_k3_over_samples_is_the_kl():
+    # pi = (0.75, 0.25), ref = (0.5, 0.5): KL = 0.75 log 1.5 + 0.25 log 0.5
+    pi, ref = tensor([[0.75, 0.25]], dtype=torch.float64), tensor([[0.5, 0.5]], dtype=torch.float64)
+    exact = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    for estimator in (k1, k3):
+        assert float((pi * estimator(pi.log(), ref.log())).sum()) == pytest.approx(exact)
+
+
+def test_one_coefficient_serves_every_domain():
+    kl = KL(k3, 0.04)
+    assert kl.on and kl.of("math") == kl.of("chat") == 0.04
+
+
+def test_a_coefficient_per_domain_and_none_for_a_domain_not_named():
+    kl = KL(k3, {"math": 0.0, "chat": 0.04})
+    assert kl.on and (kl.of("math"), kl.of("chat"), kl.of("code")) == (0.0, 0.04, 0.0)
+
+
+@pytest.mark.parametrize("coefficient", [0, 0.0, {}, {"math": 0.0}])
+def test_a_coefficient_of_zero_needs_no_reference_model(coefficient):
+    assert not KL(k3, coefficient).on

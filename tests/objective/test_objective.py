@@ -1,0 +1,264 @@
+"""The loss as one sum, by hand; batches that can be cut; statistics that add up."""
+
+import math
+import pickle
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, tensor
+from torch.testing import assert_close
+
+from rlvr.objective import Batch, Objective, Rewards, Statistics, advantages, corrections, kl, ratios, surrogates
+from rlvr.objective.weightings import sequence_mean, token_mean
+
+GRPO = Objective(advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), sequence_mean)
+
+# two completions: one token with A = +1, two tokens with A = -1; pi/pi_old is 1.5 | 0.5, 1.0; position 0 is a prompt
+MASK = tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+RHO = tensor([[9.0, 1.5, 9.0], [9.0, 0.5, 1.0]])
+
+
+def batch(mask_BT: Tensor = MASK, advantages_B1: Tensor | None = None, **changes) -> Batch:
+    """pi_old is 1 everywhere and the engine agrees, unless `changes` says otherwise."""
+    B, T = mask_BT.shape
+    made = Batch(
+        token_ids_BT=torch.arange(B * T).view(B, T),
+        lengths_B=torch.full((B,), T),
+        mask_BT=mask_BT,
+        rollout_logprobs_BT=torch.zeros(B, T),
+        advantages_B1=tensor([[1.0], [-1.0]]) if advantages_B1 is None else advantages_B1,
+        weights_BT=sequence_mean(mask_BT, mask_BT),
+        kl_coefficients_B1=torch.zeros(B, 1),
+        old_logprobs_BT=torch.zeros(B, T),
+    )
+    return replace(made, **changes)
+
+
+def value_and_gradient(objective: Objective, logprobs_BT: Tensor, of: Batch) -> tuple[Tensor, Tensor]:
+    x = logprobs_BT.detach().clone().requires_grad_()
+    loss, _ = objective.loss(x, of)
+    return loss.detach(), torch.autograd.grad(loss, x)[0]
+
+
+def test_grpo_by_hand():
+    # J = 1/2 * min(1.5, 1.2) + 1/2 * (min(-0.5, -0.8) - 1.0)/2 = 0.6 - 0.45 = 0.15
+    # dJ/dlogp: 1.5 is capped: 0 | 0.5 is capped: 0, 1.0 is not: -1.0/4
+    loss, grad = value_and_gradient(GRPO, RHO.log(), batch())
+    assert_close(loss, tensor(-0.15))
+    assert_close(grad, tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.25]]))
+
+
+def test_the_first_step_on_a_batch_is_the_plain_policy_gradient():
+    """Without old logprobs the ratio is 1 in value, and still carries the gradient."""
+    loss, grad = value_and_gradient(GRPO, RHO.log(), batch(old_logprobs_BT=None))
+    assert_close(loss, tensor(0.0))  # -(1/2 * 1 + 1/4 * -1 + 1/4 * -1)
+    assert_close(grad, tensor([[0.0, -0.5, 0.0], [0.0, 0.25, 0.25]]))
+
+
+def test_kl_is_a_cost_weighted_like_the_surrogate():
+    # log pi = log 2, log pi_ref = 0: k3 = log 2 - 1/2, slope 1/2; coefficients 0.1 and 0; weights 1/2 and 1/4
+    objective = replace(GRPO, kl=kl.KL(kl.k3, {"chat": 0.1}))
+    logprobs = torch.full((2, 3), math.log(2))
+    of = batch(
+        kl_coefficients_B1=tensor([[0.1], [0.0]]), ref_logprobs_BT=torch.zeros(2, 3), old_logprobs_BT=logprobs.clone()
+    )
+    plain, plain_grad = value_and_gradient(GRPO, logprobs, of)
+    loss, grad = value_and_gradient(objective, logprobs, of)
+    assert_close(loss - plain, tensor(0.1 * 0.5 * (math.log(2) - 0.5)))
+    assert_close(grad - plain_grad, tensor([[0.0, 0.1 * 0.5 * 0.5, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_a_kl_term_without_reference_logprobs_is_refused():
+    with pytest.raises(ValueError, match="no ref_logprobs_BT"):
+        replace(GRPO, kl=kl.KL(kl.k3, 0.04)).loss(torch.zeros(2, 3), batch())
+
+
+@pytest.mark.parametrize("term", [None, kl.KL(kl.k3, 0.0), kl.KL(kl.k3, {"math": 0.0})])
+def test_a_coefficient_of_zero_asks_for_no_reference(term):
+    objective = replace(GRPO, kl=term)
+    assert not objective.needs_reference
+    objective.loss(torch.zeros(2, 3), batch())
+    assert replace(GRPO, kl=kl.KL(kl.k3, {"math": 0.0, "chat": 0.1})).needs_reference
+
+
+def test_a_correction_scales_the_gain_and_not_the_kl():
+    # the engine gave every token half of pi_old: pi_old/pi_rollout = 2, capped at 1.5
+    truncate = partial(corrections.token_truncate, cap=1.5)
+    objective = replace(GRPO, correction=truncate, kl=kl.KL(kl.k3, 0.1))
+    of = batch(
+        old_logprobs_BT=torch.full((2, 3), -1.0),
+        rollout_logprobs_BT=torch.full((2, 3), -1.0 - math.log(2)),
+        ref_logprobs_BT=torch.full((2, 3), -1.5),
+        kl_coefficients_B1=torch.full((2, 1), 0.1),
+    )
+    logprobs = torch.full((2, 3), -1.0)
+    bare, _ = value_and_gradient(replace(objective, correction=None), logprobs, of)
+    no_kl = replace(of, kl_coefficients_B1=torch.zeros(2, 1))
+    penalty = bare - value_and_gradient(GRPO, logprobs, no_kl)[0]
+    _, grad = value_and_gradient(objective, logprobs, no_kl)
+    assert_close(grad, 1.5 * tensor([[0.0, -0.5, 0.0], [0.0, 0.25, 0.25]]))
+    whole, _ = value_and_gradient(objective, logprobs, of)
+    assert_close(whole - value_and_gradient(objective, logprobs, no_kl)[0], penalty)
+
+
+def test_the_correction_compares_the_trainer_with_the_engine_in_this_order():
+    # pi_old/pi_rollout = 0.4 is outside [0.5, 5], 1/0.4 = 2.5 would be inside
+    objective = replace(GRPO, correction=corrections.token_mask)
+    of = batch(old_logprobs_BT=torch.full((2, 3), math.log(0.4)))
+    loss, _ = value_and_gradient(objective, torch.full((2, 3), math.log(0.4)), of)
+    assert loss == 0
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["logprobs", "old_logprobs_BT", "rollout_logprobs_BT", "ref_logprobs_BT"])
+def test_padding_may_hold_anything(garbage, where):
+    objective = replace(GRPO, kl=kl.KL(kl.k3, 0.1), correction=corrections.token_truncate)
+    of = batch(ref_logprobs_BT=torch.full((2, 3), -0.3), kl_coefficients_B1=torch.full((2, 1), 0.1))
+    clean = value_and_gradient(objective, RHO.log(), of)
+    logprobs = RHO.log()
+    if where == "logprobs":
+        logprobs = torch.where(MASK > 0, logprobs, garbage)
+    else:
+        of = replace(of, **{where: torch.where(MASK > 0, getattr(of, where), garbage)})
+    assert_close(value_and_gradient(objective, logprobs, of), clean)
+    _, statistics = objective.loss(logprobs, of)
+    assert all(math.isfinite(x) for x in statistics.means().values())
+
+
+@pytest.mark.parametrize("far", [-1e4, -100.0, 100.0, 1e4])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_extreme_log_ratios_stay_finite(far, sign):
+    objective = replace(GRPO, kl=kl.KL(kl.k3, 0.1), correction=corrections.token_truncate)
+    one = torch.ones(1, 1)
+    of = batch(one, sign * one, ref_logprobs_BT=-far * one, kl_coefficients_B1=one, rollout_logprobs_BT=far * one)
+    loss, grad = value_and_gradient(objective, far * one, of)
+    assert loss.isfinite() and grad.isfinite().all()
+    _, statistics = objective.loss(far * one, of)
+    assert all(math.isfinite(x) for x in statistics.means().values())
+
+
+def test_bfloat16_logprobs_are_computed_with_in_float32():
+    """1/128 is a difference of two bfloat16 numbers; its exp is 1.0078431, the nearest bfloat16 1.0078125."""
+    one = torch.ones(1, 1)
+    of = batch(one, one, old_logprobs_BT=tensor([[-1 - 1 / 128]], dtype=torch.bfloat16))
+    loss, _ = GRPO.loss(tensor([[-1.0]], dtype=torch.bfloat16), of)
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(-math.exp(1 / 128), rel=1e-6)
+
+
+def test_float64_logprobs_stay_float64():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    of = batch(one, one, old_logprobs_BT=-1.0 - 1e-9 * one)
+    loss, _ = GRPO.loss(-one, of)
+    assert loss.dtype == torch.float64
+    assert -float(loss) - 1.0 == pytest.approx(1e-9, rel=1e-5)
+
+
+def test_no_trained_token_is_a_loss_of_zero_with_a_gradient():
+    for shape in ((2, 3), (0, 0)):
+        nothing = torch.zeros(shape)
+        loss, grad = value_and_gradient(GRPO, torch.zeros(shape), batch(nothing, torch.zeros(shape[0], 1)))
+        assert loss == 0 and (grad == 0).all()
+
+
+# ---- signal ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_teaches_when_its_rewards_differ():
+    parts = tensor([[[1.0], [0.0]], [[1.0], [1.0]], [[0.0], [0.0]], [[1.0], [0.0]]], dtype=torch.float64)
+    valid = tensor([[True, True], [True, True], [True, True], [True, False]])
+    rewards = Rewards(parts, torch.ones(1, dtype=torch.float64), valid)
+    assert GRPO.signal(rewards).tolist() == [True, False, False, False]
+
+
+def test_signal_is_judged_on_the_weighted_sum():
+    # (1, 0) and (0, 1): equal at weights 1, 1; different at 1, 0.5
+    parts = tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)
+    valid = tensor([[True, True]])
+    for weights, teaches in (([1.0, 1.0], False), ([1.0, 0.5], True)):
+        assert GRPO.signal(Rewards(parts, tensor(weights, dtype=torch.float64), valid)).tolist() == [teaches]
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_cut_to_their_longest():
+    whole = batch(lengths_B=tensor([2, 3]), ref_logprobs_BT=RHO)
+    first = whole.rows([0])
+    assert len(first) == 1
+    assert first.token_ids_BT.tolist() == [[0, 1]] and first.ref_logprobs_BT.shape == first.weights_BT.shape == (1, 2)
+    assert first.advantages_B1.tolist() == [[1.0]] and first.lengths_B.tolist() == [2]
+    both = whole.rows([1, 0])
+    assert both.token_ids_BT.tolist() == [[3, 4, 5], [0, 1, 2]] and both.advantages_B1.tolist() == [[-1.0], [1.0]]
+    assert whole.rows(slice(1, 2)).token_ids_BT.tolist() == [[3, 4, 5]]
+
+
+def test_no_rows_are_a_batch_too():
+    nothing = batch().rows([])
+    assert len(nothing) == 0 and nothing.token_ids_BT.shape == (0, 0)
+
+
+def test_what_a_batch_does_not_have_stays_absent():
+    assert batch(old_logprobs_BT=None).rows([0]).old_logprobs_BT is None
+    assert batch().to("cpu").ref_logprobs_BT is None
+
+
+def test_bare_tokens_score_every_token_but_the_first():
+    made = Batch.of_tokens(tensor([[4, 5, 6], [7, 8, 9]]))
+    assert made.mask_BT.tolist() == [[0.0, 1.0, 1.0]] * 2
+    assert made.lengths_B.tolist() == [3, 3]
+    assert not made.weights_BT.any() and not made.advantages_B1.any()
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_by_hand():
+    # three trained tokens with pi/pi_old 1.5, 0.5, 1 and pi_old/pi_rollout 2, 1, 1/4
+    delta = tensor([[7.0, 2.0, 7.0], [7.0, 1.0, 0.25]]).log()
+    objective = replace(GRPO, correction=partial(corrections.token_mask, low=0.5, high=5.0), kl=kl.KL(kl.k1, 0.1))
+    of = batch(rollout_logprobs_BT=-delta, ref_logprobs_BT=RHO.log() - 0.5, kl_coefficients_B1=torch.zeros(2, 1))
+    means = objective.loss(RHO.log(), of)[1].means()
+    assert means["policy/ratio_mean"] == pytest.approx((1.5 + 0.5 + 1.0) / 3)
+    assert means["mismatch/mean_abs"] == pytest.approx((math.log(2) + 0 + math.log(4)) / 3)
+    assert means["mismatch/max_abs"] == pytest.approx(math.log(4))
+    # (2 + 1 + 1/4)^2 / (4 + 1 + 1/16) / 3
+    assert means["mismatch/ess"] == pytest.approx(3.25**2 / 5.0625 / 3)
+    assert means["policy/kl_ref"] == pytest.approx(0.5)
+    assert means["mismatch/masked"] == pytest.approx(1 / 3)
+
+
+def test_the_effective_sample_size_is_one_when_engine_and_trainer_agree():
+    assert GRPO.loss(RHO.log(), batch())[1].means()["mismatch/ess"] == pytest.approx(1.0)
+
+
+def test_statistics_of_parts_add_up_to_those_of_the_whole():
+    of = batch(rollout_logprobs_BT=tensor([[0.0, 0.3, 0.0], [0.0, -0.7, 0.1]]))
+    whole = GRPO.loss(RHO.log(), of)[1]
+    parts = [GRPO.loss(RHO.log()[[i]], of.rows([i]))[1] for i in (0, 1)]
+    assert sum(parts, Statistics()).means() == pytest.approx(whole.means())
+    assert sum(reversed(parts), Statistics()).means() == pytest.approx(whole.means())
+
+
+def test_metrics_of_what_is_not_there_are_absent():
+    means = GRPO.loss(RHO.log(), batch())[1].means()
+    assert "policy/kl_ref" not in means and "mismatch/masked" not in means
+
+
+def test_statistics_of_no_token_are_finite():
+    nothing = torch.zeros(1, 2)
+    means = GRPO.loss(nothing, batch(nothing, torch.zeros(1, 1)))[1].means()
+    assert all(math.isfinite(x) for x in means.values())
+
+
+def test_statistics_of_no_micro_batch_at_all_are_finite():
+    """A step whose groups were all dropped has no micro-batch: the sum over none of them must still be reported."""
+    assert all(math.isfinite(x) for x in Statistics().means().values())
+
+
+def test_an_objective_survives_the_trip_to_an_actor():
+    objective = replace(GRPO, kl=kl.KL(kl.k3, {"math": 0.1}), weighting=token_mean)
+    loss, _ = pickle.loads(pickle.dumps(objective)).loss(RHO.log(), batch(ref_logprobs_BT=RHO))
+    assert_close(loss, objective.loss(RHO.log(), batch(ref_logprobs_BT=RHO))[0])

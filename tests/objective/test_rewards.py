@@ -1,0 +1,95 @@
+"""Masked statistics: what is not valid leaves mean, standard deviation and count, whatever it holds."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import tensor
+from torch.testing import assert_close
+
+from rlvr.objective import Rewards
+from rlvr.objective.rewards import masked_center, masked_mean, masked_std
+
+F64 = torch.float64
+
+
+def test_the_total_is_the_weighted_sum_of_the_parts():
+    # (accuracy, format) = (1, 1), (0, 1) with weights 0.9, 0.1: 0.9 + 0.1 = 1, 0 + 0.1 = 0.1
+    rewards = Rewards(
+        tensor([[[1.0, 1.0], [0.0, 1.0]]], dtype=F64), tensor([0.9, 0.1], dtype=F64), tensor([[True, True]])
+    )
+    assert_close(rewards.total_NG, tensor([[1.0, 0.1]], dtype=F64))
+
+
+def test_mean_and_std_are_those_of_the_valid_entries():
+    # 1, 3 valid, 100 not: mean 2, squares 1 + 1; / 1 (ddof 1) -> sqrt 2, / 2 (ddof 0) -> 1
+    x, valid = tensor([[1.0, 100.0, 3.0]]), tensor([[True, False, True]])
+    assert_close(masked_mean(x, valid), tensor([[2.0]]))
+    assert_close(masked_center(x, valid), tensor([[-1.0, 0.0, 1.0]]))
+    assert_close(masked_std(x, valid, ddof=1), tensor([[math.sqrt(2)]]))
+    assert_close(masked_std(x, valid, ddof=0), tensor([[1.0]]))
+
+
+def test_what_is_not_valid_may_be_nan_or_infinite():
+    x = tensor([[1.0, math.nan, 3.0, math.inf]])
+    valid = tensor([[True, False, True, False]])
+    assert_close(masked_mean(x, valid), tensor([[2.0]]))
+    assert_close(masked_center(x, valid), tensor([[-1.0, 0.0, 1.0, 0.0]]))
+    rewards = Rewards(x[..., None].double(), torch.ones(1, dtype=F64), valid)
+    assert_close(rewards.total_NG, tensor([[1.0, 0.0, 3.0, 0.0]], dtype=F64))
+
+
+def test_rows_do_not_see_each_other():
+    x = tensor([[0.0, 2.0], [10.0, 30.0]])
+    valid = torch.ones(2, 2, dtype=torch.bool)
+    assert_close(masked_center(x, valid), tensor([[-1.0, 1.0], [-10.0, 10.0]]))
+
+
+@pytest.mark.parametrize("valid", [[False, False, False], [True, False, False]])
+def test_fewer_than_two_rewards_are_no_group(valid):
+    """One reward has no baseline: its completion is not trained on, rather than trained on with advantage r or 0."""
+    rewards = Rewards(tensor([[[1.0], [0.0], [0.0]]], dtype=F64), torch.ones(1, dtype=F64), tensor([valid]))
+    assert not rewards.valid_NG.any()
+    assert_close(rewards.total_NG, torch.zeros(1, 3, dtype=F64))
+
+
+def test_two_rewards_are_a_group():
+    rewards = Rewards(
+        tensor([[[1.0], [0.0], [9.0]]], dtype=F64), torch.ones(1, dtype=F64), tensor([[True, True, False]])
+    )
+    assert rewards.valid_NG.tolist() == [[True, True, False]]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(value=st.floats(-1e6, 1e6), size=st.integers(2, 33))
+def test_an_all_equal_group_is_exactly_zero(value, size):
+    """0.1 + 0.1 + 0.1 over 3 is not 0.1 in floats; a division by a std of 1e-17 would blow that up."""
+    x, valid = torch.full((1, size), value, dtype=F64), torch.ones(1, size, dtype=torch.bool)
+    assert (masked_center(x, valid) == 0).all()
+    assert (masked_std(x, valid, ddof=1) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("parts", "weights", "valid"), [((1, 2, 2), (1,), (1, 2)), ((1, 2, 1), (1,), (1, 3)), ((2, 2, 1), (1,), (1, 2))]
+)
+def test_shapes_that_do_not_fit_together_are_refused(parts, weights, valid):
+    with pytest.raises(ValueError, match="do not fit together"):
+        Rewards(torch.zeros(parts), torch.zeros(weights), torch.ones(valid, dtype=torch.bool))
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=4),
+    drop=st.lists(st.integers(0, 3), max_size=2),
+)
+def test_masking_an_entry_is_the_same_as_leaving_it_out(rows, drop):
+    x = tensor(rows, dtype=F64)
+    kept = [i for i in range(4) if i not in drop]
+    valid = torch.zeros_like(x, dtype=torch.bool)
+    valid[:, kept] = True
+    all_valid = torch.ones(len(rows), len(kept), dtype=torch.bool)
+    assert_close(masked_center(x, valid)[:, kept], masked_center(x[:, kept], all_valid))
+    assert_close(masked_std(x, valid, ddof=1), masked_std(x[:, kept], all_valid, ddof=1))
+    assert_close(masked_std(x, valid, ddof=1)[:, 0], x[:, kept].std(dim=1), atol=1e-12, rtol=1e-9)

@@ -1,0 +1,156 @@
+"""What a person sees: lines in a pipe, a panel in a terminal, and the same result in both."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlvr.observe.console import open_display
+from rlvr.observe.live import LiveDisplay
+from rlvr.observe.plain import PlainDisplay
+from rlvr.observe.summary import Summary, words
+from tests.observe.test_summary import SUMMARY
+
+ROW = {"reward/mean": 0.412, "accuracy": 0.375, "policy/entropy": 1.234, "tokens/per_s": 2310.0, "time/step": 1.5}
+FOLDER = Path("runs/quickstart-001")
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def live() -> tuple[LiveDisplay, Console]:
+    console = Console(file=Terminal(), force_terminal=True, width=100, height=40, record=True, highlight=False)
+    return LiveDisplay(console), console
+
+
+def test_a_terminal_gets_the_live_display_and_a_pipe_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(open_display(True, Terminal()), LiveDisplay)
+    assert isinstance(open_display(True, io.StringIO()), PlainDisplay)
+    assert isinstance(open_display(False, Terminal()), PlainDisplay)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(open_display(True, Terminal()), PlainDisplay)
+
+
+def test_plain_lines_say_step_reward_accuracy_entropy_speed_and_time_left():
+    stream = io.StringIO()
+    display = PlainDisplay(stream)
+    display.start("quickstart", 2)
+    display.log(1, ROW)
+    display.log(2, ROW)
+    first, one, two = stream.getvalue().splitlines()
+    assert first == "quickstart: 2 steps"
+    assert one.startswith(
+        "step 1/2  reward 0.412  accuracy 37.5%  entropy 1.23  tokens/s 2,310  s/step 1.5  elapsed 0:00  left 0:0"
+    )
+    assert two.startswith("step 2/2") and two.endswith("left 0:00")
+
+
+def test_plain_lines_are_about_twenty_and_average_the_steps_between():
+    stream = io.StringIO()
+    display = PlainDisplay(stream)
+    display.start("long", 200)
+    for step in range(1, 201):
+        display.log(step, {"reward/mean": step / 100})
+    lines = stream.getvalue().splitlines()[1:]
+    assert len(lines) == 21  # the first step too
+    assert "reward 0.060" in lines[1]  # the mean of 0.02 ... 0.10
+
+
+def test_a_resumed_plain_display_says_where_it_goes_on():
+    stream = io.StringIO()
+    PlainDisplay(stream).start("toy", 50, [{"step": 24}, {"step": 25}])
+    assert stream.getvalue() == "toy: 50 steps, going on after step 25\n"
+
+
+def test_a_quiet_display_shows_trouble_and_the_result_only():
+    stream = io.StringIO()
+    display = open_display(False, stream)
+    with display.phase("loading"):
+        pass
+    display.start("toy", 5)
+    display.log(1, ROW)
+    display.event("checkpoint", "saved")
+    display.event("rollback", "back to step 0")
+    display.result(SUMMARY, FOLDER)
+    assert stream.getvalue().splitlines() == ["rollback: back to step 0", *words(SUMMARY, FOLDER)]
+
+
+def test_a_quiet_display_says_which_phase_failed():
+    stream = io.StringIO()
+    with pytest.raises(ZeroDivisionError), open_display(False, stream).phase("loading"):
+        raise ZeroDivisionError
+    assert stream.getvalue().startswith("loading: failed after 0.")
+
+
+def test_plain_lines_hold_no_escape_codes_and_fit_any_encoding():
+    bytes_ = io.BytesIO()
+    stream = io.TextIOWrapper(bytes_, encoding="ascii")
+    PlainDisplay(stream).event("warning", "\x1b[31mred\x1b[0m → π")
+    assert bytes_.getvalue() == rb"warning: red \u2192 \u03c0" + b"\n"
+
+
+def test_the_live_display_shows_step_readings_curve_events_and_phases():
+    display, console = live()
+    with display.phase("loading the engine"):
+        pass
+    display.start("quickstart", 50, [{"step": 1, **ROW}])
+    display.log(2, ROW | {"accuracy": 0.5})
+    display.event("checkpoint", "step 2 saved")
+    console.print(display._picture())
+    display.close()
+    display.close()
+    text = console.export_text()
+    for said in ("✓ loading the engine", "checkpoint: step 2 saved", "quickstart", "step 2/50", "left", "0.412",
+                 "50.0%", "1.23", "2,310", "reward", "accuracy", "entropy", "tokens/s", "37.5% ▁█ 50.0%"):  # fmt: skip
+        assert said in text, said
+
+
+def test_the_live_display_gives_the_terminal_back_when_a_phase_fails():
+    display, console = live()
+    with pytest.raises(ZeroDivisionError), display.phase("loading"):
+        raise ZeroDivisionError
+    assert "✗ loading" in console.export_text()
+    assert not display._live.is_started
+
+
+def test_markup_in_a_message_is_shown_as_it_is():
+    display, console = live()
+    display.event("warning", "box [bold]x[/] of [1, 2]")
+    assert "warning: box [bold]x[/] of [1, 2]" in console.export_text()
+
+
+def test_the_live_result_is_a_table_and_then_the_words_of_the_summary():
+    display, console = live()
+    display.start("quickstart", 50)
+    folder = Path("runs") / ("a-long-name-" * 12)
+    display.result(SUMMARY, folder)
+    text = console.export_text()
+    table = [line.split() for line in text.splitlines()]
+    assert "Accuracy on 200 held-out problems" in text
+    assert ["decoding", "before", "after", "gain"] in table
+    assert ["greedy", "15.0%", "76.5%", "5.1", "times"] in table
+    said = words(SUMMARY, folder)
+    assert text.splitlines()[-len(said) :] == said  # the long path is not broken in two
+
+
+def test_the_last_panel_stays_on_the_screen_also_when_the_display_was_closed_before_the_result():
+    display, console = live()
+    display.start("quickstart", 50)
+    display.log(50, ROW)
+    display.close()
+    display.result(SUMMARY, FOLDER)
+    panel = console.export_text().partition("Accuracy on")[0]
+    assert "step 50/50" in panel and "37.5%" in panel
+
+
+def test_a_result_without_held_out_problems_has_no_table():
+    display, console = live()
+    summary = Summary("toy", 0, "finished", 5, 10.0, 100.0, 50.0)
+    display.result(summary, FOLDER)
+    assert console.export_text().splitlines() == words(summary, FOLDER)

@@ -1,0 +1,158 @@
+"""The record must not fail; everything else may, and is reported once."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlvr.config import LogConfig, RecipeError
+from rlvr.observe import sinks
+from rlvr.observe.plain import PlainDisplay
+from rlvr.observe.runfolder import RunFolder
+from rlvr.observe.sinks import Fanout, TensorboardSink, open_sinks
+
+
+class Broken:
+    """Works until step 2."""
+
+    calls = 0
+
+    def log(self, step: int, metrics: object) -> None:
+        self.calls += 1
+        if step >= 2:
+            raise ConnectionError("server gone")
+
+    def event(self, kind: str, message: str, **fields: object) -> None: ...
+
+    def close(self) -> None:
+        raise AssertionError("a dropped sink is not closed")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    yield folder
+    folder.close()
+
+
+def events(folder: RunFolder) -> list[tuple[str, str]]:
+    return [(event["kind"], event["message"]) for event in folder.read_events()]
+
+
+def test_a_sink_that_fails_is_dropped_with_one_warning_and_the_run_goes_on(folder):
+    broken, stream = Broken(), io.StringIO()
+    fanout = Fanout(folder, [broken, PlainDisplay(stream)])
+    for step in (1, 2, 3):
+        fanout.log(step, {"accuracy": 0.5})
+    assert broken.calls == 2
+    assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3]
+    assert events(folder) == [("warning", "Broken dropped: server gone")]
+    assert stream.getvalue() == "warning: Broken dropped: server gone\n"
+    fanout.event("checkpoint", "saved")
+    assert events(folder)[-1] == ("checkpoint", "saved")
+
+
+def test_a_record_that_fails_ends_the_run():
+    with pytest.raises(ConnectionError):
+        Fanout(Broken(), []).log(2, {})
+
+
+def test_a_metric_without_a_row_is_logged_and_reported_once(folder):
+    fanout = Fanout(folder)
+    fanout.log(1, {"policy/mood": 1.0})
+    fanout.log(2, {"policy/mood": 2.0})
+    assert [row["policy/mood"] for row in folder.read_metrics()] == [1.0, 2.0]
+    assert events(folder) == [("warning", "metrics without a row in rlvr.observe.metrics: policy/mood")]
+
+
+def test_a_sink_that_cannot_start_is_a_warning(folder, monkeypatch):
+    def down(*_: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(sinks, "WandbSink", down)
+    stream = io.StringIO()
+    fanout = open_sinks(folder, PlainDisplay(stream), LogConfig(wandb=True), {})
+    fanout.log(1, {"accuracy": 0.5})
+    assert events(folder) == [("warning", "log.wandb does not start, going on without: no route to host")]
+    assert "no route to host" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("mode", "hint"), [("onlin", "WANDB_MODE=onlin"), ("online", "API key")])
+def test_wandb_settings_that_only_the_user_can_mend_stop_the_run_before_it_begins(folder, monkeypatch, mode, hint):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder.path))  # no login of the person who runs the tests
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(folder.path))
+    with pytest.raises(RecipeError, match=rf"log\.wandb with .*{hint}.*WANDB_MODE=offline"):
+        open_sinks(folder, PlainDisplay(io.StringIO()), LogConfig(wandb=True), {})
+
+
+def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(folder / "tensorboard"))
+    reader.Reload()
+    return {tag: [(e.step, round(e.value, 6)) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_back_what_was_logged_evaluations_included(folder):
+    sink = TensorboardSink(folder.path, first_step=1)
+    sink.event("evaluation", "held-out", **{"step": 0, "eval/accuracy_greedy": 0.1})
+    for step in (1, 2):
+        sink.log(step, {"accuracy": step / 4, "reward/mean": 1.0})
+    sink.event("evaluation", "held-out", **{"step": 2, "eval/accuracy_greedy": 0.5})
+    sink.close()
+    assert read_tensorboard(folder.path) == {
+        "accuracy": [(1, 0.25), (2, 0.5)],
+        "reward/mean": [(1, 1.0), (2, 1.0)],
+        "eval/accuracy_greedy": [(0, 0.1), (2, 0.5)],
+    }
+
+
+def test_tensorboard_hides_the_steps_that_a_rollback_or_a_resume_takes_again(folder):
+    sink = TensorboardSink(folder.path)
+    for step, value in ((1, 0.125), (2, 0.25), (3, 0.0), (2, 0.5), (3, 0.625)):
+        sink.log(step, {"accuracy": value})
+    sink.close()
+    assert read_tensorboard(folder.path)["accuracy"] == [(1, 0.125), (2, 0.5), (3, 0.625)]
+    sink = TensorboardSink(folder.path, first_step=3)
+    sink.log(3, {"accuracy": 0.75})
+    sink.close()
+    assert read_tensorboard(folder.path)["accuracy"] == [(1, 0.125), (2, 0.5), (3, 0.75)]
+
+
+WANDB_RUN = """
+import io, sys
+from rlvr.config import LogConfig
+from rlvr.observe.plain import PlainDisplay
+from rlvr.observe.runfolder import RunFolder
+from rlvr.observe.sinks import open_sinks
+
+folder = RunFolder.create(sys.argv[1])
+fanout = open_sinks(folder, PlainDisplay(io.StringIO()), LogConfig(wandb=True), {"steps": 2})
+fanout.log(1, {"accuracy": 0.25})
+fanout.event("rollback", "back")
+fanout.event("evaluation", "held-out", **{"step": 1, "eval/accuracy_greedy": 0.5})
+fanout.close()
+print([event["message"] for event in folder.read_events()])
+"""
+
+
+def test_wandb_is_offline_by_default_and_writes_into_the_run_folder(tmp_path):
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", WANDB_RUN, "run"], cwd=tmp_path, env=quiet, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "['back', 'held-out']\n"), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # nothing beside it
+    records = list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(records) == 1
+    run_id = (tmp_path / "run" / "wandb_run_id").read_text().strip()
+    assert records[0].name == f"run-{run_id}.wandb"
+    data = records[0].read_bytes()
+    assert b"accuracy" in data and json.dumps(0.25).encode() in data and b"eval/accuracy_greedy" in data

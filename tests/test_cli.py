@@ -1,0 +1,334 @@
+"""A wrong word costs one line and exit code 2, before anything is loaded, written or started."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlvr import cli
+from tests.data.tokenizers import model_folder
+
+RECIPE = """
+defaults:
+  - recipe_schema
+  - algorithm: grpo
+  - cluster: inline
+  - _self_
+name: mine
+steps: 3
+model: {path: nowhere}
+data: {train: nothing.jsonl}
+reward:
+  parts:
+    math: {verifier: math}
+"""
+
+ALGORITHM = """
+_target_: rlvr.objective.Objective
+advantage: {_partial_: true, _target_: my_objective.twice_the_mean}
+ratio: {_partial_: true, _target_: rlvr.objective.ratios.token}
+surrogate: {_partial_: true, _target_: rlvr.objective.surrogates.clip, low: 0.2, high: 0.2}
+weighting: {_partial_: true, _target_: rlvr.objective.weightings.sequence_mean}
+no_signal: keep
+"""
+
+MODULE = """
+def twice_the_mean(rewards):
+    return 2 * rewards.total_NG
+"""
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch):
+    """What a command changes in its own process."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A user's own folder: a recipe, an algorithm, the Python behind it."""
+    folder = tmp_path / "own"
+    (folder / "algorithm").mkdir(parents=True)
+    (folder / "mine.yaml").write_text(RECIPE)
+    (folder / "algorithm" / "twice.yaml").write_text(ALGORITHM)
+    (folder / "my_objective.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture
+def inputs(tmp_path) -> list[str]:
+    """Overrides that give the recipe a model and data to look at."""
+    for name, questions in (("train", ("1 + 1", "1 + 2", "2 + 2")), ("heldout", ("3 + 1",))):
+        rows = [json.dumps({"problem": question, "answer": "2"}) for question in questions]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    return [
+        f"model.path={model_folder(tmp_path / 'model')}",
+        f"data.train={tmp_path / 'train.jsonl'}",
+        f"data.heldout={tmp_path / 'heldout.jsonl'}",
+    ]
+
+
+def refusal(capsys, *argv: str) -> str:
+    """The one line that the command says before it exits with 2."""
+    assert cli.main(list(argv)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("rlvr: ") and said.err.count("\n") == 1
+    return said.err.removeprefix("rlvr: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("rollout.grup_size=8", "no such key: rollout.grup_size; did you mean rollout.group_size?"),
+        ("+rollout.grup_size=8", "no such key: rollout.grup_size; did you mean rollout.group_size?"),
+        ("trainer.learning_rat=1", "no such key: trainer.learning_rat; did you mean trainer.learning_rate?"),
+        ("learning_rate=1", "no such key: learning_rate; did you mean trainer.learning_rate?"),
+        ("rolout.group_size=8", "no such key: rolout; did you mean rollout?"),
+        ("algo=dapo", "no such key: algo; did you mean algorithm?"),
+        (
+            "algorithm.surrogate.lw=0.3",
+            "no such key: algorithm.surrogate.lw; did you mean algorithm.surrogate.low?",
+        ),
+        (
+            "reward.parts.math.wieght=2",
+            "no such key: reward.parts.math.wieght; did you mean reward.parts.math.weight?",
+        ),
+        ("reward.parts.code.verifier=x", "no such key: reward.parts.code: a new part goes into a recipe file"),
+        (
+            "+reward.parts.code.verifier=x",
+            "reward.parts cannot be added to from the command line: a new part goes into a recipe file",
+        ),
+        ("steps=many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
+        ("log.wandb=maybe", "log.wandb: Value 'maybe' is not a valid bool (type str)"),
+        ("steps", "'steps' is no override: expected key=value, e.g. steps=10"),
+        ("=3", "'=3' is no override: expected key=value, e.g. steps=10"),
+        ("~steps", "recipe quickstart does not say: steps"),
+        ("hydra.run.dir=x", "hydra.run.dir=x: a recipe has no hydra settings"),
+        ("trainer.betas=[1", "no viable alternative at input '[1'"),
+        (
+            "algorithm=grop",
+            "no algorithm 'grop'; did you mean grpo?; there are: dapo, dr_grpo, grpo, grpo_no_kl",
+        ),
+        ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, ray"),
+        ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
+        ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
+        ("trainer.betas=[0.9]", "trainer.betas=[0.9]: two numbers, each at least 0 and below 1"),
+        ("trainer.zero_stage=4", "trainer.zero_stage=4: one of 0, 1, 2, 3"),
+        ("trainer.learning_rate=0", "trainer.learning_rate=0.0: must be above 0"),
+        ("trainer.learning_rate=nan", "trainer.learning_rate=nan: must be above 0"),
+        ("model.path=./nowhere", "model.path=./nowhere: no such folder"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_key_and_the_nearest_valid_one(capsys, override, line):
+    assert refusal(capsys, "train", "quickstart", override) == line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("steps: 3", "stepz: 3", "no such key: stepz; did you mean steps?"),
+        (
+            "steps: 3",
+            "steps: 3\nrollout: {grup_size: 8}",
+            "no such key: rollout.grup_size; did you mean rollout.group_size?",
+        ),
+        (
+            "verifier: math",
+            "verifer: math",
+            "no such key: reward.parts.math.verifer; did you mean reward.parts.math.verifier?",
+        ),
+        ("steps: 3", "steps: many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
+        ("steps: 3\n", "", "recipe mine does not say: steps"),
+        ("  - recipe_schema\n", "", "recipe mine: its `defaults` must begin with `- recipe_schema`, or nothing can"),
+        ("algorithm: grpo", "algorithm: grop", "no algorithm 'grop'; did you mean grpo?; there are: dapo, dr_grpo"),
+        ("name: mine", "name: [mine", "while parsing a flow sequence"),
+    ],
+)
+def test_a_wrong_word_in_a_recipe_of_ones_own_is_one_line_too(capsys, own, old, new, line):
+    assert old in RECIPE
+    (own / "mine.yaml").write_text(RECIPE.replace(old, new))
+    assert refusal(capsys, "train", str(own / "mine.yaml")).startswith(line)
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest_and_all_there_are(capsys, own):
+    assert "no recipe 'quickstrt'; did you mean quickstart?; there are:" in refusal(capsys, "train", "quickstrt")
+    assert "there are: mine, quickstart" in refusal(capsys, "train", "main", "--config-dir", str(own))
+
+
+def test_a_recipe_file_or_folder_that_is_not_there_is_named(capsys, own):
+    assert refusal(capsys, "train", "nope/own.yaml") == "recipe nope/own.yaml: no such file"
+    assert refusal(capsys, "train", "mine", "--config-dir", "nope") == "--config-dir nope: no such folder"
+
+
+def test_an_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as refused:
+        cli.main(["train", "quickstart", "--dry-rum", "steps=1"])
+    assert refused.value.code == 2
+    assert "unrecognized arguments: --dry-rum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["dapo", "dr_grpo", "grpo", "grpo_no_kl"])
+def test_a_dry_run_shows_the_plan_and_writes_nothing(capsys, tmp_path, inputs, monkeypatch, algorithm):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    argv = ["train", "quickstart", *inputs, "steps=7", "--dry-run", f"algorithm={algorithm}", "log.console=false"]
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("quickstart\n")
+    assert "3 prompts; 1 held out" in said
+    assert "math x1, format x0.1" in said
+    assert "16 prompts x 8 completions of <= 64 tokens at temperature 1" in said
+    assert "7, learning rate 0.002 constant, seed 0" in said
+    advantage, weighting = {
+        "dapo": ("standardize", "token_mean"),
+        "dr_grpo": ("center", "constant"),
+    }.get(algorithm, ("standardize", "sequence_mean"))
+    kl = ", kl KL" if algorithm == "grpo" else ""
+    shaping = ", shaping overlong" if algorithm == "dapo" else ""
+    assert f"advantage {advantage}, ratio token, surrogate clip, weighting {weighting}{kl}{shaping}\n" in said
+    assert list(empty.iterdir()) == []
+
+
+def test_own_recipe_own_algorithm_and_own_function_need_only_a_folder(capsys, own, inputs):
+    argv = ["train", "mine", "--config-dir", str(own), "algorithm=twice", *inputs, "--dry-run"]
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("mine\n")
+    assert "advantage twice_the_mean, ratio token" in said
+    assert "inline: 1 x vllm" in said
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(own)  # for the processes that a run starts
+
+
+def test_our_recipe_runs_with_ones_own_algorithm(capsys, own, inputs):
+    assert cli.main(["train", "quickstart", "algorithm=twice", "--config-dir", str(own), *inputs, "--dry-run"]) == 0
+    assert "advantage twice_the_mean" in capsys.readouterr().out
+
+
+def test_a_function_that_cannot_be_imported_is_one_line(capsys, own):
+    (own / "algorithm" / "twice.yaml").write_text(ALGORITHM.replace("my_objective", "their_objective"))
+    line = refusal(capsys, "train", "mine", "--config-dir", str(own), "algorithm=twice")
+    assert line == "algorithm: No module named 'their_objective'"
+
+
+def test_an_algorithm_that_makes_no_objective_is_one_line(capsys, own):
+    (own / "algorithm" / "twice.yaml").write_text("_target_: builtins.dict\na: 1\n")
+    line = refusal(capsys, "train", "mine", "--config-dir", str(own), "algorithm=twice")
+    assert line == "algorithm: builtins.dict made a dict, no Objective"
+
+
+def test_a_verifier_that_is_not_there_is_one_line(capsys):
+    line = refusal(capsys, "train", "quickstart", "reward.parts.math.verifier=maths")
+    assert line.startswith("reward.parts.math: ") and "maths" in line
+
+
+def test_data_that_is_not_there_or_overlaps_is_one_line(capsys, tmp_path, inputs):
+    line = refusal(capsys, "train", "quickstart", *inputs, "data.train=nothing.jsonl")
+    assert line.startswith("data.train=nothing.jsonl: no such file")
+    line = refusal(capsys, "train", "quickstart", *inputs, f"data.heldout={tmp_path / 'train.jsonl'}")
+    assert "3 of 3 prompts of data.heldout are in data.train too" in line
+
+
+@pytest.fixture
+def run_folder(tmp_path, inputs) -> Path:
+    """As a run leaves it behind."""
+    from omegaconf import OmegaConf
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    composed = cli.compose_recipe("quickstart", inputs)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=True))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("rollout.grup_size=8", "no such key: rollout.grup_size; did you mean rollout.group_size?"),
+        ("steps=many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
+        ("steps", "'steps' is no override: expected key=value, e.g. steps=10"),
+        ("algorithm=dapo", "algorithm=dapo: expected the content of a file like recipes/algorithm/grpo.yaml"),
+    ],
+)
+def test_a_wrong_override_of_a_resume_is_one_line_and_changes_nothing(capsys, run_folder, override, line):
+    before = (run_folder / "config.yaml").read_text()
+    assert refusal(capsys, "resume", str(run_folder), override) == line
+    assert (run_folder / "config.yaml").read_text() == before
+
+
+def test_a_resume_of_no_run_is_one_line(capsys, tmp_path):
+    assert refusal(capsys, "resume", str(tmp_path)) == f"{tmp_path} is no run folder: it has no config.yaml"
+
+
+class Launched:
+    """Stands in for the run itself: what it was asked to do, and how it ended."""
+
+    def __init__(self, ends: str | BaseException) -> None:
+        self.ends = ends
+
+    def __call__(self, cfg, objective, inputs, folder, display):
+        from rlvr.observe.summary import Summary
+
+        self.cfg, self.folder = cfg, folder
+        if isinstance(self.ends, BaseException):
+            raise self.ends
+        summary = Summary(cfg.name, cfg.seed, self.ends, cfg.steps, 1.0, 2.0, 3.0)
+        folder.write_summary(summary)
+        return summary
+
+
+def launched(monkeypatch, ends: str | BaseException) -> Launched:
+    from rlvr import run
+
+    monkeypatch.setattr(run, "launch", launch := Launched(ends))
+    return launch
+
+
+@pytest.mark.parametrize(("status", "code"), [("finished", 0), ("interrupted", 3), ("stopped", 3)])
+def test_the_exit_code_says_how_a_run_ended_and_the_last_line_where_it_is(
+    capsys, tmp_path, inputs, monkeypatch, status, code
+):
+    monkeypatch.chdir(tmp_path)
+    launch = launched(monkeypatch, status)
+    assert cli.main(["train", "quickstart", *inputs, "steps=5"]) == code
+    assert launch.cfg.steps == 5
+    assert capsys.readouterr().out.splitlines()[-1] == "Run folder: runs/quickstart-001"
+    written = {path.name for path in (tmp_path / "runs" / "quickstart-001").iterdir()}
+    assert written >= {"config.yaml", "environment.json", "metrics.jsonl", "events.jsonl", "summary.json"}
+
+
+def test_errors_that_end_a_run_are_one_line_with_their_own_exit_code(capsys, tmp_path, inputs, monkeypatch):
+    from rlvr.config import RunError
+
+    monkeypatch.chdir(tmp_path)
+    for error, code, line in (
+        (RunError("no verdicts"), 1, "rlvr: no verdicts\n"),
+        (KeyboardInterrupt(), 130, "rlvr: interrupted\n"),
+    ):
+        launched(monkeypatch, error)
+        assert cli.main(["train", "quickstart", *inputs]) == code
+        assert capsys.readouterr().err == line
+
+
+def test_a_run_folder_that_holds_a_run_is_refused(capsys, run_folder, inputs):
+    line = refusal_after_plan(capsys, "train", "quickstart", *inputs, f"run.folder={run_folder}")
+    assert "already holds a run (config.yaml): continue it with `rlvr resume" in line
+
+
+def refusal_after_plan(capsys, *argv: str) -> str:
+    assert cli.main(list(argv)) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkeypatch):
+    launch = launched(monkeypatch, "finished")
+    assert cli.main(["resume", str(run_folder), "steps=99"]) == 0
+    assert (launch.cfg.steps, launch.folder.path) == (99, run_folder)
+    assert "steps: 99" in (run_folder / "config.yaml").read_text()
+    assert capsys.readouterr().out.splitlines()[-1] == f"Run folder: {run_folder}"

@@ -1,0 +1,166 @@
+"""Groups become tensors: tokens, masks and advantages land in the right row and column, in order."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from rlvr.collate import collate, padded, rewards_of
+from rlvr.objective import Objective, advantages, kl, ratios, shaping, surrogates, weightings
+from rlvr.types import Group, Outcome, Verdict
+from tests.builders import completion, group, prompt, verdict
+
+MATH = {"math": 1.0}
+GRPO = Objective(
+    partial(advantages.standardize, eps=0.0), ratios.token, partial(surrogates.clip, low=0.2, high=0.2),
+    weightings.sequence_mean,
+)  # fmt: skip
+CENTER = replace(GRPO, advantage=advantages.center)
+
+
+def test_tokens_masks_and_logprobs_stand_behind_their_prompt():
+    made = group(
+        [1.0, 0.0],
+        [completion((7, 8, 2), (True, False, True), (-0.1, 0.0, -0.3)), completion((9,), (True,), (-0.5,))],
+        prompt(token_ids=(4, 5)),
+    )
+    batch = collate([made], GRPO, MATH)
+    assert batch.token_ids_BT.tolist() == [[4, 5, 7, 8, 2], [4, 5, 9, 0, 0]]
+    assert batch.mask_BT.tolist() == [[0, 0, 1, 0, 1], [0, 0, 1, 0, 0]]
+    assert_close(batch.rollout_logprobs_BT, tensor([[0.0, 0.0, -0.1, 0.0, -0.3], [0.0, 0.0, -0.5, 0.0, 0.0]]))
+    assert batch.lengths_B.tolist() == [5, 3]
+    # B = 2 completions with two and one trained tokens
+    assert_close(batch.weights_BT, tensor([[0, 0, 1 / 4, 0, 1 / 4], [0, 0, 1 / 2, 0, 0]]))
+    assert batch.token_ids_BT.dtype == torch.int64 and batch.advantages_B1.dtype == torch.float32
+
+
+def test_nothing_in_a_fresh_batch_claims_to_be_old_or_reference_logprobs():
+    batch = collate([group([1.0, 0.0])], GRPO, MATH)
+    assert batch.old_logprobs_BT is None and batch.ref_logprobs_BT is None
+
+
+def test_each_group_is_its_own_baseline():
+    # [1, 0, 0, 0] -> 1.5, -0.5 x3; [1, 0] -> mean 1/2, sample std sqrt(1/2): +-sqrt(1/2); in the order of the groups
+    batch = collate([group([1.0, 0.0, 0.0, 0.0]), group([0.0, 1.0])], GRPO, MATH)
+    half = 0.5**0.5
+    assert_close(batch.advantages_B1, tensor([[1.5], [-0.5], [-0.5], [-0.5], [-half], [half]]))
+
+
+def test_a_completion_without_a_reward_leaves_mean_std_count_and_loss():
+    # [1, -, 0] is [1, 0]; the middle row stays in its place and weighs nothing
+    batch = collate([group([1.0, None, 0.0])], GRPO, MATH)
+    half = 0.5**0.5
+    assert_close(batch.advantages_B1, tensor([[half], [0.0], [-half]]))
+    assert batch.mask_BT.any(1).tolist() == [True, False, True]
+    assert_close(batch.weights_BT.sum(1), tensor([1 / 2, 0.0, 1 / 2]))
+    assert len(batch) == 3
+
+
+def test_an_error_is_never_a_reward_of_zero():
+    verdicts = (verdict(1.0), Verdict(None, Outcome.ERROR), Verdict(None, Outcome.ABSTAIN))
+    batch = collate([Group(prompt(), tuple(completion() for _ in verdicts), verdicts)], CENTER, MATH)
+    assert not batch.mask_BT.any() and not batch.advantages_B1.any() and not batch.weights_BT.any()
+
+
+def test_a_rejection_is_a_reward():
+    verdicts = (verdict(1.0), Verdict(0.0, Outcome.REJECTED, {"math": 0.0}))
+    batch = collate([Group(prompt(), (completion(), completion()), verdicts)], CENTER, MATH)
+    assert_close(batch.advantages_B1, tensor([[0.5], [-0.5]]))
+
+
+def test_count_masked_counts_completions_that_are_not_trained_on():
+    groups = [group([1.0, None, 0.0, 0.0])]
+    counted = collate(groups, replace(CENTER, count_masked=True), MATH)
+    assert_close(counted.weights_BT.sum(1), tensor([1 / 4, 0.0, 1 / 4, 1 / 4]))
+    assert_close(collate(groups, CENTER, MATH).weights_BT.sum(1), tensor([1 / 3, 0.0, 1 / 3, 1 / 3]))
+
+
+def test_truncated_completions_keep_their_reward_and_may_be_left_out_of_the_loss():
+    cut = completion(stop_reason="length")
+    groups = [group([1.0, 0.0, 0.0], [completion(), cut, completion()])]
+    both = collate(groups, CENTER, MATH), collate(groups, replace(CENTER, train_on_truncated=False), MATH)
+    for batch in both:
+        assert_close(batch.advantages_B1, tensor([[2 / 3], [-1 / 3], [-1 / 3]]))
+    assert [b.mask_BT.any(1).tolist() for b in both] == [[True, True, True], [True, False, True]]
+    assert_close(both[1].weights_BT.sum(1), tensor([1 / 2, 0.0, 1 / 2]))
+
+
+def test_reward_parts_are_weighted_by_name():
+    verdicts = (verdict(0.0, {"format": 1.0, "math": 0.0}), verdict(0.0, {"math": 1.0, "format": 0.0, "extra": 9.0}))
+    groups = [Group(prompt(), (completion(), completion()), verdicts)]
+    rewards = rewards_of(groups, {"math": 0.9, "format": 0.1})
+    assert_close(rewards.total_NG, tensor([[0.1, 0.9]], dtype=torch.float64))
+    # mean 0.5
+    assert_close(collate(groups, CENTER, {"math": 0.9, "format": 0.1}).advantages_B1, tensor([[-0.4], [0.4]]))
+
+
+def test_a_part_of_weight_zero_does_not_train():
+    verdicts = (verdict(0.0, {"math": 1.0, "length": 7.0}), verdict(0.0, {"math": 1.0, "length": 1.0}))
+    groups = [Group(prompt(), (completion(), completion()), verdicts)]
+    assert not collate(groups, CENTER, {"math": 1.0, "length": 0.0}).advantages_B1.any()
+
+
+def test_a_part_of_weight_zero_that_no_verifier_could_judge_is_simply_absent():
+    """It has no say in the reward, so its verdict has neither a value for it nor a reason to mask the completion."""
+    verdicts = (verdict(1.0, {"math": 1.0, "length": 7.0}), verdict(0.0, {"math": 0.0}))
+    groups = [Group(prompt(), (completion(), completion()), verdicts)]
+    batch = collate(groups, CENTER, {"math": 1.0, "length": 0.0})
+    assert_close(batch.advantages_B1, tensor([[0.5], [-0.5]]))
+
+
+def test_a_part_that_counts_must_be_there():
+    groups = [Group(prompt(), (completion(), completion()), (verdict(1.0), verdict(0.0)))]
+    with pytest.raises(KeyError, match="format"):
+        rewards_of(groups, {"math": 1.0, "format": 0.1})
+
+
+def test_ragged_groups_are_padded_with_what_is_not_valid():
+    rewards = rewards_of([group([1.0, 0.0]), group([1.0, 1.0, 1.0])], MATH)
+    assert rewards.valid_NG.tolist() == [[True, True, False], [True, True, True]]
+    assert rewards.total_NG.tolist() == [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+
+
+def test_shaping_counts_the_tokens_that_the_policy_sampled():
+    # max 4, buffer half: 0 up to 2 tokens, -1/2 at 3, -1 at 4. Lengths 4 and 2, the second one with two of a tool
+    shaped = replace(CENTER, shaping=partial(shaping.overlong, max_tokens=4, buffer=0.5))
+    pair = [completion((1, 2, 3, 4)), completion((1, 2, 3, 4), (True, False, False, True))]
+    # rewards 1 - 1 = 0 and 1: mean 1/2
+    assert_close(collate([group([1.0, 1.0], pair)], shaped, MATH).advantages_B1, tensor([[-0.5], [0.5]]))
+
+
+def test_shaping_does_not_give_a_reward_to_what_has_none():
+    shaped = replace(CENTER, shaping=partial(shaping.overlong, max_tokens=4, buffer=0.5))
+    trio = [completion((1, 2, 3, 4)), completion((1,)), completion((1,))]
+    batch = collate([group([None, 1.0, 0.0], trio)], shaped, MATH)
+    assert_close(batch.advantages_B1, tensor([[0.0], [0.5], [-0.5]]))
+
+
+def test_every_completion_gets_the_kl_coefficient_of_its_domain():
+    objective = replace(GRPO, kl=kl.KL(kl.k3, {"chat": 0.04}))
+    groups = [group([1.0, 0.0], of=prompt(domain="chat")), group([1.0, 0.0], of=prompt(domain="math"))]
+    assert_close(collate(groups, objective, MATH).kl_coefficients_B1, tensor([[0.04], [0.04], [0.0], [0.0]]))
+    assert not collate(groups, GRPO, MATH).kl_coefficients_B1.any()
+
+
+def test_an_empty_completion_weighs_nothing():
+    batch = collate([group([0.0, 1.0], [completion(()), completion((7,))])], GRPO, MATH)
+    assert batch.lengths_B.tolist() == [2, 3]
+    assert_close(batch.weights_BT.sum(1), tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("weighting", ["sequence_mean", "token_mean"])
+def test_a_step_whose_groups_were_all_dropped_is_an_empty_batch(weighting):
+    """A policy that solves every prompt of a step leaves nothing to learn, and no reason to crash."""
+    objective = replace(GRPO, weighting=getattr(weightings, weighting))
+    batch = collate([], objective, MATH)
+    assert len(batch) == 0
+    loss, _ = objective.loss(batch.rollout_logprobs_BT, batch)
+    assert loss == 0
+
+
+def test_padded_fills_with_zeros_behind():
+    assert padded([[1, 2, 3], [], [4]], torch.int64).tolist() == [[1, 2, 3], [0, 0, 0], [4, 0, 0]]
+    assert len(padded([], torch.float32)) == 0

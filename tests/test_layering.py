@@ -1,0 +1,167 @@
+"""Who may import whom. A new arrow is a design change: change these tables too, and say why."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.py")])
+
+# Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
+# an order of its own: rollout stands on verify and evaluate.
+LAYERS = [
+    {"types"},
+    {"lineage", "config", "objective"},
+    {"state", "collate", "weights", "sandbox", "data", "sentinel"},
+    {"checkpoint", "verify", "evaluate", "observe"},
+    {"rollout", "train"},
+    {"loop", "cluster"},
+    {"run"},
+    {"cli"},
+]
+
+# The only files, or folders, that may import a package at all.
+HOMES = {
+    "ray": ("rlvr/cluster/",),
+    "vllm": ("rlvr/rollout/vllm.py",),
+    "deepspeed": ("rlvr/train/",),
+    "hydra": ("rlvr/cli.py",),
+    "omegaconf": ("rlvr/cli.py",),
+    "wandb": ("rlvr/observe/sinks.py",),
+    "tensorboard": ("rlvr/observe/sinks.py",),
+    "rich": ("rlvr/observe/",),
+    "math_verify": ("verifiers/",),
+    "sympy": ("verifiers/",),
+    "transformers": ("rlvr/train/", "rlvr/rollout/", "rlvr/data/"),
+    "datasets": ("rlvr/data/",),
+    "pyarrow": ("rlvr/data/",),
+}
+
+# What a file knows besides the standard library and the layers below it.
+THIRD_PARTY = {
+    "rlvr/types.py": set(),
+    "rlvr/lineage.py": set(),
+    "rlvr/config.py": set(),
+    "rlvr/state.py": set(),
+    "rlvr/loop.py": set(),
+    "rlvr/run.py": set(),
+    "rlvr/collate.py": {"torch"},
+    "rlvr/weights.py": {"torch"},
+    "rlvr/objective/": {"torch"},
+    "rlvr/sentinel/": set(),
+    "rlvr/checkpoint/": set(),
+    "rlvr/verify/": {"psutil"},  # to kill what a verifier left running
+    "rlvr/sandbox/": set(),
+    "rlvr/evaluate/": set(),
+    "verifiers/": {"math_verify", "sympy"},
+}
+
+# Files that see less of the project than their layer would let them.
+PROJECT = {
+    "rlvr/types.py": set(),
+    "rlvr/lineage.py": set(),
+    "rlvr/config.py": set(),
+    "rlvr/objective/": {"objective"},
+    "rlvr/collate.py": {"objective", "types"},
+    "rlvr/loop.py": {"collate", "config", "objective", "state"},  # everything else is a Protocol to it
+    "verifiers/": {"types", "verify"},
+}
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that is imported anywhere in the file, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tops(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def project(path: Path) -> set[str]:
+    """The first-level modules of rlvr that the file imports."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("rlvr.")}
+
+
+def rule_for(path: Path, rules: dict[str, set[str]]) -> set[str] | None:
+    name = path.relative_to(ROOT).as_posix()
+    return next((allowed for prefix, allowed in rules.items() if name.startswith(prefix)), None)
+
+
+def layer(module: str) -> int:
+    found = [rank for rank, modules in enumerate(LAYERS) if module in modules]
+    assert found, f"rlvr.{module} is in no layer: give it one in LAYERS"
+    return found[0]
+
+
+@every_file
+def test_a_heavy_package_is_imported_in_its_home_alone(path):
+    name = path.relative_to(ROOT).as_posix()
+    for package in tops(path) & set(HOMES):
+        assert name.startswith(HOMES[package]), f"only {', '.join(HOMES[package])} may import {package}"
+
+
+@every_file
+def test_imports_point_down(path):
+    here = path.relative_to(ROOT).with_suffix("").parts
+    if here[0] != "rlvr" or here[1] == "__init__":
+        return
+    for module in project(path) - {here[1]}:
+        assert layer(module) < layer(here[1]), f"rlvr.{here[1]} may not look up, or sideways, at rlvr.{module}"
+
+
+@every_file
+def test_a_file_sees_no_more_of_the_project_than_it_should(path):
+    allowed = rule_for(path, PROJECT)
+    assert allowed is None or project(path) <= allowed
+
+
+@every_file
+def test_the_core_knows_the_standard_library_and_little_else(path):
+    allowed = rule_for(path, THIRD_PARTY)
+    if allowed is not None:
+        assert tops(path) - set(sys.stdlib_module_names) - {"rlvr", "rlvr_verifiers"} <= allowed
+
+
+@every_file
+def test_the_framework_has_no_private_door_to_its_own_verifiers(path):
+    if path.is_relative_to(ROOT / "rlvr"):
+        assert "rlvr_verifiers" not in tops(path)
+
+
+@every_file
+def test_files_stay_readable(path):
+    limit = 150 if path == ROOT / "rlvr" / "loop.py" else 350
+    assert len(path.read_text().splitlines()) <= limit
+
+
+def test_the_walk_found_the_project():
+    names = {path.relative_to(ROOT).as_posix() for path in FILES}
+    assert {"rlvr/loop.py", "rlvr/objective/objective.py", "rlvr/train/deepspeed.py", "verifiers/math.py"} <= names
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_importing_the_objective_loads_torch_and_nothing_heavier():
+    loaded = loaded_by("rlvr.objective")
+    assert "torch" in loaded
+    assert not loaded & {"ray", "vllm", "deepspeed", "transformers", "hydra", "wandb", "datasets"}
+
+
+@pytest.mark.parametrize("module", ["rlvr_verifiers.math", "rlvr_verifiers.format", "rlvr.types", "rlvr.config"])
+def test_importing_a_verifier_or_a_record_loads_no_torch(module):
+    assert not loaded_by(module) & {"torch", "ray", "vllm", "deepspeed", "transformers", "hydra"}

@@ -1,0 +1,64 @@
+"""Every recipe we ship can be run as it is, with every algorithm."""
+
+from pathlib import Path
+
+import pytest
+
+from rlvr import config
+from rlvr.cli import compose_recipe, typed
+from rlvr.objective import Objective
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+ALGORITHMS = sorted(path.stem for path in (RECIPES / "algorithm").glob("*.yaml"))
+CLUSTERS = sorted(path.stem for path in (RECIPES / "cluster").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_composes_and_its_values_can_work(name):
+    recipe, objective = typed(compose_recipe(name, []))
+    config.check(recipe)
+    assert recipe.name == name
+    assert isinstance(objective, Objective)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_is_one_word_away_and_leaves_the_rest_of_the_recipe_alone(algorithm):
+    ours, _ = typed(compose_recipe("quickstart", []))
+    recipe, objective = typed(compose_recipe("quickstart", [f"algorithm={algorithm}"]))
+    assert recipe.algorithm["_target_"] == "rlvr.objective.Objective"
+    recipe.algorithm = ours.algorithm
+    assert recipe == ours
+    assert objective.needs_reference == (algorithm == "grpo")
+
+
+def test_the_algorithms_differ_in_their_slots():
+    slots = {}
+    for algorithm in ALGORITHMS:
+        _, objective = typed(compose_recipe("quickstart", [f"algorithm={algorithm}", "rollout.max_tokens=77"]))
+        slots[algorithm] = (objective.advantage.func.__name__, objective.weighting.func.__name__, objective.no_signal)
+        if algorithm == "dr_grpo":
+            assert objective.weighting.keywords == {"max_tokens": 77}  # it follows the recipe's other values
+    assert slots["grpo"] == ("standardize", "sequence_mean", "drop")
+    assert slots["dr_grpo"] == ("center", "constant", "drop")
+    assert slots["dapo"] == ("standardize", "token_mean", "refill")
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_every_cluster_is_one_word_away(cluster):
+    assert typed(compose_recipe("quickstart", [f"cluster={cluster}"]))[0].cluster.kind == cluster
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_algorithm_file_is_complete_and_inherits_from_none(algorithm):
+    text = (RECIPES / "algorithm" / f"{algorithm}.yaml").read_text()
+    assert "defaults:" not in text
+    for slot in ("advantage:", "ratio:", "surrogate:", "weighting:", "no_signal:"):
+        assert slot in text
+
+
+def test_the_quickstart_finds_its_files_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, _ = typed(compose_recipe("quickstart", []))
+    assert recipe.model.path == str(RECIPES / "tiny")
+    assert recipe.data.train == str(RECIPES / "tiny" / "train.jsonl")

@@ -1,0 +1,198 @@
+"""A tiny language model, packed and unpacked: the same logprobs and the same gradient, whatever shares a row."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from rlvr.collate import collate
+from rlvr.config import ModelConfig, RecipeError
+from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
+from rlvr.train.packing import layout
+from rlvr.train.policy import Policy, context_length, dtype_of, load_policy, pack, scatter
+from tests.builders import completion, group, prompt
+
+VOCABULARY = 31
+GRPO = Objective(
+    advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.sequence_mean
+)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.4,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("model")
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def load(folder: str, checkpointing: bool = False, **cfg) -> Policy:
+    return load_policy(ModelConfig(path=folder, dtype="float32", **cfg), checkpointing)
+
+
+@pytest.fixture(scope="module")
+def policy(model_folder) -> Policy:
+    return load(model_folder)
+
+
+def batch() -> Batch:
+    """Six completions of 1 to 9 tokens behind prompts of 3 and 1; one has tool output in it, one no verdict."""
+    generator = torch.Generator().manual_seed(1)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(1, VOCABULARY, (count,), generator=generator).tolist()
+
+    first = [completion(tokens(5)), completion(tokens(9), [i not in (3, 4) for i in range(9)]), completion(tokens(1))]
+    second = [completion(tokens(4)), completion(tokens(7)), completion(tokens(2))]
+    groups = [
+        group([1.0, 0.0, 0.5], first, prompt(0, tokens(3))),
+        group([0.0, None, 1.0], second, prompt(1, tokens(1))),
+    ]
+    return collate(groups, GRPO, {"math": 1.0})
+
+
+def alone(policy: Policy, of: Batch, temperature: float = 1.0) -> torch.Tensor:
+    """[B,T] logprobs with every sequence in a forward pass of its own; position t holds log p(token t | before)."""
+    out = torch.zeros(of.mask_BT.shape)
+    for i, length in enumerate(of.lengths_B.tolist()):
+        ids = of.token_ids_BT[i, :length]
+        logits = policy.lm(input_ids=ids[None], use_cache=False).logits[0, :-1].float() / temperature
+        out[i, 1:length] = logits.log_softmax(1).gather(1, ids[1:, None])[:, 0]
+    return out
+
+
+def packed_logprobs(policy: Policy, of: Batch, rows, temperature: float = 1.0, chunk: int = 5) -> torch.Tensor:
+    packed = pack(of, rows, of.mask_BT)
+    return scatter(policy(packed, temperature, chunk)[0], packed, of)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[0], [1], [2], [3], [4], [5]],  # one a row, padded to the longest
+        [[0, 1, 2, 3, 4, 5]],  # all in one row
+        [[5, 3, 1], [2, 0], [4]],  # mixed, with padding behind
+    ],
+)
+def test_documents_that_share_a_row_do_not_see_each_other(model_folder, rows, attention):
+    policy, of = load(model_folder, attention=attention), batch()
+    with torch.no_grad():
+        assert_close(packed_logprobs(policy, of, rows), alone(policy, of) * of.mask_BT, atol=2e-5, rtol=0)
+
+
+def test_the_temperature_divides_the_logits(policy):
+    of = batch()
+    with torch.no_grad():
+        got = packed_logprobs(policy, of, [[0, 1, 2], [3, 4, 5]], temperature=0.6)
+        assert_close(got, alone(policy, of, temperature=0.6) * of.mask_BT, atol=2e-5, rtol=0)
+
+
+def test_only_the_tokens_that_are_trained_on_are_scored():
+    of = batch()
+    packed = pack(of, [[0, 1, 2], [3, 4, 5]], of.mask_BT)
+    assert sorted(packed.place_N.tolist()) == of.mask_BT.flatten().nonzero()[:, 0].tolist()
+    assert not packed.place_N[packed.place_N // of.mask_BT.shape[1] == 4].numel()  # no verdict, no tokens
+
+
+def test_a_token_is_predicted_from_the_position_before_it():
+    # two prompts of two tokens, completions [7, 8, 2] and [9]; in one row: 4 5 7 8 2 4 5 9
+    made = group([1.0, 0.0], [completion((7, 8, 2)), completion((9,))], prompt(token_ids=(4, 5)))
+    of = collate([made], GRPO, {"math": 1.0})
+    packed = pack(of, [[0, 1]], of.mask_BT)
+    assert packed.token_ids_RL.tolist() == [[4, 5, 7, 8, 2, 4, 5, 9]]
+    assert packed.positions_RL.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
+    assert packed.predict_N.tolist() == [1, 2, 3, 6]
+    assert packed.targets_N.tolist() == [7, 8, 2, 9]
+    assert packed.place_N.tolist() == [2, 3, 4, 5 + 2]  # T is 5
+
+
+def test_rows_are_as_wide_as_their_widest_and_padded_behind():
+    of = batch()
+    packed = pack(of, [[0, 5], [2]], of.mask_BT)
+    widths = of.lengths_B.tolist()
+    assert packed.token_ids_RL.shape == (2, widths[0] + widths[5])
+    assert not packed.token_ids_RL[1, widths[2] :].any() and not packed.positions_RL[1, widths[2] :].any()
+
+
+def test_the_first_token_of_a_sequence_cannot_be_scored():
+    of = batch()
+    with pytest.raises(ValueError, match="the first token of a sequence has no logprob"):
+        pack(of, [[0]], torch.ones_like(of.mask_BT))
+
+
+def test_scattered_values_are_zero_elsewhere_and_differentiable():
+    of = batch()
+    packed = pack(of, [[0, 1, 2, 3, 4, 5]], of.mask_BT)
+    values = torch.arange(1.0, len(packed.place_N) + 1, requires_grad=True)
+    out = scatter(values, packed, of)
+    assert torch.equal(out != 0, of.mask_BT > 0)
+    weights = torch.randn(out.shape)
+    (grad,) = torch.autograd.grad((out * weights).sum(), values)
+    assert_close(grad, weights.flatten()[packed.place_N])
+
+
+def gradient(policy: Policy, of: Batch, row_tokens: int, micro_batch_tokens: int) -> torch.Tensor:
+    """Of the whole step, as the trainer makes it: micro-batch by micro-batch, summed."""
+    policy.zero_grad()
+    for rows in layout(of.lengths_B.tolist(), 1, row_tokens, micro_batch_tokens).micro_batches[0]:
+        mine = [i for row in rows for i in row]
+        micro = of.rows(mine)
+        packed = pack(micro, [[mine.index(i) for i in row] for row in rows], micro.mask_BT)
+        logprobs = scatter(policy(packed, 1.0, 4)[0], packed, micro)
+        GRPO.loss(logprobs, micro)[0].backward()
+    return torch.cat([p.grad.flatten() for p in policy.parameters()])
+
+
+def test_the_gradient_is_the_same_for_any_row_and_micro_batch_size(policy):
+    of = batch()
+    GRPO.loss(alone(policy, of), of)[0].backward()
+    wanted = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    assert wanted.abs().max() > 1e-3
+    for row_tokens, micro_batch_tokens in ((1, 1), (12, 12), (16, 40), (1000, 1000)):
+        assert_close(gradient(policy, of, row_tokens, micro_batch_tokens), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_checkpointing_changes_no_gradient(model_folder, policy):
+    of = batch()
+    frugal = load(model_folder, checkpointing=True)
+    assert frugal.lm.is_gradient_checkpointing
+    assert_close(gradient(frugal, of, 16, 40), gradient(policy, of, 16, 40))
+
+
+def test_a_rank_without_rows_still_has_a_graph(policy):
+    of = batch().rows([])
+    packed = pack(of, [], of.mask_BT)
+    logprobs, entropy = policy(packed, 1.0, 4)
+    loss, _ = GRPO.loss(scatter(logprobs, packed, of), of)
+    policy.zero_grad()
+    loss.backward()
+    assert loss == 0 and len(entropy) == 0
+    assert not any(p.grad.any() for p in policy.parameters() if p.grad is not None)
+
+
+def test_the_policy_computes_in_the_dtype_that_the_recipe_names(model_folder):
+    assert dtype_of("float32") is torch.float32 and dtype_of("bfloat16") is torch.bfloat16
+    assert dtype_of("auto") is (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    with pytest.raises(RecipeError, match=r"model\.dtype=float16: one of auto, float32, bfloat16"):
+        dtype_of("float16")
+    made = load_policy(ModelConfig(path=model_folder, dtype="bfloat16"), False)
+    assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
+
+
+def test_the_policy_that_trains_is_the_policy_that_samples(policy):
+    """No dropout: two passes agree to the bit."""
+    of = batch()
+    assert torch.equal(packed_logprobs(policy, of, [[0, 1, 2]]), packed_logprobs(policy, of, [[0, 1, 2]]))
+    assert not policy.training
+
+
+def test_the_context_length_is_read_from_the_model(model_folder):
+    assert context_length(model_folder) == 64
