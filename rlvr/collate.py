@@ -44,7 +44,7 @@ def rewards_of(groups: Sequence[Group], weights: dict[str, float]) -> Rewards:
     """[N,G,K] in float64: a mean of float32 rewards is not exact, and advantages divide by small spreads."""
     no_parts = [0.0] * len(weights)
     parts = [
-        [[v.parts.get(name, 0.0) for name in weights] if v.trainable else no_parts for v in group.verdicts] for group in groups
+        [[v.parts[name] if weight else v.parts.get(name, 0.0) for name, weight in weights.items()] if v.trainable else no_parts for v in group.verdicts] for group in groups
     ]
     G = max((len(group.verdicts) for group in groups), default=1)
     parts_NGK = torch.tensor(

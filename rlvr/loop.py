@@ -76,10 +76,12 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
     state = replace(state, lineage=state.lineage.branch(above=run.rollouts.newest_version()))
     published = run.rollouts.publish(run.trainer, state.lineage.version)
-    if state.step == 0:
-        run.observer.evaluation(0, run.rollouts.evaluate())
+    run.observer.event("begin", f"going on after step {state.step}" if state.step else "from the start", to=state.step)
+    if state.step in (0, cfg.steps):  # the last one may have been lost to a crash behind the last checkpoint
+        run.observer.evaluation(state.step, run.rollouts.evaluate())
 
-    while state.step < cfg.steps and not run.stop():
+    last = state.step >= cfg.steps or run.stop()
+    while not last:
         taken = run.rollouts.take(state)
         check_fresh(taken, state, cfg.rollout.max_staleness)
         batch = collate(taken.groups, objective, weights)
@@ -88,6 +90,7 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
         if alarm := run.sentinel.inspect(metrics, state.history):
             state = roll_back(alarm, state, taken, run, cfg.sentinel.max_rollbacks)
             published = run.rollouts.publish(run.trainer, state.lineage.version)
+            last = run.stop()
             continue
         state = state.advance(taken.cursor, run.sentinel.watch(metrics), run.sentinel.window)
         run.observer.step(state, taken, batch, metrics)

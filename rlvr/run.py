@@ -80,8 +80,9 @@ class Recorder:
         self.last = perf_counter()  # evaluations are not step time
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
-        if kind == "rollback":
+        if kind in ("begin", "rollback"):  # steps behind it are taken again
             self.folder.truncate_after(fields["to"])
+            self.last = perf_counter()
         self.sinks.event(kind, message, **fields)
 
 
@@ -192,17 +193,23 @@ def probe_tolerance(cfg: Recipe) -> float:
 @contextmanager
 def stop_on_signals(event: Callable[..., None]) -> Iterator[Callable[[], bool]]:
     """Ctrl-C or SIGTERM asks for an end after the current step, with a checkpoint; a second one ends at once."""
-    asked = []
+    asked: list[int] = []
+    told: list[int] = []
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int, _: Any) -> None:  # sets a mark and no more: it may interrupt a print
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        event("interrupt", f"{signal.Signals(number).name}: stopping after this step (once more: at once)")
+
+    def stop() -> bool:
+        if asked and not told:
+            told.append(asked[0])
+            event("interrupt", f"{signal.Signals(asked[0]).name}: stopping after this step")
+        return bool(asked)
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

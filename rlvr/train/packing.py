@@ -28,7 +28,7 @@ def layout(lengths: Sequence[int], ranks: int, row_tokens: int, micro_batch_toke
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[Row] = []
     room: list[int] = []
-    width = max(row_tokens, lengths[order[0]])
+    width = max(min(row_tokens, micro_batch_tokens), lengths[order[0]])
     for i in order:
         fits = next((r for r, free in enumerate(room) if free >= lengths[i]), None)
         if fits is None:

@@ -72,7 +72,8 @@ def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
             source_RL[r, start:end] = i * T + torch.arange(lengths[i])
             start = end
     source = source_RL.flatten()
-    chosen = (source >= 0) & (select_BT.flatten()[source.clamp(min=0)] > 0)
+    chosen = source >= 0
+    chosen[chosen.clone()] = select_BT.flatten()[source[chosen]] > 0  # a rank without rows has nothing to select from
     if (chosen & (positions_RL.flatten() == 0)).any():
         raise ValueError("the first token of a sequence has no logprob: nothing precedes it")
     packed_at_N = chosen.nonzero()[:, 0]
