@@ -1,91 +1,157 @@
-"""Installs the project into .venv: CUDA build where there is a GPU, CPU build where there is none.
+"""Everything that a run and its tests need, into .venv: `make setup`. Standard library only; safe to run again.
 
-Standard library only, for a machine that has Python, git and a compiler and nothing else. Knows the order of the
-installation, what can be missing on a machine and what to do about it. Which packages are needed is said by
-pyproject.toml, in which versions by constraints.txt; what must stay out of a CPU build by scripts/overrides.txt.
-
-    RLVR_BUILD=cpu|cuda    chooses the build instead of looking for a GPU
+    check the machine -> .venv and uv -> packages (CPU or CUDA build) -> this project -> DeepSpeed's CPU extension
 """
 
-import ast
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import monotonic
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+STAMP = VENV / ".rlvr-setup"
 INPUTS = ("pyproject.toml", "constraints.txt", "scripts/setup.py", "scripts/overrides.txt")
-PYTHONS = ((3, 11), (3, 14))
+NEEDED_GB = 8
 TORCH = "2.13.0"
-STEPS = 5
-GIB = 1024**3
-FREE_GIB = {"cpu": 6, "cuda": 14}
-TICK_S = 10.0
-
-EXTENSION = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load(verbose=False)"
-IMPORTS = "import rlvr, torch, transformers, deepspeed, ray, vllm"
-
-NETWORK = """\
-  - no network, or a proxy is needed: set HTTPS_PROXY
-  - the registry is a mirror: say so in pip's configuration (`pip config set global.index-url ...`) or in PIP_INDEX_URL,
-    PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS; they are passed on
-  - a download broke off: run `make setup` again, it goes on where it stopped"""
 
 
 class SetupError(Exception):
-    """A step that failed, with what to do about it."""
+    """A step failed; the message says what to do."""
 
 
-class Progress:
-    """One line per step; while a step runs, a sign of life where there is no terminal for uv's own bars."""
+def check_machine(build: str, python: tuple[int, int] = sys.version_info[:2]) -> None:
+    if not (3, 11) <= python < (3, 14):
+        raise SetupError(f"Python {python[0]}.{python[1]}: 3.11, 3.12 or 3.13 is needed; try `make PYTHON=python3.12`")
+    if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
+        raise SetupError("no C compiler found: install one, e.g. `apt install build-essential`")
+    info = Path("/proc/cpuinfo")
+    if build == "cpu" and platform.machine() == "x86_64" and info.exists() and "avx2" not in info.read_text():
+        raise SetupError("vLLM's CPU build needs a processor with AVX2, and this one has none")
+    free_gb = shutil.disk_usage(ROOT).free / 1e9
+    if free_gb < NEEDED_GB and not STAMP.exists():
+        raise SetupError(f"{free_gb:.1f} GB free in {ROOT}: about {NEEDED_GB} GB are needed")
 
-    def __init__(self) -> None:
-        self.start, self.count = monotonic(), 0
 
-    def step(self, what: str) -> None:
-        self.count += 1
-        print(f"[{self.count}/{STEPS}] {what} ...  ({monotonic() - self.start:.0f} s)", flush=True)
+def choose_build(environment: Mapping[str, str]) -> str:
+    """`cuda` where a GPU answers, else `cpu`; RLVR_BUILD decides otherwise."""
+    build = environment.get("RLVR_BUILD")
+    if build is not None:
+        if build not in ("cpu", "cuda"):
+            raise SetupError(f"RLVR_BUILD={build}: cpu or cuda")
+        return build
+    if shutil.which("nvidia-smi") is None:
+        return "cpu"
+    return "cuda" if subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0 else "cpu"
 
-    def run(self, command: Sequence[str], advice: str, env: Mapping[str, str] | None = None) -> None:
-        self.wait([subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})})])[0](advice)
 
-    def wait(self, processes: Sequence[subprocess.Popen[bytes]]) -> list[Callable[[str], None]]:
-        """Waits for all; for each a function that raises SetupError with the advice given if it failed."""
-        done = threading.Event()
-        ticker = threading.Thread(target=self.tick, args=(done,), daemon=True)
-        ticker.start()
+def sources(settings: Mapping[str, str]) -> list[str]:
+    """pip's own settings as uv's arguments: uv does not read them. Keys as `pip config list` prints them."""
+    names = {"index-url": "--index-url", "extra-index-url": "--extra-index-url", "find-links": "--find-links"}
+    arguments = []
+    for key, value in settings.items():
+        name = key.rpartition(".")[2]
+        if name in names:
+            for place in value.split():
+                arguments += [names[name], place]
+    if "--extra-index-url" in arguments:
+        arguments += ["--index-strategy", "unsafe-best-match"]
+    return arguments
+
+
+def pip_settings(python: Path) -> dict[str, str]:
+    """`pip config list`, the environment's PIP_ variables included."""
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    pairs = [line.partition("=")[::2] for line in listed.splitlines() if "=" in line]
+    settings = {key: value.strip().strip("'\"").replace("\\n", " ") for key, value in pairs}
+    for variable in ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS"):
+        if value := os.environ.get(f"PIP_{variable}"):
+            settings[f":env:.{variable.lower().replace('_', '-')}"] = value
+    return {key: value for key, value in settings.items() if value}
+
+
+def packages(build: str) -> list[str]:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras[build], *extras["dev"], "setuptools", "wheel", "ninja"]
+    return [f"torch=={TORCH}+cpu" if build == "cpu" and name.startswith("torch>") else name for name in wanted]
+
+
+def stamp(build: str) -> str:
+    digest = hashlib.sha256(f"{build} {sys.version}".encode())
+    for name in INPUTS:
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def run(command: Sequence[str | Path], advice: str, **settings: object) -> None:
+    """With the command's own progress shown; SetupError with `advice` when it fails."""
+    code = subprocess.run([str(word) for word in command], cwd=ROOT, check=False, **settings).returncode  # type: ignore
+    if code:
+        raise SetupError(f"`{' '.join(map(str, command))[:200]}` ended with code {code}: {advice}")
+
+
+def install(build: str) -> None:
+    python = VENV / "bin" / "python"
+    say(1, "virtual environment and uv")
+    if not python.exists():
+        run([sys.executable, "-m", "venv", VENV], "install Python's venv module, e.g. `apt install python3-venv`")
+    run([python, "-m", "pip", "install", "--quiet", "uv"], "is the package index reachable?")
+    say(2, f"torch, vLLM, Ray, DeepSpeed ({build} build; a few GB)")
+    uv = [VENV / "bin" / "uv", "pip", "install", "--python", python]
+    places = sources(pip_settings(python))
+    common = ["--constraint", "constraints.txt", "--override", "scripts/overrides.txt", *places]
+    network = "is the package index reachable, and is there room on the disk? Run `make setup` again: it goes on"
+    if build == "cpu":
         try:
-            for process in processes:
-                process.wait()
-        finally:
-            done.set()
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        return [check(process) for process in processes]
+            run([*uv, *common, *packages(build)], network)
+        except SetupError:
+            print("no CPU build of torch there: trying PyTorch's own index", flush=True)
+            run([*uv, "--torch-backend", "cpu", *common, *packages(build)], network)
+    else:
+        run([*uv, *common, *packages(build)], network)
+    say(3, "this project")
+    run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], "see the lines above")
+    say(4, "DeepSpeed's CPU extension")
+    extension = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"
+    try:
+        run([python, "-c", extension], "", env=build_environment())
+    except SetupError as error:
+        print(f"warning: {error}it will be built when a run first needs it", flush=True)
 
-    def tick(self, done: threading.Event) -> None:
-        while not done.wait(TICK_S):
-            if not sys.stderr.isatty():
-                print(f"      ... still at it ({monotonic() - self.start:.0f} s)", flush=True)
+
+def build_environment() -> dict[str, str]:
+    path = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, "DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": str(VENV / "torch_extensions")}
 
 
-def check(process: subprocess.Popen[bytes]) -> Callable[[str], None]:
-    def succeeded_or(advice: str) -> None:
-        if process.returncode:
-            free = shutil.disk_usage(ROOT).free / GIB
-            raise SetupError(
-                f"this step failed (exit status {process.returncode}; its output is above). What to do:\n{advice}\n"
-                f"  - disk full? {free:.1f} GiB are free in {ROOT}"
-            )
+def say(number: int, what: str) -> None:
+    print(f"[{number}/4] {what}", flush=True)
 
-    return succeeded_or
+
+def main() -> int:
+    started = time.monotonic()
+    try:
+        build = choose_build(os.environ)
+        if STAMP.exists() and json.loads(STAMP.read_text())["stamp"] == stamp(build):
+            return 0
+        check_machine(build)
+        install(build)
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    STAMP.write_text(json.dumps({"stamp": stamp(build), "build": build}) + "\n")
+    print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

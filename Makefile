@@ -1,0 +1,24 @@
+# make quickstart   watch a tiny model learn arithmetic      make test   lint, types, all tests
+# make setup        only install, into .venv                make help   this
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup quickstart test test-quick lint
+help:
+	@sed -n "s/^# //p" Makefile
+
+setup:
+	@$(PYTHON) scripts/setup.py
+
+quickstart: setup
+	@$(BIN)/rlvr train quickstart $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-quick: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: lint test-quick
+	$(BIN)/python -m pytest -q -m slow
