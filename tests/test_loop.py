@@ -105,7 +105,7 @@ def test_a_bad_step_is_undone_and_its_batch_is_not_replayed(tmp_path):
     assert done.observer.steps == [1, 2, 3, 4, 4, 5, 6, 7]
     assert done.trainer.trained == [[2 * i, 2 * i + 1] for i in range(9)]  # on and on through the data
     assert done.state.cursor == 18
-    kind, message, fields = done.observer.events[0]
+    kind, message, fields = done.observer.rollbacks[0]
     assert (kind, message) == ("rollback", "policy/loss is nan: rolled back from step 5 to 3")
     assert (fields["step"], fields["to"]) == (4, 3)
 
@@ -134,7 +134,7 @@ def test_a_rollback_branches_the_lineage(tmp_path):
 
 def test_a_checkpoint_that_broke_twice_is_given_up(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
-    assert [fields["to"] for _, _, fields in done.observer.events] == [3, 0]
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 0]
     assert done.observer.steps == [1, 2, 3, 4, 4, 1, 2, 3, 4, 5, 6, 7]
     assert done.state.rollbacks == 2
 
@@ -142,12 +142,12 @@ def test_a_checkpoint_that_broke_twice_is_given_up(tmp_path):
 def test_a_checkpoint_saved_since_is_not_given_up(tmp_path):
     # 9 breaks step 5: back to 3; 19 breaks step 8, when step 6 has been saved: back to 6
     done = toy.run(tmp_path, toy.recipe(9), poison={9, 19})
-    assert [fields["to"] for _, _, fields in done.observer.events] == [3, 6]
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 6]
 
 
 def test_step_0_is_always_there_to_go_back_to(tmp_path):
     done = toy.run(tmp_path, toy.recipe(2), poison={0, 2, 4})
-    assert [fields["to"] for _, _, fields in done.observer.events] == [0, 0, 0]
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0, 0, 0]
     assert (done.state.step, done.trainer.trained[-2:]) == (2, [[6, 7], [8, 9]])
 
 
@@ -156,7 +156,7 @@ def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
     observer = toy.ToyObserver()
     with pytest.raises(Diverged, match=f"policy/loss is nan; already rolled back sentinel.max_rollbacks={limit} times"):
         toy.run(tmp_path, toy.recipe(STEPS, max_rollbacks=limit), poison=set(range(9, 1000)), observer=observer)
-    assert len(observer.events) == limit
+    assert len(observer.rollbacks) == limit
     restored = toy.ToyTrainer(set())
     assert DiskCheckpoints(tmp_path, 3, [0, 1]).restore(restored) is not None
     assert restored.weight == restored.weight, "the best good weights are still there, and no nan was saved"

@@ -159,6 +159,10 @@ class ToyObserver:
         self.hook("event")
         self.events.append((kind, message, fields))
 
+    @property
+    def rollbacks(self) -> list[tuple[str, str, dict]]:
+        return [event for event in self.events if event[0] == "rollback"]
+
 
 @dataclass
 class Finished:

@@ -1,0 +1,82 @@
+"""Both engines keep the promises of the Protocol. vLLM's takes 15 s to start, hence `slow`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlvr.types import Prompt, Sampling
+
+TINY = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny")
+SAMPLING = Sampling(completions=3, temperature=1.0, max_tokens=24, seed=5)
+
+
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
+def engine(request):
+    if request.param == "vllm":
+        from rlvr.rollout.vllm import VllmEngine
+
+        return VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32)
+    from rlvr.rollout.transformers import TransformersEngine
+
+    return TransformersEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32)
+
+
+def prompts(engine, *texts: str) -> list[Prompt]:
+    ids = [
+        engine.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        for text in texts
+    ]
+    return [Prompt(str(i), i, ({"role": "user", "content": text},), tuple(t), "") for i, (text, t) in enumerate(zip(texts, ids, strict=True))]
+
+
+def generated(engine, asked, sampling=SAMPLING):
+    return {group.prompt.id: group for group in engine.generate(asked, sampling)}
+
+
+def test_a_completion_depends_on_its_seed_and_not_on_its_company(engine):
+    both = prompts(engine, "(3+4)*2=?", "5*6+1=?")
+    together, alone = generated(engine, both), generated(engine, both[:1])
+    assert [c.token_ids for c in together["0"].completions] == [c.token_ids for c in alone["0"].completions]
+    assert len({c.token_ids for g in together.values() for c in g.completions}) > 1
+
+
+def test_logprobs_are_those_of_the_model_that_sampled(engine):
+    (asked,) = prompts(engine, "(3+4)*2=?")
+    for completion in generated(engine, [asked])["0"].completions:
+        scored = engine.score([*asked.token_ids, *completion.token_ids])[len(asked.token_ids) - 1 :]
+        assert completion.rollout_logprobs == pytest.approx(scored, abs=2e-4)
+        assert completion.stop_reason == ("eos" if completion.token_ids[-1] == engine.tokenizer.eos_token_id else "length")
+
+
+def test_the_length_limit_is_kept_and_named(engine):
+    group = generated(engine, prompts(engine, "5*6+1=?"), Sampling(2, 1.0, 2, seed=1))["0"]
+    assert {(len(c.token_ids), c.stop_reason) for c in group.completions} <= {(2, "length"), (2, "eos"), (1, "eos")}
+
+
+def test_a_prompt_without_room_is_refused_in_words(engine):
+    with pytest.raises(ValueError, match="do not fit into"):
+        generated(engine, prompts(engine, "5*6+1=?"), Sampling(1, 1.0, 127))
+
+
+def test_new_weights_are_sampled_from_tied_head_included(engine):
+    from transformers import AutoModelForCausalLM
+
+    tokens = [3, 20, 30, 40, 25]
+    model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
+    before = engine.score(tokens)
+    original = {name: p.detach().clone() for name, p in model.named_parameters()}
+    changed = {name: p * 1.05 for name, p in original.items()}
+    engine.load_weights([changed], 7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(changed[name])
+        logprobs = model(torch.tensor([tokens])).logits[0, :-1].log_softmax(1)
+    expected = logprobs.gather(1, torch.tensor(tokens)[1:, None])[:, 0].tolist()
+    assert engine.score(tokens) == pytest.approx(expected, abs=1e-3)
+    assert engine.score(tokens) != pytest.approx(before, abs=1e-3)
+    assert engine.policy_version == 7
+    engine.load_weights([original], 8)
+    assert engine.score(tokens) == pytest.approx(before, abs=1e-4)

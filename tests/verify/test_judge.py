@@ -1,0 +1,99 @@
+"""Verifiers run in processes that are killed; what goes wrong is an outcome, never a number."""
+
+import textwrap
+
+import psutil
+import pytest
+
+from rlvr.config import PartConfig, RecipeError
+from rlvr.types import Completion, Group, Outcome, Prompt
+from rlvr.verify import Judge
+from rlvr.verify.judge import assignment
+
+PLUGIN = """
+import os, time
+from rlvr.verify import verifier
+
+@verifier("act", timeout_s=1.0)
+def act(sample, bonus: float = 0.0):
+    if sample.completion == "raise":
+        raise ValueError("broken on purpose")
+    if sample.completion == "die":
+        os._exit(3)
+    if sample.completion == "spin":
+        9 ** 9 ** 9 ** 9
+    if sample.completion == "abstain":
+        return None
+    if sample.completion == "eat":
+        return len(bytearray(2**33)) > 0
+    if sample.completion == "nan":
+        return float("nan")
+    return float(sample.completion) + bonus
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "act.py"
+    path.write_text(textwrap.dedent(PLUGIN))
+    return f"{path}:act"
+
+
+def group(*texts: str) -> Group:
+    prompt = Prompt("p", 0, ({"role": "user", "content": "q"},), (1,), "5")
+    return Group(prompt, tuple(Completion((1,), (True,), (0.0,), 0, text, "eos") for text in texts))
+
+
+def test_each_way_to_fail_has_its_outcome_and_the_others_keep_their_verdicts(plugin):
+    judge = Judge({"act": PartConfig(plugin)}, workers=2)
+    try:
+        done = judge.verify_group(group("1", "raise", "0.5", "die", "spin", "abstain", "eat", "nan", "1"))
+        outcomes = [verdict.outcome for verdict in done.verdicts]
+        assert outcomes == [
+            Outcome.OK, Outcome.ERROR, Outcome.OK, Outcome.ERROR, Outcome.REJECTED, Outcome.ABSTAIN, Outcome.REJECTED,
+            Outcome.ERROR, Outcome.OK,
+        ]  # fmt: skip
+        assert [v.reward for v in done.verdicts] == [1.0, None, 0.5, None, 0.0, None, 0.0, None, 1.0]
+        assert "broken on purpose" in done.verdicts[1].detail
+        assert done.verdicts[4].reason == "timeout"
+        assert judge.counts()["act/rejected/timeout"] == 1
+    finally:
+        judge.close()
+    assert [p for p in psutil.Process().children(recursive=True) if "rlvr.verify.worker" in " ".join(p.cmdline())] == []
+
+
+def test_parts_add_up_gates_close_and_a_part_without_weight_masks_nothing(plugin):
+    parts = {
+        "main": PartConfig(plugin, weight=2.0),
+        "gate": PartConfig("format", weight=0.5, gate=True),
+        "watched": PartConfig(plugin, weight=0.0, params={"bonus": 1.0}),
+    }
+    judge = Judge(parts, workers=1)
+    try:
+        (closed,) = judge.verify_group(group("1")).verdicts
+    finally:
+        judge.close()
+    assert (closed.reward, closed.reason) == (0.0, "gate_gate")
+
+
+def test_groups_stream_through_and_none_is_lost(plugin):
+    judge = Judge({"act": PartConfig(plugin)}, workers=2)
+    try:
+        done = list(judge.verify(group(str(i)) for i in range(20)))
+    finally:
+        judge.close()
+    assert sorted(g.verdicts[0].reward for g in done) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (PartConfig("mahts"), "did you mean math"),
+        (PartConfig("no_such_file.py:f"), "no such file"),
+        (PartConfig("no.such.module:f"), "cannot be imported"),
+        (PartConfig("format", params={"boxd": True}), "did you mean boxed"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_when_the_recipe_is_read(part, said):
+    with pytest.raises(RecipeError, match=said):
+        assignment("x", part)
