@@ -1,10 +1,10 @@
 """The training loop. Knows what a step is; knows nothing of Ray, vLLM or DeepSpeed.
 
-    GRPO, arXiv:2402.03300, algorithm 1         here
-    sample o_1..o_G ~ pi_old for each prompt    rollouts.take       (and r_i from the verifiers)
-    A_i from each group's rewards               collate
-    maximise J(theta)                           trainer.step
-    pi_old <- pi_theta                          rollouts.publish
+GRPO, arXiv:2402.03300, algorithm 1         here
+sample o_1..o_G ~ pi_old for each prompt    rollouts.take       (and r_i from the verifiers)
+A_i from each group's rewards               collate
+maximise J(theta)                           trainer.step
+pi_old <- pi_theta                          rollouts.publish
 """
 
 from collections.abc import Callable, Mapping

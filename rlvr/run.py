@@ -1,6 +1,6 @@
 """A recipe becomes a run: check, read the data, start the workers, train, evaluate, export, summarise.
 
-    inputs (recipe, model, data) --fail here, before anything is written--> run folder --> workers --> loop --> summary
+inputs (recipe, model, data) --fail here, before anything is written--> run folder --> workers --> loop --> summary
 """
 
 import signal
@@ -86,9 +86,7 @@ class Recorder:
         self.sinks.event(kind, message, **fields)
 
 
-def launch(
-    cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder, display: Display
-) -> Summary:
+def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder, display: Display) -> Summary:
     """Train `cfg` in `folder`, from its newest checkpoint if it has one."""
     started = perf_counter()
     with ExitStack() as stack:

@@ -1,6 +1,6 @@
 """Everything that a run and its tests need, into .venv: `make setup`. Standard library only; safe to run again.
 
-    check the machine -> .venv and uv -> packages (CPU or CUDA build) -> this project -> DeepSpeed's CPU extension
+check the machine -> .venv and uv -> packages (CPU or CUDA build) -> this project -> DeepSpeed's CPU extension
 """
 
 import hashlib

@@ -239,7 +239,7 @@ def test_a_run_asked_to_end_before_it_starts_trains_nothing(tmp_path):
 def test_a_run_asked_to_end_during_a_rollback_remembers_the_rollback(tmp_path):
     asked: list[bool] = []
     cfg = toy.recipe(STEPS)
-    hook = Recorded(lambda: asked.append(True), at=0, phase="event")
+    hook = Recorded(lambda: asked.append(True), at=1, phase="event")  # 0 is the beginning
     early = toy.run(tmp_path / "asked", cfg, {9}, hook=hook, stop=lambda: bool(asked))
     assert (early.state.step, early.state.rollbacks) == (3, 1)
     assert toy.run(tmp_path / "asked", cfg, {9}).outcome == toy.run(tmp_path / "alone", cfg, {9}).outcome

@@ -1,7 +1,8 @@
 """Does a completion keep the form: thoughts in one pair of tags, then one boxed answer, nothing after it?"""
 
-from rlvr.verify import Outcome, Sample, Verdict, verifier
 from rlvr_verifiers.boxes import boxes
+
+from rlvr.verify import Outcome, Sample, Verdict, verifier
 
 
 @verifier("format")

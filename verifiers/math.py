@@ -11,9 +11,10 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from rlvr.verify import Outcome, Sample, Verdict, verifier
 from rlvr_verifiers import numbers
 from rlvr_verifiers.boxes import after_thoughts, last_answer
+
+from rlvr.verify import Outcome, Sample, Verdict, verifier
 
 # calls into GMP cannot be interrupted, and behave differently where it is not installed
 os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
@@ -127,7 +128,10 @@ def same(gold: str, answer: str) -> bool | None:
     answer = assigned(gold, answer)
     if answer is None:
         return False
-    left, right = numbers.quantity(assigned("", gold) or gold), numbers.quantity(answer) or numbers.quantity(bare(answer))
+    left, right = (
+        numbers.quantity(assigned("", gold) or gold),
+        numbers.quantity(answer) or numbers.quantity(bare(answer)),
+    )
     if left and right:
         return numbers.equal(left, right)
     if is_text(gold):

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
 UNIT = r"(?:\\(?:text|mathrm|mbox|textrm)\{\s*([^{}]*?)\s*\}(\^\{?\d\}?)?|\^\{?(\\circ)\}?|°)"
 
@@ -90,7 +90,7 @@ def decimal(text: str) -> Fraction | None:
 def ratio(text: str) -> Fraction | None:
     """`4:6` as 2/3. What may be a clock time (12:00) is not a ratio."""
     found = RATIO.fullmatch(text.replace(" ", ""))
-    if not found or len(found[2]) == 2 and int(found[2]) < 60 or int(found[2]) == 0:
+    if not found or (len(found[2]) == 2 and int(found[2]) < 60) or int(found[2]) == 0:
         return None
     return Fraction(int(found[1]), int(found[2]))
 

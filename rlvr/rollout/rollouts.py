@@ -85,7 +85,10 @@ class SynchronousRollouts:
         check_judged(sampled)
         metrics = self._metrics(sampled) | {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
         tokens = sum(len(c.token_ids) for g in sampled for c in g.completions)
-        metrics |= {"tokens/sampled": tokens, "staleness/max": state.lineage.version - min(g.policy_version for g in sampled)}
+        metrics |= {
+            "tokens/sampled": tokens,
+            "staleness/max": state.lineage.version - min(g.policy_version for g in sampled),
+        }
         return Taken(tuple(kept), cursor, metrics)
 
     def _verified(self, prompts: Sequence[Prompt]) -> list[Group]:
@@ -140,8 +143,6 @@ class SynchronousRollouts:
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
             result[f"eval/accuracy_{name}"] = sum(correct(v, self.main_part) for v in verdicts) / len(verdicts)
         return result
-
-
 
 
 def check_judged(groups: Sequence[Group]) -> None:

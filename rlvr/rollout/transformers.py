@@ -55,9 +55,7 @@ class TransformersEngine:
                     yield Group(prompts[row.prompt], tuple(ended[i] for i in range(sampling.completions)))
 
     @torch.no_grad()
-    def _decode(
-        self, rows: list[Row], prompts: list[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[Row, StopReason]]:
+    def _decode(self, rows: list[Row], prompts: list[Prompt], sampling: Sampling) -> Iterator[tuple[Row, StopReason]]:
         """Each row and why it ended, as it ends."""
         from transformers import DynamicCache
 

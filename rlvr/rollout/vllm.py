@@ -72,7 +72,9 @@ class VllmEngine:
         for n, prompt in enumerate(prompts):
             for i in range(sampling.completions):
                 # one request a completion, not n=8 of one: each has its own seed, and each ends when it ends
-                engine.add_request(f"{n}/{i}", {"prompt_token_ids": list(prompt.token_ids)}, parameters(sampling, prompt, i))
+                engine.add_request(
+                    f"{n}/{i}", {"prompt_token_ids": list(prompt.token_ids)}, parameters(sampling, prompt, i)
+                )
         done: list[dict[int, Completion]] = [{} for _ in prompts]
         try:
             while engine.has_unfinished_requests():

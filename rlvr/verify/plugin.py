@@ -1,10 +1,10 @@
 """What a verifier is, how one is written, and how one is found. Runs nothing; knows no recipe.
 
-    from rlvr.verify import Sample, verifier
+from rlvr.verify import Sample, verifier
 
-    @verifier("even")
-    def even(sample: Sample) -> bool:
-        return int(sample.completion) % 2 == 0
+@verifier("even")
+def even(sample: Sample) -> bool:
+    return int(sample.completion) % 2 == 0
 """
 
 import difflib
@@ -110,7 +110,9 @@ def as_verdict(answer: Any, name: str) -> Verdict:
     if answer is None:
         return Verdict(None, Outcome.ABSTAIN, reason="abstained")
     if isinstance(answer, (bool, int, float)) and math.isfinite(answer):
-        return Verdict(float(answer), Outcome.OK, reason="right" if answer >= 1 else "wrong" if answer <= 0 else "partly")
+        return Verdict(
+            float(answer), Outcome.OK, reason="right" if answer >= 1 else "wrong" if answer <= 0 else "partly"
+        )
     raise TypeError(f"verifier {name!r} returned {answer!r}: expected a bool, a finite number, None or a Verdict")
 
 

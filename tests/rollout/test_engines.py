@@ -29,7 +29,10 @@ def prompts(engine, *texts: str) -> list[Prompt]:
         )
         for text in texts
     ]
-    return [Prompt(str(i), i, ({"role": "user", "content": text},), tuple(t), "") for i, (text, t) in enumerate(zip(texts, ids, strict=True))]
+    return [
+        Prompt(str(i), i, ({"role": "user", "content": text},), tuple(t), "")
+        for i, (text, t) in enumerate(zip(texts, ids, strict=True))
+    ]
 
 
 def generated(engine, asked, sampling=SAMPLING):
@@ -48,7 +51,9 @@ def test_logprobs_are_those_of_the_model_that_sampled(engine):
     for completion in generated(engine, [asked])["0"].completions:
         scored = engine.score([*asked.token_ids, *completion.token_ids])[len(asked.token_ids) - 1 :]
         assert completion.rollout_logprobs == pytest.approx(scored, abs=2e-4)
-        assert completion.stop_reason == ("eos" if completion.token_ids[-1] == engine.tokenizer.eos_token_id else "length")
+        assert completion.stop_reason == (
+            "eos" if completion.token_ids[-1] == engine.tokenizer.eos_token_id else "length"
+        )
 
 
 def test_the_length_limit_is_kept_and_named(engine):

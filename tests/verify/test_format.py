@@ -1,7 +1,7 @@
 import pytest
+from rlvr_verifiers.format import format
 
 from rlvr.verify import Sample
-from rlvr_verifiers.format import format
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from rlvr_verifiers.math import math
 
 from rlvr.verify import Outcome, Sample
-from rlvr_verifiers.math import math
 
 SHARED = Path(os.environ.get("RLVR_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

@@ -1,0 +1,114 @@
+"""The command line with real Ray, vLLM and DeepSpeed, as a user has it. A minute or two each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+SMALL = ["steps=3", "evaluation.limit=16", "rollout.groups_per_step=4", "checkpoint.every=1", "trainer.threads=1"]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "rlvr.cli", *words]
+
+
+def rlvr(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=400, check=False)
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def descendants_left(before: set[int]) -> list[str]:
+    own = [p for p in psutil.process_iter(["pid", "cmdline"]) if p.pid not in before and p.info["cmdline"]]
+    return [
+        line
+        for p in own
+        if any(word in (line := " ".join(p.info["cmdline"])) for word in ("ray::", "raylet", "verify.worker"))
+    ]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["trainer.ranks=2", "trainer.zero_stage=2", "algorithm=dapo"],
+        ["rollout.engine=transformers", "algorithm=dr_grpo"],
+    ],
+    ids=["default", "two ranks, dapo", "transformers, dr_grpo"],
+)
+def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overrides):
+    before = {p.pid for p in psutil.process_iter()}
+    run = tmp_path / "run"
+    done = rlvr("train", "quickstart", *SMALL, *overrides, f"run.folder={run}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["step"] for row in rows(run)] == [1, 2, 3]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 3 and summary["accuracy_before"] is not None and summary["accuracy_after"] is not None
+    assert all(row["transfer/probe_max_diff"] < 1e-3 and row["mismatch/max_abs"] < 1e-2 for row in rows(run))
+    assert len(list((run / "completions").glob("*.jsonl"))) == 3
+    from transformers import AutoModelForCausalLM
+
+    assert AutoModelForCausalLM.from_pretrained(run / "model").config.tie_word_embeddings
+    assert descendants_left(before) == []
+
+
+def test_ray_and_one_process_give_the_same_numbers(tmp_path):
+    same = ["policy/loss", "policy/grad_norm", "policy/entropy", "reward/mean", "tokens/sampled"]
+    for kind in ("inline", "local"):
+        done = rlvr("train", "quickstart", *SMALL, f"cluster={kind}", f"run.folder={tmp_path / kind}")
+        assert done.returncode == 0, done.stderr[-3000:]
+    for one, other in zip(rows(tmp_path / "inline"), rows(tmp_path / "local"), strict=True):
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
+
+
+def test_a_killed_run_resumes_where_it_was(tmp_path):
+    run = tmp_path / "run"
+    words = ["train", "quickstart", *SMALL, "steps=6", f"run.folder={run}"]
+    started = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = monotonic() + 300
+    while not (run / "metrics.jsonl").exists() or len(rows_so_far(run)) < 2:
+        assert started.poll() is None and monotonic() < deadline
+        sleep(0.2)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    resumed = rlvr("resume", str(run))
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert [row["step"] for row in rows(run)] == list(range(1, 7))
+
+
+def rows_so_far(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+def test_more_gpus_than_there_are_is_said_in_one_line(tmp_path):
+    done = rlvr(
+        "train", "quickstart", "cluster.gpus_per_engine=64", f"run.folder={tmp_path / 'run'}", "log.console=false"
+    )
+    assert done.returncode == 2
+    assert "GPUs asked for" in done.stderr.strip().splitlines()[-1]
+
+
+def test_ctrl_c_ends_with_a_checkpoint_and_nothing_left_behind(tmp_path):
+    before = {p.pid for p in psutil.process_iter()}
+    run = tmp_path / "run"
+    words = ["train", "quickstart", *SMALL, "steps=50", f"run.folder={run}"]
+    started = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    deadline = monotonic() + 300
+    while not (run / "metrics.jsonl").exists() or not rows_so_far(run):
+        assert started.poll() is None and monotonic() < deadline
+        sleep(0.2)
+    started.send_signal(signal.SIGINT)
+    assert started.wait(timeout=120) == 3
+    steps = [row["step"] for row in rows(run)]
+    assert json.loads((run / "summary.json").read_text())["steps"] == steps[-1]
+    assert any(f"step-{steps[-1]:08d}" in path.name for path in (run / "checkpoints").iterdir())
+    assert descendants_left(before) == []
