@@ -1,7 +1,7 @@
 """The command line: compose a recipe, show the plan, run. The only file that imports Hydra.
 
-    rlvr train <recipe> [key=value ...]     recipes/<recipe>.yaml + overrides -> Recipe -> run
-    rlvr resume <run folder>                the run's own config.yaml -> Recipe -> run from its newest checkpoint
+rlvr train <recipe> [key=value ...]     recipes/<recipe>.yaml + overrides -> Recipe -> run
+rlvr resume <run folder>                the run's own config.yaml -> Recipe -> run from its newest checkpoint
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Verified groups -> one Batch. The only place where lists become tensors, and where advantages are made.
 
-    groups --> Rewards [N,G,K] --> advantages [N,G] --+
-       \\                                              +--> Batch [B,T], one row a completion
-        +----> token_ids, masks, logprobs [B,T] ------+
+groups --> Rewards [N,G,K] --> advantages [N,G] --+
+   \\                                              +--> Batch [B,T], one row a completion
+    +----> token_ids, masks, logprobs [B,T] ------+
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlvr.objective import Batch, Objective, Rewards
-from rlvr.types import Group
+from rlvr.types import Group, Verdict
 
 
 def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, float]) -> Batch:
@@ -43,13 +43,17 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
 def rewards_of(groups: Sequence[Group], weights: dict[str, float]) -> Rewards:
     """[N,G,K] in float64: a mean of float32 rewards is not exact, and advantages divide by small spreads."""
     no_parts = [0.0] * len(weights)
-    parts = [
-        [[v.parts[name] if weight else v.parts.get(name, 0.0) for name, weight in weights.items()] if v.trainable else no_parts for v in group.verdicts] for group in groups
-    ]
+
+    def parts_of(verdict: Verdict) -> list[float]:
+        if not verdict.trainable:
+            return no_parts
+        return [verdict.parts[name] if weight else verdict.parts.get(name, 0.0) for name, weight in weights.items()]
+
+    parts = [[parts_of(verdict) for verdict in group.verdicts] for group in groups]
     G = max((len(group.verdicts) for group in groups), default=1)
-    parts_NGK = torch.tensor(
-        [[*rows, *[no_parts] * (G - len(rows))] for rows in parts], dtype=torch.float64
-    ).reshape(len(groups), G, len(weights))
+    parts_NGK = torch.tensor([[*rows, *[no_parts] * (G - len(rows))] for rows in parts], dtype=torch.float64).reshape(
+        len(groups), G, len(weights)
+    )
     valid_NG = padded([[v.trainable for v in group.verdicts] for group in groups], torch.bool)
     return Rewards(parts_NGK, torch.tensor(list(weights.values()), dtype=torch.float64), valid_NG)
 

@@ -136,8 +136,8 @@ def summarise(
     rows = folder.read_metrics()
     seconds = sum(row["time/step"] for row in rows)
     evaluations = [event["fields"] for event in folder.read_events() if event["kind"] == "evaluation"]
-    before = next((e for e in evaluations if e["step"] == 0), {})
-    after = next((e for e in reversed(evaluations) if e["step"] == state.step and state.step > 0), {})
+    before: dict[str, Any] = next((e for e in evaluations if e["step"] == 0), {})
+    after: dict[str, Any] = next((e for e in reversed(evaluations) if e["step"] == state.step and state.step > 0), {})
     memory.sample()
     return Summary(
         recipe=cfg.name,

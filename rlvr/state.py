@@ -15,7 +15,7 @@ class State:
     step: int = 0
     cursor: int = 0  # prompts consumed, those of undone steps included
     rollbacks: int = 0
-    lineage: Lineage = Lineage()
+    lineage: Lineage = field(default_factory=Lineage)
     restored: str | None = None  # the checkpoint that the last rollback went back to
     history: tuple[Mapping[str, float], ...] = field(default=())  # the sentinel's view of the last good steps
 

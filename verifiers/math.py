@@ -1,9 +1,9 @@
 """Is the boxed answer mathematically equal to the reference? A ladder: the cheap and exact rungs first.
 
-    text after the thoughts -> last box -> caps -> same string -> exact numbers -> choice, text -> math-verify + post-checks
+    text after thoughts -> last box -> caps -> same string -> exact numbers -> choice, text -> math-verify + post-checks
 
-math-verify (https://github.com/huggingface/Math-Verify) and sympy only see `\\boxed{gold}` and `\\boxed{answer}`, never a
-chain of thought, and only run here, in a process that is killed when an answer costs too much.
+math-verify (https://github.com/huggingface/Math-Verify) and sympy only see `\\boxed{gold}` and `\\boxed{answer}`, never
+a chain of thought, and only run here, in a process that is killed when an answer costs too much.
 """
 
 import os

@@ -33,10 +33,9 @@ def unship(shipped: Shipped) -> dict[str, torch.Tensor]:
 
 def _unlocked(array: np.ndarray) -> np.ndarray:
     """The same memory without numpy's read-only mark, which torch would warn of; engines only ever read it."""
-    return np.frombuffer(memoryview(array.reshape(-1)).cast("B"), dtype=array.dtype).reshape(array.shape)
+    return np.frombuffer(array.reshape(-1).data.cast("B"), dtype=array.dtype).reshape(array.shape)
 
 
-@ray.remote
 class RolloutWorker:
     def __init__(self, cfg: Recipe):
         from rlvr.rollout.build import build_engine
@@ -67,7 +66,6 @@ class RolloutWorker:
         return self.engine.policy_version
 
 
-@ray.remote
 class VerifierWorker:
     def __init__(self, cfg: Recipe):
         from rlvr.verify import Judge
@@ -84,7 +82,6 @@ class VerifierWorker:
         self.judge.close()
 
 
-@ray.remote
 class TrainerRank:
     def __init__(self, rank: int):
         self.rank = rank

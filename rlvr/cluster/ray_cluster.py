@@ -1,12 +1,12 @@
 """Starts or joins Ray, places the actors, and dresses them as what the loop expects: one Trainer, one Pipeline.
 
-    driver --prompts--> RolloutWorker --group ref--> VerifierWorker --group--> driver
-       +-----batch----> TrainerRank(s) --bucket refs--> RolloutWorker(s)           (weights never pass the driver)
+driver --prompts--> RolloutWorker --group ref--> VerifierWorker --group--> driver
+   +-----batch----> TrainerRank(s) --bucket refs--> RolloutWorker(s)           (weights never pass the driver)
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -71,12 +71,13 @@ class RayCluster:
                 "lower the counts, or cluster.gpus_per_engine and cluster.gpus_per_rank"
             )
         # CPUs are not reserved: the phases alternate, and threads per actor are set by the recipe
-        self.engines = [RolloutWorker.options(num_cpus=0, num_gpus=per_engine).remote(cfg) for _ in range(cfg.rollout.workers)]
-        self.verifiers = [
-            VerifierWorker.options(num_cpus=0, max_restarts=cfg.cluster.restarts).remote(cfg)
-            for _ in range(cfg.verify.workers)
-        ]
-        self.ranks = [TrainerRank.options(num_cpus=0, num_gpus=per_rank).remote(r) for r in range(cfg.trainer.ranks)]
+        remote: Any = ray.remote
+        engine = remote(RolloutWorker).options(num_cpus=0, num_gpus=per_engine)
+        verifier = remote(VerifierWorker).options(num_cpus=0, max_restarts=cfg.cluster.restarts)
+        trainer = remote(TrainerRank).options(num_cpus=0, num_gpus=per_rank)
+        self.engines = [engine.remote(cfg) for _ in range(cfg.rollout.workers)]
+        self.verifiers = [verifier.remote(cfg) for _ in range(cfg.verify.workers)]
+        self.ranks = [trainer.remote(rank) for rank in range(cfg.trainer.ranks)]
         address = _get(self.ranks[0].free_address.remote())
         built = [rank.build.remote(cfg, address) for rank in self.ranks]
         _get([*built, *(e.policy_version.remote() for e in self.engines), *(v.counts.remote() for v in self.verifiers)])
@@ -150,7 +151,7 @@ class RayPipeline:
                 continue
             waiting += [ready, next(verifiers).verify.remote(group_ref)]
 
-    def load_weights(self, buckets: Sequence[Any], policy_version: int) -> int:
+    def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
         return sum(_get([engine.load_weights.remote(list(buckets), policy_version) for engine in self.engines]))
 
     def score(self, token_ids: list[int]) -> list[list[float]]:

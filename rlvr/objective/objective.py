@@ -69,12 +69,13 @@ class Statistics:
         tokens = self.tokens
         if not tokens:
             return {}
+        weight = self.sums["mismatch_weight"]
         means = {
             "policy/ratio_mean": self.sums["ratio"] / tokens,
             "mismatch/mean_abs": self.sums["mismatch"] / tokens,
             "mismatch/max_abs": self.maxima["mismatch_max"],
             # Kish's effective sample size of the importance weights, as a share of the tokens: 1 when all are equal
-            "mismatch/ess": self.sums["mismatch_weight"] ** 2 / max(self.sums["mismatch_weight_squared"], 1e-30) / tokens,
+            "mismatch/ess": weight**2 / max(self.sums["mismatch_weight_squared"], 1e-30) / tokens,
         }
         if "kl_ref" in self.sums:
             means["policy/kl_ref"] = self.sums["kl_ref"] / tokens

@@ -68,7 +68,7 @@ class SynchronousRollouts:
         return self.pipeline.newest_version()
 
     def take(self, state: State) -> Taken:
-        """groups_per_step groups from `state.cursor` on; fewer when the filter drops some and no refill is asked for."""
+        """`groups_per_step` groups from `state.cursor` on; fewer where the filter drops some and nothing refills."""
         started, cursor = perf_counter(), state.cursor
         sampled: list[Group] = []
         kept: list[Group] = []
@@ -151,5 +151,6 @@ def check_judged(groups: Sequence[Group]) -> None:
         return
     (reason, detail), count = Counter((v.reason, v.detail) for v in verdicts).most_common(1)[0]
     raise VerifiersFailed(
-        f"none of the {len(verdicts)} completions of this step got a reward; {count} times {reason}: {detail or 'no detail'}"
+        f"none of the {len(verdicts)} completions of this step got a reward; "
+        f"{count} times {reason}: {detail or 'no detail'}"
     )

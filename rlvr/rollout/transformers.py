@@ -5,6 +5,7 @@ Prompts are padded on the left, so that every row's next token is the last colum
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ class TransformersEngine:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(self.device).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        self.model = model.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.max_model_len, self.max_num_seqs, self.threads = max_model_len, max_num_seqs, threads
         self.policy_version = -1
@@ -110,7 +112,8 @@ class TransformersEngine:
         return "length" if len(row.token_ids) == sampling.max_tokens else None
 
     def _text(self, row: Row) -> str:
-        return self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
+        text: Any = self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
+        return str(text)
 
     def _completion(self, row: Row, reason: StopReason) -> Completion:
         count = len(row.token_ids)

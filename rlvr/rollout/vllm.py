@@ -51,7 +51,7 @@ class VllmEngine:
             settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
         torch.set_num_threads(threads)
         self.threads, self.max_model_len, self.policy_version = threads, max_model_len, -1
-        self.llm = vllm.LLM(
+        self.llm: Any = vllm.LLM(
             model=path,
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,

@@ -133,6 +133,7 @@ class DeepSpeedTrainer:
     def _update(self) -> dict[str, float]:
         self.engine.step()
         norm = self._guard.norm if self._gradients_arrive_whole else self.engine.get_global_grad_norm()
+        assert norm is not None, "there was an update"
         return {"policy/grad_norm": float(norm), "policy/skipped": float(self._guard.skipped)}
 
     def _over_ranks(self, total: Statistics, *sums: float) -> tuple[Statistics, list[float]]:
@@ -173,7 +174,8 @@ class DeepSpeedTrainer:
         limit = self.cfg.bucket_mb * 2**20
         named = list(self.engine.module.lm.named_parameters())
         while named:
-            bucket, size = [], 0
+            bucket: list[tuple[str, Tensor]] = []
+            size = 0
             while named and (not bucket or size < limit):
                 bucket.append(named.pop(0))
                 parameter = bucket[-1][1]

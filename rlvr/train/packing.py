@@ -1,6 +1,6 @@
 """Which completion goes where: ranks, micro-batches, rows. Pure integers: knows no tensors.
 
-    lengths --first fit, longest first--> rows of <= width tokens --dealt evenly--> ranks x micro-batches
+lengths --first fit, longest first--> rows of <= width tokens --dealt evenly--> ranks x micro-batches
 """
 
 from collections.abc import Sequence

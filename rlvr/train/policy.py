@@ -8,6 +8,7 @@ Knows transformers; knows no DeepSpeed, no objective and no reward.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,8 @@ def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
 
 class Policy(nn.Module):
     """`forward` is the only entry: DeepSpeed's hooks hang on it."""
+
+    lm: Any  # a transformers model for causal language modelling: `.model` and `.lm_head`
 
     def __init__(self, lm: nn.Module):
         super().__init__()

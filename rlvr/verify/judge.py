@@ -2,8 +2,8 @@
 
     group --split over processes--> [part x completion] verdicts --combine--> Group(+ verdicts)
 
-A completion that uses up its time is REJECTED: the policy did that. A verifier that raises or dies is asked once more in
-a fresh process, then it is an ERROR, which is masked: never a reward.
+A completion that uses up its time is REJECTED: the policy did that. A verifier that raises or dies is asked once more
+in a fresh process, then it is an ERROR, which is masked: never a reward.
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
 """One killable verifier process, seen from outside. Knows deadlines and deaths; no rewards.
 
-Deadlines are kept here, by SIGKILL: neither a thread nor an alarm inside the process can stop CPython in one long C call.
+Deadlines are kept here, by SIGKILL: neither a thread nor an alarm inside the process can stop CPython in one long C
+call.
 """
 
 import json
@@ -54,7 +55,7 @@ class VerifierProcess:
         if self._process is not None:
             return
         ours, theirs = Pipe()
-        self._said = tempfile.TemporaryFile()  # what it prints, for the error message
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  what it prints, for the error message; closed by kill
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rlvr.verify.worker", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
