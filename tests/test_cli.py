@@ -176,7 +176,15 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(capsys, tmp_path, inputs, m
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
-    argv = ["train", "quickstart", *inputs, "steps=7", "--dry-run", f"algorithm={algorithm}", "log.console=false"]
+    argv = [
+        "train",
+        "quickstart",
+        *inputs,
+        "steps=7",
+        "trainer.learning_rate=2e-3",
+        "--dry-run",
+        f"algorithm={algorithm}",
+    ]
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
     assert said.startswith("quickstart\n")
