@@ -123,6 +123,9 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             restored = checkpoints.restore(trainer)
             assert restored is not None, "step 0 is always saved"
             state = restored
+        except BaseException as error:
+            recorder.event("error", f"{type(error).__name__}: {error}")
+            raise
         with display.phase("exporting the model"):
             trainer.export(str(folder.path / "model"))
         summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 from rlvr.config import RunError
 from rlvr.state import State
 
+TORCH_WRITER = "inline_container.cc"  # in the RuntimeError that torch.save raises where the disk is full
+
 
 class Saveable(Protocol):
     def save(self, folder: str) -> None: ...
@@ -65,10 +67,12 @@ class DiskCheckpoints:
             self._write(draft, trainer, state)
             os.replace(draft, self.root / name)  # now it exists
             sync(self.root)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, OSError) and TORCH_WRITER not in str(error):
+                raise
             shutil.rmtree(draft, ignore_errors=True)  # half of it is of no use, and whoever reports this needs room
             raise CheckpointFailed(
-                f"checkpoint {name} could not be written: {error.strerror or error} "
+                f"checkpoint {name} could not be written: {getattr(error, 'strerror', None) or error} "
                 f"({shutil.disk_usage(self.root).free // 2**20} MB free in {self.root}). The ones before are intact: "
                 "make room, or lower checkpoint.keep, and resume"
             ) from error

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +109,22 @@ def refuse_overlap(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
         )
 
 
-@dataclass(frozen=True)
 class PromptStream:
     """An endless stream: epoch after epoch, each in its own order. Position -> prompt is a pure function."""
 
-    prompts: Sequence[Prompt]
-    seed: int
-    shuffle: bool
+    def __init__(self, prompts: Sequence[Prompt], seed: int, shuffle: bool):
+        self.prompts, self.seed, self.shuffle = prompts, seed, shuffle
+        self._order = lru_cache(maxsize=2)(self._shuffled)  # a step may span two epochs
 
     def take(self, cursor: int, count: int) -> list[Prompt]:
         """`count` prompts from position `cursor` on."""
-        orders: dict[int, list[int]] = {}
         taken = []
         for position in range(cursor, cursor + count):
             epoch, place = divmod(position, len(self.prompts))
-            order = orders.get(epoch) or orders.setdefault(epoch, self._order(epoch))
-            taken.append(replace(self.prompts[order[place]], position=position))
+            taken.append(replace(self.prompts[self._order(epoch)[place]], position=position))
         return taken
 
-    def _order(self, epoch: int) -> list[int]:
+    def _shuffled(self, epoch: int) -> list[int]:
         order = list(range(len(self.prompts)))
         if self.shuffle:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from time import monotonic
@@ -49,12 +50,51 @@ class VerifierProcess:
 
     def __init__(self, assignments: Sequence[Assignment]):
         self.assignments = {a.part: a for a in assignments}
-        self._process: subprocess.Popen | None = None
+        self._child: Child | None = None
+        self._successor: Child | None = None
 
     def start(self) -> None:
-        if self._process is not None:
-            return
-        ours, theirs = Pipe()
+        if self._child is None:
+            self._child, self._successor = self._successor or Child(self.assignments.values()), None
+            self._child.await_ready()
+
+    def verify(self, part: str, samples: Sequence[Sample], verdicts: list[Verdict]) -> None:
+        """Append a verdict for each sample in turn; TimedOut or Failed is about sample `len(verdicts)`."""
+        self.start()
+        child = self._renewed()
+        try:
+            child.send((part, list(samples)))
+            for _ in samples:
+                verdicts.append(child.verdict(self.assignments[part].timeout_s))
+        except (TimedOut, Failed):
+            child.kill()  # the rest of its samples are asked elsewhere
+            self._child = None
+            raise
+
+    def _renewed(self) -> "Child":
+        """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits."""
+        assert self._child is not None
+        if self._successor is not None and self._successor.pipe.poll(0):
+            self._child.kill()
+            self._child, self._successor = self._successor, None
+            self._child.await_ready()
+        elif self._successor is None and self._child.samples >= RECYCLE:
+            self._successor = Child(self.assignments.values())
+        return self._child
+
+    def kill(self) -> None:
+        for child in (self._child, self._successor):
+            if child is not None:
+                child.kill()
+        self._child = self._successor = None
+
+
+class Child:
+    """One start of the worker, with its pipe; of no use after `kill`."""
+
+    def __init__(self, assignments: Iterable[Assignment]):
+        self.samples = 0
+        self.pipe, theirs = Pipe()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  what it prints, for the error message; closed by kill
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rlvr.verify.worker", str(theirs.fileno()), str(os.getpid())],
@@ -64,65 +104,59 @@ class VerifierProcess:
             stderr=subprocess.STDOUT,
         )
         theirs.close()
-        self._pipe, self._done = ours, 0
         self._looking = psutil.Process(self._process.pid)
+        with suppress(BrokenPipeError):  # gone already: whoever waits for it is told why
+            self.pipe.send([(a.part, a.reference, a.params) for a in assignments])
+
+    def await_ready(self) -> None:
         try:
-            ours.send([(a.part, a.reference, a.params) for a in self.assignments.values()])
-            self._receive(START_S)
+            self.receive(START_S)
         except (TimedOut, Failed) as error:
+            self.kill()
             raise PluginError(f"the verifiers could not be loaded: {error}") from error
 
-    def verify(self, part: str, samples: Sequence[Sample], verdicts: list[Verdict]) -> None:
-        """Append a verdict for each sample in turn; TimedOut or Failed is about sample `len(verdicts)`."""
-        self.start()
-        self._send((part, list(samples)))
-        for _ in samples:
-            reply = self._receive(self.assignments[part].timeout_s)
-            if "error" in reply:
-                self.kill()  # the rest of its samples are asked elsewhere
-                raise Failed(reply["error"])
-            verdicts.append(decode(reply["verdict"]))
-        self._done += len(samples)
-        if self._done >= RECYCLE:
-            self.kill()
-
-    def kill(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        self._pipe.close()
-        self._said.close()
-        self._process = None
-
-    def _send(self, message: object) -> None:
+    def send(self, message: object) -> None:
         try:
-            self._pipe.send(message)
+            self.pipe.send(message)
         except (BrokenPipeError, ConnectionResetError):
             self._died()
 
-    def _receive(self, limit_s: float) -> dict[str, Any]:
+    def verdict(self, limit_s: float) -> Verdict:
+        try:
+            reply = self.receive(limit_s)
+            answer = None if "error" in reply else decode(reply["verdict"])
+        except (ValueError, TypeError, KeyError) as error:  # it wrote into the pipe of its own accord
+            raise Failed(f"the verifier's answer is garbled: {error}") from error
+        if answer is None:
+            raise Failed(reply["error"])
+        self.samples += 1
+        return answer
+
+    def receive(self, limit_s: float) -> dict[str, Any]:
         """One reply within `limit_s` of CPU time, or STARVED times as much wall time."""
         started, used = monotonic(), self._cpu_s()
         wait_s = limit_s
         try:
-            while not self._pipe.poll(wait_s):
+            while not self.pipe.poll(wait_s):
                 wait_s = limit_s - (self._cpu_s() - used)
                 if wait_s <= 0.01 or monotonic() - started > STARVED * limit_s:
-                    self.kill()
                     raise TimedOut(f"more than {limit_s:g} s")
-            return json.loads(self._pipe.recv_bytes())
+            return json.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
             self._died()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self.pipe.close()
+        self._said.close()
 
     def _cpu_s(self) -> float:
         times = self._looking.cpu_times()
         return times.user + times.system
 
     def _died(self) -> NoReturn:
-        assert self._process is not None
         code = self._process.wait()
         self._said.seek(0)
         last = self._said.read().decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        self.kill()
         raise Failed(f"the verifier's process ended with code {code}: {last[0]}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlvr.checkpoint.disk import CheckpointFailed, DiskCheckpoints, ResumeRefused, what_is_wrong
 from rlvr.lineage import Lineage
@@ -193,6 +194,16 @@ def test_a_kill_between_the_manifest_and_the_rename_leaves_the_older_ones(three,
     monkeypatch.undo()
     assert (three.root / "draft" / "manifest.json").exists()
     assert reopened(three).restore(Trainer()) == at(3)
+
+
+def test_torch_on_a_full_disk_is_disk_trouble_too(three):
+    trainer = Trainer(0.4)
+    with pytest.raises(RuntimeError) as full:
+        torch.save({"weights": torch.zeros(10**6)}, "/dev/full")
+    trainer.fails = full.value
+    with pytest.raises(CheckpointFailed, match=r"MB free in .*checkpoint\.keep"):
+        three.save(trainer, at(4))
+    assert not (three.root / "draft").exists()
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

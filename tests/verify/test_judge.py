@@ -7,7 +7,7 @@ import pytest
 
 from rlvr.config import PartConfig, RecipeError
 from rlvr.types import Completion, Group, Outcome, Prompt
-from rlvr.verify import Judge
+from rlvr.verify import Judge, process
 from rlvr.verify.judge import assignment
 
 PLUGIN = """
@@ -74,6 +74,39 @@ def test_parts_add_up_gates_close_and_a_part_without_weight_masks_nothing(plugin
     finally:
         judge.close()
     assert (closed.reward, closed.reason) == (0.0, "gate_gate")
+
+
+def test_a_process_that_has_seen_much_works_on_until_its_successor_has_loaded(plugin, monkeypatch):
+    monkeypatch.setattr(process, "RECYCLE", 4)
+    judge = Judge({"act": PartConfig(plugin)}, workers=1)
+    (worker,) = judge._all
+    first = worker._child._process
+    try:
+        judge.verify_group(group("1", "1", "1", "1"))
+        assert judge.verify_group(group("0.25")).verdicts[0].reward == 0.25
+        assert worker._child._process is first and worker._successor is not None  # nobody waited for it
+        assert worker._successor.pipe.poll(60)
+        assert judge.verify_group(group("0.5")).verdicts[0].reward == 0.5
+        assert worker._child._process is not first and first.returncode is not None
+    finally:
+        judge.close()
+
+
+def test_an_answer_that_is_no_verdict_is_an_error_of_the_verifier(tmp_path):
+    path = tmp_path / "forger.py"
+    path.write_text(
+        "import gc\nfrom multiprocessing.connection import Connection\n"
+        "def forge(sample):\n"
+        "    pipe = next(x for x in gc.get_objects() if isinstance(x, Connection))\n"
+        "    pipe.send_bytes(sample.completion.encode())\n"
+    )
+    judge = Judge({"forge": PartConfig(f"{path}:forge")}, workers=1)
+    try:
+        said = judge.verify_group(group("no json", '{"verdict": {"reward": 9}}', "[]")).verdicts
+    finally:
+        judge.close()
+    assert [(v.outcome, v.reward) for v in said] == [(Outcome.ERROR, None)] * 3
+    assert all("garbled" in v.detail for v in said)
 
 
 def test_groups_stream_through_and_none_is_lost(plugin):

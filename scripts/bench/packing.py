@@ -1,0 +1,72 @@
+"""How much faster is a trainer step with completions packed end to end than with one completion a row?
+
+    python scripts/bench/packing.py [--steps 10] [--model recipes/tiny]
+
+Both trainers take the same batches in turn, in this process, on lengths drawn like those of a real run: most
+completions short, some at the limit. Reported are medians, their ratio, and each one's padding. Same gradients either
+way: tests/train/test_policy.py.
+"""
+
+import argparse
+import random
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from rlvr.config import ModelConfig, TrainerConfig
+from rlvr.objective import Batch, Objective
+from rlvr.objective.advantages import standardize
+from rlvr.objective.ratios import token
+from rlvr.objective.surrogates import clip
+from rlvr.objective.weightings import token_mean
+from rlvr.train.deepspeed import DeepSpeedTrainer
+
+GRPO = Objective(standardize, token, lambda w, A, lp: clip(w, A, lp, low=0.2, high=0.2), token_mean)
+
+
+def batch_of(lengths: list[int], prompt: int) -> Batch:
+    B, T = len(lengths), max(lengths) + prompt
+    ids_BT = torch.randint(3, 20, (B, T))
+    at_T = torch.arange(T)
+    ends_B = torch.tensor(lengths) + prompt
+    mask_BT = ((at_T >= prompt) & (at_T < ends_B[:, None])).float()
+    zeros_BT = torch.zeros(B, T)
+    return Batch(
+        ids_BT, ends_B, mask_BT, zeros_BT - 1, torch.randn(B, 1), token_mean(mask_BT, mask_BT), torch.zeros(B, 1)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--model", default=str(Path(__file__).resolve().parents[2] / "recipes" / "tiny"))
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    rng = random.Random(0)
+    trainers = {
+        "packed": TrainerConfig(threads=arguments.threads),
+        "one a row": TrainerConfig(threads=arguments.threads, row_tokens=1),
+    }
+    model = ModelConfig(path=arguments.model, max_context=1024)
+    built = {name: DeepSpeedTrainer(model, cfg, 1.0) for name, cfg in trainers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    waste: dict[str, list[float]] = {name: [] for name in trainers}
+    for step in range(arguments.steps + 2):  # the first two warm up
+        lengths = [min(512, max(4, int(rng.lognormvariate(3.5, 1.0)))) for _ in range(128)]
+        batch = batch_of(lengths, prompt=12)
+        for name, trainer in built.items():
+            started = perf_counter()
+            metrics = trainer.step(batch, GRPO, 1e-6)
+            if step >= 2:
+                seconds[name].append(perf_counter() - started)
+                waste[name].append(metrics["packing/padding_waste"])
+    for name in trainers:
+        print(f"{name:10} {median(seconds[name]):.3f} s a step, padding {median(waste[name]):.1%}")
+    ratios = [slow / fast for fast, slow in zip(*seconds.values(), strict=True)]
+    print(f"ratio      {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over {len(ratios)} steps")
+
+
+if __name__ == "__main__":
+    main()
