@@ -205,7 +205,11 @@ def train(args: argparse.Namespace) -> int:
         return 0
     folder = open_folder(cfg)
     folder.write_config(OmegaConf.to_yaml(composed, resolve=True))
-    return go(cfg, objective, inputs, folder)
+    try:
+        return go(cfg, objective, inputs, folder)
+    except (RecipeError, RunError):
+        folder.remove_unused()
+        raise
 
 
 def resume(args: argparse.Namespace) -> int:

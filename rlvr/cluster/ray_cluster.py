@@ -5,9 +5,12 @@ driver --prompts--> RolloutWorker --group ref--> VerifierWorker --group--> drive
 """
 
 import os
+import re
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 # before Ray is imported: no usage report, no second environment when started by `uv run`, no metrics agents
@@ -15,6 +18,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) or (Path.home() / ".ray" / "auth_token").exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray presents its token unasked only to `auto`, not to an address
 
 import ray
 
@@ -36,8 +41,8 @@ class RayCluster:
 
     def __enter__(self) -> "RayCluster":
         joins = self.cfg.cluster.kind == "ray"
-        if joins and not self.cfg.cluster.address:
-            raise RecipeError("cluster=ray needs cluster.address, e.g. auto or ray://head:10001")
+        if joins:
+            check_address(self.cfg.cluster.address)
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
         try:
             if joins:
@@ -92,6 +97,17 @@ class RayCluster:
     @property
     def pipeline(self) -> "RayPipeline":
         return RayPipeline(self.engines, self.verifiers)
+
+
+def check_address(address: str | None) -> None:
+    """Whether anything listens there. Ray itself would find out after two minutes."""
+    if not address:
+        raise RecipeError("cluster=ray needs cluster.address, e.g. auto, head:6379 or ray://head:10001")
+    if found := re.fullmatch(r"(?:ray://)?\[?([^\[\]]+?)\]?:(\d+)", address):
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise WorkerLost(f"cluster.address={address}: no Ray cluster answers there: {error}") from None
 
 
 class RayTrainer:

@@ -138,6 +138,17 @@ class RunFolder:
     def write_summary(self, summary: Summary) -> None:
         write_atomic(self.path / SUMMARY, json.dumps(json.loads(to_json(asdict(summary))), indent=2) + "\n")
 
+    def remove_unused(self) -> None:
+        """Take back a run that failed before its first checkpoint: there is nothing to resume. Other files stay."""
+        with usable(self.path):
+            if (self.path / "checkpoints").is_dir() and any((self.path / "checkpoints").iterdir()):
+                return
+            for name in (CONFIG, METRICS, EVENTS, ".lock", "environment.json"):
+                (self.path / name).unlink(missing_ok=True)
+            for folder in (self.path / "checkpoints", self.path):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
     def close(self) -> None:
         self._metrics.close()
         self._events.close()

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +114,29 @@ def test_ctrl_c_ends_with_a_checkpoint_and_nothing_left_behind(tmp_path):
     assert json.loads((run / "summary.json").read_text())["steps"] == steps[-1]
     assert any(f"step-{steps[-1]:08d}" in path.name for path in (run / "checkpoints").iterdir())
     assert descendants_left(before) == []
+
+
+def test_a_running_cluster_is_joined_by_its_address(tmp_path):
+    ray = str(Path(sys.executable).with_name("ray"))
+    head = [ray, "start", "--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--disable-usage-stats"]
+    started = subprocess.run(head, capture_output=True, text=True, timeout=120, check=True)
+    try:
+        address = re.search(r"--address='([\d.:]+)'", started.stdout + started.stderr)[1]
+        joined = ["cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}"]
+        done = rlvr("train", "quickstart", "steps=1", "data.heldout=null", *joined)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(rows(tmp_path / "run")) == 1
+        with_token = os.environ | {"RAY_AUTH_MODE": "token"}
+        status = [ray, "status", f"--address={address}"]
+        assert subprocess.run(status, capture_output=True, timeout=120, check=False, env=with_token).returncode == 0
+    finally:
+        subprocess.run([ray, "stop", "--force"], capture_output=True, timeout=120, check=False)
+
+
+def test_an_address_where_nothing_listens_is_said_at_once_and_leaves_no_folder(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    done = rlvr("train", "quickstart", "cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}")
+    assert done.returncode == 1 and f"cluster.address={address}: no Ray cluster answers there" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -239,3 +239,24 @@ def test_anything_a_data_set_holds_can_be_written(tmp_path):
     assert log.read() == [{"half": "\ud800", "path": "a/b", "int": 3, "share": 0.5, "set": [1]}]
     assert to_json({"x": math.inf}) == '{"x": "inf"}'
     log.close()
+
+
+def test_a_run_that_never_began_leaves_nothing_and_touches_nothing_else(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "slurm.log").write_text("mine")
+    for name in ("run", "other"):
+        folder = RunFolder.create(tmp_path / name)
+        folder.write_config("steps: 1")
+        folder.write_environment()
+        folder.event("error", "no such GPU")
+        folder.close()
+        folder.remove_unused()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "slurm.log"]
+
+
+def test_a_run_with_a_checkpoint_is_never_removed(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config("steps: 1")
+    (tmp_path / "run" / "checkpoints" / "step-00000000").mkdir(parents=True)
+    folder.remove_unused()
+    assert folder.config_text() == "steps: 1"
