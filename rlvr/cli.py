@@ -198,7 +198,7 @@ def train(args: argparse.Namespace) -> int:
     cfg, objective = typed(composed)
     from rlvr.run import open_folder, read_inputs
 
-    inputs = read_inputs(cfg)
+    inputs = read_inputs(cfg, objective)
     if cfg.log.console or args.dry_run:
         show(cfg, composed, inputs)
     if args.dry_run:
@@ -226,7 +226,7 @@ def resume(args: argparse.Namespace) -> int:
         raise RecipeError(explain(error, list(all_keys(OmegaConf.structured(Recipe))))) from None
     assert isinstance(composed, DictConfig)
     cfg, objective = typed(composed)
-    inputs = read_inputs(cfg)
+    inputs = read_inputs(cfg, objective)
     if cfg.log.console:
         show(cfg, composed, inputs)
     folder.write_config(OmegaConf.to_yaml(composed, resolve=True))

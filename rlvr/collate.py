@@ -21,13 +21,15 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
     """
     rewards = rewards_of(groups, weights)
     present_NG = padded([[True] * len(group.completions) for group in groups], torch.bool)
-    advantages_NG = objective.advantage(shaped(rewards, groups, objective))
+    rewards = shaped(rewards, groups, objective)
+    advantages_NG = objective.advantages(rewards)
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
     loss_mask_BT = padded([[*[0.0] * len(p.token_ids), *map(float, c.loss_mask)] for p, c in pairs], torch.float32)
     trained_B = rewards.valid_NG[present_NG]
     if not objective.train_on_truncated:
         trained_B = trained_B & torch.tensor([c.stop_reason != "length" for _, c in pairs], dtype=torch.bool)
     mask_BT = loss_mask_BT * trained_B[:, None]
+    counted_BT = loss_mask_BT if objective.count_masked else mask_BT
     kl = objective.kl
     return Batch(
         token_ids_BT=padded([[*p.token_ids, *c.token_ids] for p, c in pairs], torch.int64),
@@ -35,8 +37,11 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
         mask_BT=mask_BT,
         rollout_logprobs_BT=padded([[*[0.0] * len(p.token_ids), *c.rollout_logprobs] for p, c in pairs], torch.float32),
         advantages_B1=advantages_NG[present_NG][:, None].float(),
-        weights_BT=objective.weighting(mask_BT, loss_mask_BT if objective.count_masked else mask_BT),
+        weights_BT=objective.weighting(mask_BT, counted_BT),
+        counted_BT=counted_BT,
         kl_coefficients_B1=torch.tensor([[kl.of(p.domain) if kl else 0.0] for p, _ in pairs], dtype=torch.float32),
+        rewards=rewards if objective.kl_in_reward else None,
+        slots_B=present_NG.flatten().nonzero()[:, 0],
     )
 
 
@@ -63,8 +68,7 @@ def shaped(rewards: Rewards, groups: Sequence[Group], objective: Objective) -> R
     if objective.shaping is None:
         return rewards
     lengths_NG = padded([[sum(c.loss_mask) for c in group.completions] for group in groups], torch.float64)
-    parts_NGK = torch.cat([rewards.parts_NGK, objective.shaping(lengths_NG)[..., None]], dim=2)
-    return Rewards(parts_NGK, torch.cat([rewards.weights_K, torch.ones(1, dtype=torch.float64)]), rewards.valid_NG)
+    return rewards.plus(objective.shaping(lengths_NG))
 
 
 def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:

@@ -52,6 +52,9 @@ class PartConfig:
     """Of this part in the reward. 0 reports the part and does not train on it."""
     gate: bool = False
     """A gate that is 0 makes the whole reward 0, e.g. format before correctness."""
+    requires: dict[str, float] = field(default_factory=dict)
+    """This part is 0 unless the parts named here reach at least these values, e.g. {math: 1.0} for a length reward
+    that only right answers earn (GDPO, arXiv:2601.05242, eq. 8)."""
     timeout_s: float | None = None
     """Seconds until a verification is killed; none: the verifier's own limit."""
     params: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +124,10 @@ class TrainerConfig:
     weight_decay: float = 0.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     """AdamW's decay rates. A second one below 0.99 forgets an outlier gradient sooner."""
+    mini_batches: int = 1
+    """Optimizer steps that share a batch, a part of it each. Above 1, pi_old is the policy before the first."""
+    epochs: int = 1
+    """Passes over a batch. More reuse what was sampled, at the price of training off-policy."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     micro_batch_tokens: int = 8192
@@ -129,6 +136,8 @@ class TrainerConfig:
     """Short completions are packed into rows of about this many tokens; a longer one has a row of its own length."""
     logprob_chunk_tokens: int = 1024
     """Rows of the [tokens, vocabulary] matrix that exist at a time."""
+    offload_reference: bool = False
+    """Keep the reference model of a KL term in CPU memory between its passes."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     threads: int = 1
@@ -252,6 +261,8 @@ def check(cfg: Recipe) -> None:
         "verify.processes": (cfg.verify.processes, 1),
         "trainer.ranks": (cfg.trainer.ranks, 1),
         "trainer.threads": (cfg.trainer.threads, 1),
+        "trainer.mini_batches": (cfg.trainer.mini_batches, 1),
+        "trainer.epochs": (cfg.trainer.epochs, 1),
         "trainer.micro_batch_tokens": (cfg.trainer.micro_batch_tokens, 1),
         "trainer.row_tokens": (cfg.trainer.row_tokens, 1),
         "trainer.logprob_chunk_tokens": (cfg.trainer.logprob_chunk_tokens, 1),
@@ -289,6 +300,11 @@ def check(cfg: Recipe) -> None:
             raise RecipeError(f"{key}={choice}: one of {', '.join(map(str, allowed))}")
     if not cfg.reward.parts:
         raise RecipeError("reward.parts is empty: a run needs at least one verifier")
+    for name, part in cfg.reward.parts.items():
+        for other in part.requires:
+            if other == name or other not in cfg.reward.parts:
+                others = ", ".join(sorted(set(cfg.reward.parts) - {name})) or "none"
+                raise RecipeError(f"reward.parts.{name}.requires: no other part {other!r}; there are: {others}")
     if not any(part.weight for part in cfg.reward.parts.values()):
         raise RecipeError("reward.parts: every weight is 0, so every reward would be")
     if cfg.model.max_context <= cfg.rollout.max_tokens:

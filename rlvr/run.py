@@ -17,6 +17,7 @@ from rlvr.config import Recipe, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
 from rlvr.loop import Diverged, Parts, train
 from rlvr.objective import Batch, Objective
+from rlvr.objective.trial import trial
 from rlvr.observe.console import Display
 from rlvr.observe.memory import PeakMemory
 from rlvr.observe.runfolder import RunFolder
@@ -40,19 +41,44 @@ class Inputs:
     vocabulary: int
 
 
-def read_inputs(cfg: Recipe) -> Inputs:
+def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here."""
     config.check(cfg)
+    check_objective(cfg, objective)
     for name, part in cfg.reward.parts.items():
         assignment(name, part)
     render = Renderer(cfg.model)
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    check_domains(cfg, objective, prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:
         heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room)[: cfg.evaluation.limit]
         refuse_overlap(prompts, heldout)
     return Inputs(prompts, heldout, len(render.tokenizer))
+
+
+def check_objective(cfg: Recipe, objective: Objective) -> None:
+    """Whether the algorithm can work with the rest of the recipe."""
+    parts = [part.weight for part in cfg.reward.parts.values()]
+    try:
+        trial(objective, parts, cfg.rollout.group_size)
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise RecipeError(
+            f"algorithm does not fit reward.parts={','.join(cfg.reward.parts)} and "
+            f"rollout.group_size={cfg.rollout.group_size}: {error}"
+        ) from error
+    if objective.kl and objective.kl.domains and cfg.data.domain is None:
+        domains = ", ".join(sorted(objective.kl.domains))
+        raise RecipeError(f"algorithm.kl.coefficient is per domain ({domains}): data.domain must name their column")
+
+
+def check_domains(cfg: Recipe, objective: Objective, prompts: list[Prompt]) -> None:
+    if objective.kl and (unknown := objective.kl.domains - {prompt.domain for prompt in prompts}):
+        raise RecipeError(
+            f"algorithm.kl.coefficient: no prompt of data.train is of domain {', '.join(sorted(unknown))} "
+            f"(column data.domain={cfg.data.domain})"
+        )
 
 
 class Recorder:

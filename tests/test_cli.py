@@ -10,6 +10,8 @@ import pytest
 from rlvr import cli
 from tests.data.tokenizers import model_folder
 
+ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
+
 RECIPE = """
 defaults:
   - recipe_schema
@@ -111,7 +113,7 @@ def refusal(capsys, *argv: str) -> str:
         ("trainer.betas=[1", "no viable alternative at input '[1'"),
         (
             "algorithm=grop",
-            "no algorithm 'grop'; did you mean grpo?; there are: dapo, dr_grpo, grpo, grpo_no_kl",
+            f"no algorithm 'grop'; did you mean grpo?; there are: {ALGORITHMS}",
         ),
         ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, ray"),
         ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
@@ -144,7 +146,7 @@ def test_a_wrong_override_is_one_line_that_names_the_key_and_the_nearest_valid_o
         ("steps: 3", "steps: many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
         ("steps: 3\n", "", "recipe mine does not say: steps"),
         ("  - recipe_schema\n", "", "recipe mine: its `defaults` must begin with `- recipe_schema`, or nothing can"),
-        ("algorithm: grpo", "algorithm: grop", "no algorithm 'grop'; did you mean grpo?; there are: dapo, dr_grpo"),
+        ("algorithm: grpo", "algorithm: grop", f"no algorithm 'grop'; did you mean grpo?; there are: {ALGORITHMS}"),
         ("name: mine", "name: [mine", "while parsing a flow sequence"),
     ],
 )

@@ -29,7 +29,7 @@ def test_every_algorithm_is_one_word_away_and_leaves_the_rest_of_the_recipe_alon
     assert recipe.algorithm["_target_"] == "rlvr.objective.Objective"
     recipe.algorithm = ours.algorithm
     assert recipe == ours
-    assert objective.needs_reference == (algorithm == "grpo")
+    assert objective.needs_reference == (algorithm in {"grpo", "reinforce_pp", "deepseek_v32"})
 
 
 def test_the_algorithms_differ_in_their_slots():

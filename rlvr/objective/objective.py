@@ -1,14 +1,15 @@
 """A variant is a choice of functions; the loss is one sum over tokens. Knows tensors, no records and no config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from rlvr.objective.corrections import Correction, Mismatch
 from rlvr.objective.kl import CLAMP, KL
-from rlvr.objective.rewards import Rewards, masked_center
+from rlvr.objective.rewards import Rewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,12 @@ class Batch:
     rollout_logprobs_BT: Tensor
     advantages_B1: Tensor
     weights_BT: Tensor  # each token's share of the loss, over the whole step
+    counted_BT: Tensor  # 1.0 on the tokens that the weighting's normaliser counts
     kl_coefficients_B1: Tensor
     old_logprobs_BT: Tensor | None = None  # None: this is the first step on the batch, so pi_old is pi
     ref_logprobs_BT: Tensor | None = None
+    rewards: Rewards | None = None  # what the advantages were made of, for a KL penalty in the reward
+    slots_B: Tensor | None = None  # each row's place in the rewards' flattened [N,G]
 
     @classmethod
     def of_tokens(cls, token_ids_BT: Tensor) -> "Batch":
@@ -32,20 +36,26 @@ class Batch:
         zeros_BT, zeros_B1 = torch.zeros(B, T), torch.zeros(B, 1)
         mask_BT = torch.ones(B, T)
         mask_BT[:, 0] = 0.0
-        return cls(token_ids_BT, torch.full((B,), T), mask_BT, zeros_BT, zeros_B1, zeros_BT, zeros_B1)
+        return cls(token_ids_BT, torch.full((B,), T), mask_BT, zeros_BT, zeros_B1, zeros_BT, mask_BT, zeros_B1)
 
     def __len__(self) -> int:
         return len(self.token_ids_BT)
 
     def rows(self, index: Tensor | list[int] | slice) -> "Batch":
-        """The same batch with some of its completions, cut to the longest of them."""
+        """The same batch with some of its completions, cut to the longest of them; without the groups' rewards."""
         width = int(self.lengths_B[index].max()) if len(self.lengths_B[index]) else 0
-        cut = {f.name: getattr(self, f.name)[index] for f in fields(self) if getattr(self, f.name) is not None}
-        return replace(self, **{name: x[:, :width] if name.endswith("_BT") else x for name, x in cut.items()})
+        cut = {name: x[index] for name, x in self._tensors()}
+        cut = {name: x[:, :width] if name.endswith("_BT") else x for name, x in cut.items()}
+        return replace(self, **cut | {"rewards": None})
 
     def to(self, device: torch.device | str) -> "Batch":
-        present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        return replace(self, **{name: x.to(device) for name, x in present.items()})
+        """The per-completion tensors on `device`."""
+        return replace(self, **{name: x.to(device) for name, x in self._tensors()})
+
+    def _tensors(self) -> Iterator[tuple[str, Any]]:
+        for field_ in fields(self):
+            if isinstance(value := getattr(self, field_.name), Tensor):
+                yield field_.name, value
 
 
 @dataclass(slots=True)
@@ -72,6 +82,7 @@ class Statistics:
         weight = self.sums["mismatch_weight"]
         means = {
             "policy/ratio_mean": self.sums["ratio"] / tokens,
+            "policy/clipped": self.sums["clipped"] / tokens,
             "mismatch/mean_abs": self.sums["mismatch"] / tokens,
             "mismatch/max_abs": self.maxima["mismatch_max"],
             # Kish's effective sample size of the importance weights, as a share of the tokens: 1 when all are equal
@@ -92,8 +103,9 @@ class Objective:
     ratio: Callable[[Tensor, Tensor], Tensor]
     surrogate: Callable[[Tensor, Tensor, Tensor], Tensor]
     weighting: Callable[[Tensor, Tensor], Tensor]
+    whitening: Callable[[Tensor, Tensor], Tensor] | None = None  # of the advantages, over the step
     kl: KL | None = None
-    correction: Callable[[Tensor, Tensor], Tensor] | None = None
+    correction: Correction | None = None
     shaping: Callable[[Tensor], Tensor] | None = None
     no_signal: Literal["drop", "refill", "keep"] = "drop"  # what becomes of groups whose completions all score the same
     train_on_truncated: bool = True  # completions that ran into the length limit
@@ -103,53 +115,92 @@ class Objective:
     def needs_reference(self) -> bool:
         return self.kl is not None and self.kl.on
 
+    @property
+    def kl_in_reward(self) -> bool:
+        return self.kl is not None and self.kl.on and self.kl.place == "reward"
+
     def signal(self, rewards: Rewards) -> Tensor:
         """[N] bool: which groups can teach anything, judged on the rewards without shaping."""
-        return (masked_center(rewards.total_NG, rewards.valid_NG) != 0).any(1)
+        return (self.advantage(rewards) != 0).any(1)
+
+    def advantages(self, rewards: Rewards) -> Tensor:
+        """[N,G] both stages; 0 where there is no reward."""
+        advantages_NG = self.advantage(rewards)
+        return advantages_NG if self.whitening is None else self.whitening(advantages_NG, rewards.valid_NG)
+
+    def part(self, batch: Batch, rows: Tensor | list[int] | slice) -> Batch:
+        """Some rows as an optimizer step of their own: shares of the loss are of these rows."""
+        part = batch.rows(rows)
+        return replace(part, weights_BT=self.weighting(part.mask_BT, part.counted_BT))
+
+    @torch.no_grad()
+    def penalised(self, batch: Batch) -> Batch:
+        """The KL penalty in the reward: advantages of r - coefficient * sum of the estimate over the completion."""
+        assert self.kl and batch.rewards and batch.slots_B is not None and batch.old_logprobs_BT is not None
+        on_BT = batch.mask_BT > 0
+        old_BT, ref_BT = _clean(batch.old_logprobs_BT, on_BT), _clean(self._reference(batch), on_BT)
+        kl_B = self.kl.estimator(old_BT, ref_BT, torch.zeros_like(old_BT)).sum(1)
+        shape = batch.rewards.valid_NG.shape
+        penalty_NG = torch.zeros(shape.numel(), dtype=torch.float64)
+        penalty_NG[batch.slots_B] = -(batch.kl_coefficients_B1[:, 0] * kl_B).double()
+        advantages_NG = self.advantages(batch.rewards.plus(penalty_NG.view(shape)))
+        return replace(batch, advantages_B1=advantages_NG.flatten()[batch.slots_B][:, None].float())
 
     def loss(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Statistics]:
         """-J over some rows of the step. Rows add up: any split of the step gives the same sum and gradient."""
         on_BT = batch.mask_BT > 0
+        logprobs_BT = _clean(logprobs_BT, on_BT)
+        now_BT = logprobs_BT.detach()
+        old_BT = now_BT if batch.old_logprobs_BT is None else _clean(batch.old_logprobs_BT, on_BT)
+        rollout_BT = _clean(batch.rollout_logprobs_BT, on_BT)
+        delta_BT = (old_BT - rollout_BT).clamp(-CLAMP, CLAMP)
 
-        def clean(x_BT: Tensor) -> Tensor:
-            x_BT = x_BT if x_BT.dtype == torch.float64 else x_BT.float()  # bfloat16 cannot tell 1.00 from 1.01
-            return torch.where(on_BT, x_BT, 0.0)  # padding may hold anything, even nan
-
-        logprobs_BT = clean(logprobs_BT)
-        old_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else clean(batch.old_logprobs_BT)
-        delta_BT = (old_BT - clean(batch.rollout_logprobs_BT)).clamp(-CLAMP, CLAMP)
-
-        log_w_BT = self.ratio((logprobs_BT - old_BT).clamp(-CLAMP, CLAMP), batch.mask_BT)
+        log_ratio_BT = (logprobs_BT - old_BT).clamp(-CLAMP, CLAMP)
+        log_w_BT = self.ratio(log_ratio_BT, batch.mask_BT)
         gain_BT = self.surrogate(log_w_BT, batch.advantages_B1, logprobs_BT)
-        correction_BT = None if self.correction is None else self.correction(delta_BT, batch.mask_BT)
-        if correction_BT is not None:
-            gain_BT = gain_BT * correction_BT
+        weight_BT = torch.ones_like(delta_BT)
+        if self.correction is not None:
+            drift_BT = (now_BT - rollout_BT).clamp(-CLAMP, CLAMP)
+            weight_BT = self.correction(Mismatch(delta_BT, drift_BT, batch.mask_BT, batch.advantages_B1))
+            gain_BT = gain_BT * weight_BT
+        clipped_BT = without_gradient(gain_BT, logprobs_BT, batch.advantages_B1, weight_BT)
         kl_BT = None
         if self.kl is not None and self.kl.on:
-            if batch.ref_logprobs_BT is None:
-                raise ValueError("this objective has a KL term, and the batch has no ref_logprobs_BT")
-            kl_BT = self.kl.estimator(logprobs_BT, clean(batch.ref_logprobs_BT))
-            gain_BT = gain_BT - batch.kl_coefficients_B1 * kl_BT
+            kl_BT = self.kl.estimator(logprobs_BT, _clean(self._reference(batch), on_BT), log_ratio_BT)
+            if self.kl.place == "loss":
+                gain_BT = gain_BT - batch.kl_coefficients_B1 * kl_BT
         loss = -(gain_BT * batch.weights_BT).sum()
-        return loss, statistics(on_BT, log_w_BT.detach(), delta_BT, kl_BT, correction_BT)
+        seen = {"ratio": log_w_BT.detach().exp(), "clipped": clipped_BT, "mismatch": delta_BT.abs()}
+        seen |= {"mismatch_weight": delta_BT.exp(), "mismatch_weight_squared": (2 * delta_BT).exp()}
+        if kl_BT is not None:
+            seen["kl_ref"] = kl_BT.detach()
+        if self.correction is not None:
+            seen["mismatch_masked"] = weight_BT == 0
+        return loss, statistics(on_BT, seen)
+
+    def _reference(self, batch: Batch) -> Tensor:
+        if batch.ref_logprobs_BT is None:
+            raise ValueError("this objective has a KL term, and the batch has no ref_logprobs_BT")
+        return batch.ref_logprobs_BT
+
+
+def _clean(x_BT: Tensor, on_BT: Tensor) -> Tensor:
+    """Where a token is trained on, in float32 at least; elsewhere 0: padding may hold anything, even nan."""
+    x_BT = x_BT if x_BT.dtype == torch.float64 else x_BT.float()  # bfloat16 cannot tell 1.00 from 1.01
+    return torch.where(on_BT, x_BT, 0.0)
+
+
+def without_gradient(gain_BT: Tensor, logprobs_BT: Tensor, advantages_B1: Tensor, weight_BT: Tensor) -> Tensor:
+    """[B,T] bool: tokens with an advantage that a clip, whichever it is, keeps from teaching. Not those of a mask."""
+    if not gain_BT.requires_grad:
+        return torch.zeros_like(gain_BT, dtype=torch.bool)
+    (slope_BT,) = torch.autograd.grad(gain_BT.sum(), logprobs_BT, retain_graph=True)
+    return (slope_BT == 0) & (advantages_B1 != 0) & (weight_BT != 0)
 
 
 @torch.no_grad()
-def statistics(
-    on_BT: Tensor, log_w_BT: Tensor, delta_BT: Tensor, kl_BT: Tensor | None, correction_BT: Tensor | None
-) -> Statistics:
+def statistics(on_BT: Tensor, seen: dict[str, Tensor]) -> Statistics:
     """Plain sums over the trained tokens; `Statistics.means` divides them once the step is complete."""
-    w, delta, mismatch_w = log_w_BT[on_BT].exp(), delta_BT[on_BT], delta_BT[on_BT].exp()
-    sums = {
-        "tokens": on_BT.sum(),
-        "ratio": w.sum(),
-        "mismatch": delta.abs().sum(),
-        "mismatch_weight": mismatch_w.sum(),
-        "mismatch_weight_squared": mismatch_w.square().sum(),
-    }
-    if kl_BT is not None:
-        sums["kl_ref"] = kl_BT[on_BT].sum()
-    if correction_BT is not None:
-        sums["mismatch_masked"] = (correction_BT[on_BT] == 0).sum()
-    peak = delta.abs().max() if delta.numel() else torch.zeros(())
-    return Statistics({name: float(x) for name, x in sums.items()}, {"mismatch_max": float(peak)})
+    sums = {name: float(x_BT[on_BT].double().sum()) for name, x_BT in seen.items()}
+    peak = seen["mismatch"][on_BT]
+    return Statistics(sums | {"tokens": float(on_BT.sum())}, {"mismatch_max": float(peak.max()) if len(peak) else 0.0})

@@ -33,6 +33,11 @@ class Rewards:
         parts = torch.tensor(rewards, dtype=torch.float64)[None, :, None]
         return cls(parts, torch.ones(1, dtype=torch.float64), torch.ones(parts.shape[:2], dtype=torch.bool))
 
+    def plus(self, part_NG: Tensor) -> "Rewards":
+        """With one more part, of weight 1."""
+        parts_NGK = torch.cat([self.parts_NGK, part_NG[..., None].to(self.parts_NGK.dtype)], dim=2)
+        return Rewards(parts_NGK, torch.cat([self.weights_K, self.weights_K.new_ones(1)]), self.valid_NG)
+
     @property
     def total_NG(self) -> Tensor:
         """The weighted sum of the parts; 0 where not valid."""

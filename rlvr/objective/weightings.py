@@ -26,6 +26,11 @@ def constant(mask_BT: Tensor, counted_BT: Tensor, max_tokens: int) -> Tensor:
     return mask_BT / (completions(counted_BT) * max_tokens)
 
 
+def sequence_sum(mask_BT: Tensor, counted_BT: Tensor) -> Tensor:
+    """m / B: the log likelihood of a whole completion, so that a long one weighs more."""
+    return mask_BT / completions(counted_BT)
+
+
 def completions(counted_BT: Tensor) -> Tensor:
     """B: the completions that have a token at all."""
     return (counted_BT > 0).any(1).sum().clamp(min=1)

@@ -47,6 +47,7 @@ TABLE = (
     Metric("policy/lr", "", "last", "learning rate of the step"),
     Metric("policy/loss", "", "mean", "minus the objective; its size says little, a jump says something"),
     Metric("policy/ratio_mean", "", "mean", "importance weight pi/pi_old over the trained tokens; 1 on fresh groups"),
+    Metric("policy/clipped", "share", "mean", "trained tokens with an advantage that the clip keeps from teaching"),
     Metric("policy/kl_ref", "nats", "mean", "KL estimate of the policy from the reference, over the trained tokens"),
     Metric("policy_version", "", "last", "publication of weights that sampled the step; only ever grows"),
     Metric("mismatch/mean_abs", "nats", "mean", "|log pi_old - log pi_rollout| over the trained tokens"),

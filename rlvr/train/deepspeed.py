@@ -1,6 +1,7 @@
 """One data-parallel rank of the policy trainer. The only file that imports DeepSpeed; knows no Ray and no reward.
 
-    Batch (all ranks get the whole) -> layout -> my micro-batches -> logprobs -> objective.loss -> backward, ... -> step
+    Batch (all ranks get the whole) -> old and reference logprobs, where asked for -> optimizer steps, each:
+        layout -> my micro-batches -> logprobs -> objective.loss -> backward, ... -> step
 
 Every token's weight is its share of the whole step, so micro-batches and ranks just add up. DeepSpeed averages over
 ranks; `loss * world_size` undoes that, and is the only correction.
@@ -8,9 +9,10 @@ ranks; `loss * world_size` undoes that, and is the only correction.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from time import perf_counter
 
 # before DeepSpeed is imported: compiled extensions live and die with the environment, and no start-up banners
@@ -91,11 +93,22 @@ class DeepSpeedTrainer:
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        """One optimizer step on the whole batch. Metrics are those of the step, the same on every rank."""
+        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics are their means, the same on every rank."""
         started = perf_counter()
         torch.set_num_threads(self.cfg.threads)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        batch = self._prepared(batch, objective)
+        parts = self.cfg.mini_batches
+        cuts = [batch] if parts == 1 else [objective.part(batch, slice(n, None, parts)) for n in range(parts)]
+        updates = [self._update(cut, objective) for _ in range(self.cfg.epochs) for cut in cuts]
+        names = {name: None for update in updates for name in update}
+        found = {name: [update[name] for update in updates if name in update] for name in names}
+        metrics = {name: (max if "max" in name else mean)(values) for name, values in found.items()}
+        metrics["tokens/trained"] *= len(updates)
+        return metrics | {"policy/lr": learning_rate, "time/train": perf_counter() - started}
+
+    def _update(self, batch: Batch, objective: Objective) -> dict[str, float]:
         plan = self._layout(batch)
         total, loss, entropy = Statistics(), 0.0, 0.0
         for rows in plan.micro_batches[self.rank]:
@@ -105,12 +118,39 @@ class DeepSpeedTrainer:
         metrics = total.means() | {
             "policy/loss": loss,
             "policy/entropy": entropy / max(total.tokens, 1.0),
-            "policy/lr": learning_rate,
             "packing/padding_waste": plan.padding_waste,
             "tokens/trained": total.tokens,
         }
-        metrics |= self._update() if total.tokens else {"policy/grad_norm": 0.0, "policy/skipped": 0.0}
-        return metrics | {"time/train": perf_counter() - started}
+        return metrics | (self._step() if total.tokens else {"policy/grad_norm": 0.0, "policy/skipped": 0.0})
+
+    def _step(self) -> dict[str, float]:
+        self.engine.step()
+        norm = self._guard.norm if self._gradients_arrive_whole else self.engine.get_global_grad_norm()
+        assert norm is not None, "there was an update"
+        return {"policy/grad_norm": float(norm), "policy/skipped": float(self._guard.skipped)}
+
+    def _prepared(self, batch: Batch, objective: Objective) -> Batch:
+        """With what must be known before the first optimizer step: pi_old if there are several, pi_ref, and a KL
+        penalty in the reward."""
+        if len(batch) and (self.cfg.epochs * self.cfg.mini_batches > 1 or objective.kl_in_reward):
+            batch = replace(batch, old_logprobs_BT=self._logprobs(self.engine, batch))
+        if len(batch) and objective.needs_reference:
+            batch = replace(batch, ref_logprobs_BT=self._reference_logprobs(batch))
+        return objective.penalised(batch) if len(batch) and objective.kl_in_reward else batch
+
+    @torch.no_grad()
+    def _logprobs(self, policy: Callable, batch: Batch) -> Tensor:
+        """[B,T] of the trained tokens, on CPU, whole on every rank."""
+        out_BT = torch.zeros(batch.token_ids_BT.shape)
+        for rows in self._layout(batch).micro_batches[self.rank]:
+            packed = pack(batch, rows, batch.mask_BT).to(self.device)
+            logprobs_N, _ = policy(packed, self.temperature, self.cfg.logprob_chunk_tokens)
+            out_BT.view(-1)[packed.place_N.cpu()] = logprobs_N.float().cpu()
+        if self.cfg.ranks > 1:  # each token is scored by one rank
+            shared_BT = out_BT.to(self.device)
+            dist.all_reduce(shared_BT)
+            out_BT = shared_BT.cpu()
+        return out_BT
 
     def _layout(self, batch: Batch) -> Layout:
         return layout(batch.lengths_B.tolist(), self.cfg.ranks, self.cfg.row_tokens, self.cfg.micro_batch_tokens)
@@ -122,19 +162,9 @@ class DeepSpeedTrainer:
         packed = pack(micro, [[local[i] for i in row] for row in rows], micro.mask_BT).to(self.device)
         micro = micro.to(self.device)
         logprobs_N, entropy_N = self.engine(packed, self.temperature, self.cfg.logprob_chunk_tokens)
-        if objective.needs_reference:
-            with torch.no_grad():
-                ref_N, _ = self._reference_policy()(packed, self.temperature, self.cfg.logprob_chunk_tokens)
-            micro = replace(micro, ref_logprobs_BT=scatter(ref_N, packed, micro))
         loss, statistics = objective.loss(scatter(logprobs_N, packed, micro), micro)
         self.engine.backward(loss * self.cfg.ranks, scale_wrt_gas=False)
         return float(loss.detach()), float(entropy_N.sum()), statistics
-
-    def _update(self) -> dict[str, float]:
-        self.engine.step()
-        norm = self._guard.norm if self._gradients_arrive_whole else self.engine.get_global_grad_norm()
-        assert norm is not None, "there was an update"
-        return {"policy/grad_norm": float(norm), "policy/skipped": float(self._guard.skipped)}
 
     def _over_ranks(self, total: Statistics, *sums: float) -> tuple[Statistics, list[float]]:
         if self.cfg.ranks == 1:
@@ -144,15 +174,22 @@ class DeepSpeedTrainer:
         everyone = sum((statistics for statistics, _ in gathered), Statistics())
         return everyone, [sum(column) for column in zip(*(s for _, s in gathered), strict=True)]
 
-    def _reference_policy(self) -> Policy:
+    def _reference_logprobs(self, batch: Batch) -> Tensor:
+        """The reference is loaded when it is first asked for. Offloaded, it is on the GPU only while it computes."""
+        sharded = self.cfg.zero_stage == 3
         if self._reference is None:
             self._reference = load_policy(self._model, gradient_checkpointing=False).requires_grad_(False)
-            settings = self._deepspeed_config(dtype_of(self._model.dtype))
-            if self.cfg.zero_stage == 3:  # sharded like the policy
+            if sharded:
+                settings = self._deepspeed_config(dtype_of(self._model.dtype))
+                if self.cfg.offload_reference:
+                    settings["zero_optimization"]["offload_param"] = {"device": "cpu", "pin_memory": self.cuda}
                 self._reference, *_ = deepspeed.initialize(model=self._reference, config=settings)
-            else:
-                self._reference.to(self.device)
-        return self._reference
+        if sharded:
+            return self._logprobs(self._reference, batch)
+        logprobs_BT = self._logprobs(self._reference.to(self.device), batch)
+        if self.cfg.offload_reference:
+            self._reference.to("cpu")
+        return logprobs_BT
 
     @torch.no_grad()
     def score(self, token_ids: list[int]) -> list[float]:

@@ -34,7 +34,14 @@ def batch_of(lengths: list[int], prompt: int) -> Batch:
     mask_BT = ((at_T >= prompt) & (at_T < ends_B[:, None])).float()
     zeros_BT = torch.zeros(B, T)
     return Batch(
-        ids_BT, ends_B, mask_BT, zeros_BT - 1, torch.randn(B, 1), token_mean(mask_BT, mask_BT), torch.zeros(B, 1)
+        ids_BT,
+        ends_B,
+        mask_BT,
+        zeros_BT - 1,
+        torch.randn(B, 1),
+        token_mean(mask_BT, mask_BT),
+        mask_BT,
+        torch.zeros(B, 1),
     )
 
 

@@ -84,7 +84,8 @@ def loss_and_gradient(objective: Objective, logprobs_BT: Tensor, batch: Batch) -
 
 
 def test_there_are_algorithms():
-    assert {"grpo", "grpo_no_kl", "dr_grpo", "dapo"} <= set(NAMES)
+    family = "grpo grpo_no_kl dr_grpo dapo gspo cispo rloo reinforce_pp maxrl gdpo olmo3 deepseek_v32 sapo stable"
+    assert set(family.split()) == set(NAMES)
 
 
 @every_algorithm
@@ -142,6 +143,7 @@ def test_padding_changes_neither_loss_nor_gradient(name, seed, columns):
         old_logprobs_BT=wider(batch.old_logprobs_BT, torch.nan),
         ref_logprobs_BT=wider(batch.ref_logprobs_BT, torch.nan),
         weights_BT=objective.weighting(mask_BT, mask_BT),
+        counted_BT=mask_BT,
     )
     loss, grad = loss_and_gradient(objective, logprobs, batch)
     padded_loss, padded_grad = loss_and_gradient(objective, wider(logprobs, torch.nan), padded)
@@ -179,7 +181,7 @@ def test_micro_batches_add_up_to_the_whole(name, seed, pieces):
     whole_loss, whole_grad = loss_and_gradient(objective, logprobs, batch)
     assert_close(loss.detach(), whole_loss)
     assert_close(grad, whole_grad)
-    assert statistics.means() == pytest.approx(objective.loss(logprobs, batch)[1].means(), rel=1e-5)
+    assert statistics.means() == pytest.approx(objective.loss(x, batch)[1].means(), rel=1e-5)
 
 
 @every_algorithm
@@ -237,8 +239,10 @@ def test_a_better_completion_becomes_more_likely(name, seed):
     """The sign of everything at once: a gradient step raises the trained tokens of the best, and lowers the worst."""
     objective = replace(load(name), shaping=None)
     rewards = random.Random(seed).sample([0.0, 0.25, 0.5, 1.0], 4)
-    made = Group(prompt(), tuple(completion() for _ in rewards), tuple(verdict(0.0, {"math": r}) for r in rewards))
-    batch = collate([made], objective, {"math": 1.0})
+    made = Group(
+        prompt(), tuple(completion() for _ in rewards), tuple(verdict(0.0, {"math": r, "format": r}) for r in rewards)
+    )
+    batch = collate([made], objective, WEIGHTS)
     logprobs = batch.rollout_logprobs_BT.double()
     _, grad = loss_and_gradient(objective, logprobs, replace(batch, ref_logprobs_BT=logprobs))
     best, worst = rewards.index(1.0), rewards.index(0.0)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
+from rlvr.collate import collate
 from rlvr.objective import Batch, Objective, Rewards, Statistics, advantages, corrections, kl, ratios, surrogates
 from rlvr.objective.weightings import sequence_mean, token_mean
+from tests.builders import group
 
 GRPO = Objective(advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), sequence_mean)
 
@@ -30,6 +32,7 @@ def batch(mask_BT: Tensor = MASK, advantages_B1: Tensor | None = None, **changes
         rollout_logprobs_BT=torch.zeros(B, T),
         advantages_B1=tensor([[1.0], [-1.0]]) if advantages_B1 is None else advantages_B1,
         weights_BT=sequence_mean(mask_BT, mask_BT),
+        counted_BT=mask_BT,
         kl_coefficients_B1=torch.zeros(B, 1),
         old_logprobs_BT=torch.zeros(B, T),
     )
@@ -262,3 +265,91 @@ def test_an_objective_survives_the_trip_to_an_actor():
     objective = replace(GRPO, kl=kl.KL(kl.k3, {"math": 0.1}), weighting=token_mean)
     loss, _ = pickle.loads(pickle.dumps(objective)).loss(RHO.log(), batch(ref_logprobs_BT=RHO))
     assert_close(loss, objective.loss(RHO.log(), batch(ref_logprobs_BT=RHO))[0])
+
+
+# ---- what a step knows before its first micro-batch ------------------------------------------------------------------
+
+
+def test_tokens_that_a_clip_silences_are_counted():
+    # 1.5 with A = 1 and 0.5 with A = -1 lie outside the clip, 1.0 does not
+    x = RHO.log().requires_grad_()
+    assert GRPO.loss(x, batch())[1].means()["policy/clipped"] == pytest.approx(2 / 3)
+    assert GRPO.loss(x, batch(advantages_B1=tensor([[0.0], [-1.0]])))[1].means()["policy/clipped"] == pytest.approx(
+        1 / 3
+    )
+    masking = replace(GRPO, correction=lambda mismatch: torch.zeros_like(mismatch.delta_BT))
+    assert masking.loss(x, batch())[1].means()["policy/clipped"] == 0
+
+
+def test_counting_clipped_tokens_changes_no_gradient():
+    x = RHO.log().requires_grad_()
+    (grad,) = torch.autograd.grad(GRPO.loss(x, batch())[0], x)
+    assert_close(grad, tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.25]]))
+
+
+def test_a_part_of_the_rows_is_a_step_of_its_own():
+    part = GRPO.part(batch(), slice(1, 2))
+    assert_close(part.weights_BT, tensor([[0.0, 0.5, 0.5]]))  # of one completion, no longer of two
+    assert_close(batch().rows([1]).weights_BT, tensor([[0.0, 0.25, 0.25]]))
+
+
+def test_a_part_counts_what_the_whole_counted():
+    counted = torch.ones(2, 3)  # count_masked: the masked row counts too
+    of = batch(tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), counted_BT=counted)
+    assert_close(GRPO.part(of, [0, 1]).weights_BT[0], tensor([0.0, 0.25, 0.25]))
+
+
+def test_advantages_are_whitened_where_the_recipe_says_so():
+    rewards = Rewards(tensor([[[4.0], [0.0]], [[1.0], [0.0]]]), torch.ones(1), torch.ones(2, 2, dtype=torch.bool))
+    objective = replace(GRPO, advantage=advantages.center)
+    assert_close(objective.advantages(rewards), tensor([[2.0, -2.0], [0.5, -0.5]]))
+    white = replace(objective, whitening=partial(advantages.whiten, ddof=0, eps=0.0)).advantages(rewards)
+    assert_close(white, tensor([[2.0, -2.0], [0.5, -0.5]]) / (8.5 / 4) ** 0.5)
+
+
+def test_a_group_has_signal_when_its_own_advantages_are_not_all_zero():
+    """[1 and 0], [0 and 1] in two parts: the sum agrees, the parts do not."""
+    parts = tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0]] * 3])
+    rewards = Rewards(parts, tensor([1.0, 0.5]), torch.ones(2, 3, dtype=torch.bool))
+    tie = Rewards(parts[:, :2], tensor([1.0, 1.0]), torch.ones(2, 2, dtype=torch.bool))
+    apart = replace(GRPO, advantage=advantages.decouple)
+    assert apart.signal(rewards).tolist() == GRPO.signal(rewards).tolist() == [True, False]
+    assert GRPO.signal(tie).tolist() == [False, False]
+    assert apart.signal(replace(tie, weights_K=tensor([1.0, 0.5]))).tolist() == [True, False]
+
+
+def test_a_kl_penalty_in_the_reward_by_hand():
+    """Rewards 1 and 0; k1 sums to 2 * 0.25 and 1 * 0.5 over the completions; coefficients 1 and 0.2."""
+    term = kl.KL(kl.k1, 1.0, place="reward")
+    objective = replace(GRPO, advantage=advantages.center, kl=term)
+    of = batch(
+        tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]),
+        old_logprobs_BT=torch.full((2, 3), -1.0),
+        ref_logprobs_BT=tensor([[math.nan, -1.25, -1.25], [math.nan, -1.5, math.nan]]),
+        kl_coefficients_B1=tensor([[1.0], [0.2]]),
+        rewards=Rewards.of_one_group([1.0, 0.0]),
+        slots_B=tensor([0, 1]),
+    )
+    # 1 - 0.5 = 0.5 and 0 - 0.1 = -0.1: mean 0.2
+    assert_close(objective.penalised(of).advantages_B1, tensor([[0.3], [-0.3]]))
+
+
+def test_a_kl_penalty_in_the_reward_is_not_in_the_loss_too():
+    objective = replace(GRPO, kl=kl.KL(kl.k3, 1.0, place="reward"))
+    of = batch(ref_logprobs_BT=torch.full((2, 3), -2.0), kl_coefficients_B1=torch.ones(2, 1))
+    assert_close(value_and_gradient(objective, RHO.log(), of), value_and_gradient(GRPO, RHO.log(), of))
+    assert objective.kl_in_reward and objective.needs_reference
+    assert "policy/kl_ref" in objective.loss(RHO.log(), of)[1].means()
+
+
+def test_a_penalty_finds_its_completion_in_groups_of_different_sizes():
+    term = kl.KL(kl.k1, 1.0, place="reward")
+    objective = replace(GRPO, advantage=advantages.center, kl=term)
+    groups = [group([1.0, 0.0]), group([1.0, 0.0, None, 1.0])]
+    of = collate(groups, objective, {"math": 1.0})
+    old = torch.zeros_like(of.mask_BT)
+    ref = old - tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[:, None]  # three tokens each: penalties 0.3 .. 1.8
+    made = objective.penalised(replace(of, old_logprobs_BT=old, ref_logprobs_BT=ref)).advantages_B1[:, 0]
+    rewards = tensor([1.0 - 0.3, 0.0 - 0.6, 1.0 - 0.9, 0.0 - 1.2, 0.0, 1.0 - 1.8])
+    first, rest = rewards[:2].mean(), rewards[[2, 3, 5]].mean()
+    assert_close(made, tensor([*(rewards[:2] - first), rewards[2] - rest, rewards[3] - rest, 0.0, rewards[5] - rest]))

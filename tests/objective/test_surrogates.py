@@ -8,7 +8,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from rlvr.objective.surrogates import clip
+from rlvr.objective.surrogates import cispo, clip, sapo, unclipped
 
 dapo = partial(clip, low=0.2, high=0.28)
 
@@ -69,3 +69,40 @@ def test_low_and_high_are_not_exchanged():
 def test_an_advantage_belongs_to_its_row():
     out = dapo(torch.zeros(2, 3), tensor([[2.0], [-1.0]]), torch.zeros(2, 3))
     assert_close(out, tensor([[2.0] * 3, [-1.0] * 3]))
+
+
+@pytest.mark.parametrize(
+    ("rho", "advantage", "weight"),
+    [
+        (1.5, 1.0, 1.28),  # capped at 1 + 0.28, whatever the sign
+        (1.5, -1.0, 1.28),
+        (0.5, 1.0, 0.8),  # and at 1 - 0.2
+        (0.5, -2.0, 0.8),
+        (1.1, 1.0, 1.1),
+    ],
+)
+def test_cispo_caps_the_weight_and_keeps_the_gradient(rho, advantage, weight):
+    logprobs = tensor([[-0.7]], dtype=torch.float64, requires_grad=True)
+    old = -0.7 - math.log(rho)
+    out = cispo(logprobs - old, tensor([[advantage]], dtype=torch.float64), logprobs, low=0.2, high=0.28)
+    (grad,) = torch.autograd.grad(out.sum(), logprobs)
+    assert (out.item(), grad.item()) == pytest.approx((weight * advantage * -0.7, weight * advantage))
+
+
+@pytest.mark.parametrize(("rho", "advantage"), [(7.0, 2.0), (0.1, -3.0), (1.0, 1.0)])
+def test_unclipped_is_the_weight_times_the_advantage_without_a_bound(rho, advantage):
+    assert gain(unclipped, rho, advantage) == pytest.approx((rho * advantage, rho * advantage))
+
+
+@pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (-2.0, 3.0), (0.0, 3.0)])
+def test_sapo_by_hand(advantage, tau):
+    # at w = 1.5: 4/tau * sigmoid(tau/2) * A; its slope in log w is 4 s (1 - s) * 1.5 * A
+    s = 1 / (1 + math.exp(-tau * 0.5))
+    of = partial(sapo, positive=1.0, negative=3.0)
+    assert gain(of, 1.5, advantage) == pytest.approx((4 / tau * s * advantage, 4 * s * (1 - s) * 1.5 * advantage))
+
+
+def test_the_gate_of_sapo_closes_on_both_sides_and_is_open_at_one():
+    slopes = {rho: gain(sapo, rho, 1.0)[1] for rho in (0.01, 1.0, 9.0)}
+    assert slopes[1.0] == pytest.approx(1.0)
+    assert 0 < slopes[0.01] < 0.02 and 0 < slopes[9.0] < 0.02

@@ -5,7 +5,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from rlvr.objective.weightings import completions, constant, sequence_mean, token_mean
+from rlvr.objective.weightings import completions, constant, sequence_mean, sequence_sum, token_mean
 
 MASK = tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 
@@ -15,6 +15,8 @@ MASK = tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     [
         # B = 2: 1/(2*1) and 1/(2*3)
         (sequence_mean, [[1 / 2, 0, 0], [1 / 6, 1 / 6, 1 / 6]]),
+        # B = 2, whatever the length
+        (sequence_sum, [[1 / 2, 0, 0], [1 / 2, 1 / 2, 1 / 2]]),
         # four tokens in the step
         (token_mean, [[1 / 4, 0, 0], [1 / 4, 1 / 4, 1 / 4]]),
         # 1/(B C), C = 5 whatever the padded width: 1/10

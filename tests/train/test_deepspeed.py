@@ -1,0 +1,113 @@
+"""The real trainer on a tiny model, one rank: what happens between a batch and its optimizer steps."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rlvr.collate import collate
+from rlvr.config import ModelConfig, TrainerConfig
+from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
+from tests.builders import completion, group, prompt
+from tests.train.test_policy import VOCABULARY, model_folder  # noqa: F401
+
+pytest.importorskip("deepspeed")
+GRPO = Objective(
+    advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.sequence_mean
+)
+LEASHED = replace(GRPO, kl=kl.KL(kl.k3, 0.5))
+IN_REWARD = replace(GRPO, kl=kl.KL(kl.k1, 0.5, place="reward"))
+
+
+def batch(objective: Objective = GRPO, seed: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(1, VOCABULARY, (count,), generator=generator).tolist()
+
+    groups = [
+        group([1.0, 0.0, 0.5, 0.0], [completion(tokens(n)) for n in (5, 9, 1, 3)], prompt(0, tokens(3))),
+        group([0.0, 1.0, 1.0, 0.0], [completion(tokens(n)) for n in (4, 2, 7, 6)], prompt(1, tokens(1))),
+    ]
+    return collate(groups, objective, {"math": 1.0})
+
+
+@pytest.fixture(scope="module")
+def build(model_folder):  # noqa: F811
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    def make(**cfg) -> DeepSpeedTrainer:
+        settings = TrainerConfig(**{"max_grad_norm": 1e9, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
+        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype="float32"), settings, temperature=1.0)
+
+    yield make
+    torch.distributed.destroy_process_group()  # other tests start their own
+
+
+def weights(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.engine.module.parameters()])
+
+
+def test_old_logprobs_of_several_steps_are_those_before_the_first(build):
+    trainer = build(epochs=2)
+    before = trainer._logprobs(trainer.engine, batch())
+    assert_close(trainer._prepared(batch(), GRPO).old_logprobs_BT, before)
+    metrics = trainer.step(batch(), GRPO, 1e-2)
+    assert metrics["policy/ratio_mean"] != pytest.approx(1.0, abs=1e-4)  # the second pass is off-policy
+    assert metrics["tokens/trained"] == 2 * float(batch().mask_BT.sum())
+    assert not torch.equal(trainer._logprobs(trainer.engine, batch()), before)
+
+
+def test_one_step_needs_no_old_logprobs(build):
+    assert build()._prepared(batch(), GRPO).old_logprobs_BT is None
+
+
+def test_mini_batches_are_optimizer_steps_on_parts_of_the_batch(build):
+    two, by_hand = build(mini_batches=2), build()
+    of = by_hand._logprobs(by_hand.engine, batch())
+    whole = replace(batch(), old_logprobs_BT=of)
+    two.step(batch(), GRPO, 1e-3)
+    for n in (0, 1):
+        by_hand.step(GRPO.part(whole, slice(n, None, 2)), GRPO, 1e-3)
+    assert_close(weights(two), weights(by_hand))
+    one = build()
+    one.step(batch(), GRPO, 1e-3)
+    assert not torch.allclose(weights(two), weights(one), atol=1e-4)
+
+
+def test_the_reference_is_the_model_before_training_and_loaded_only_when_asked_for(build):
+    trainer = build()
+    start = trainer._logprobs(trainer.engine, batch())
+    assert trainer.step(batch(), GRPO, 1e-2).get("policy/kl_ref") is None and trainer._reference is None
+    metrics = trainer.step(batch(LEASHED), LEASHED, 1e-2)
+    assert metrics["policy/kl_ref"] > 0
+    assert_close(trainer._reference_logprobs(batch(LEASHED)), start)
+
+
+def test_a_kl_term_holds_the_policy_back(build):
+    free, leashed = build(), build()
+    term = replace(GRPO, kl=kl.KL(kl.k3, 50.0))
+    for _ in range(4):
+        free.step(batch(), GRPO, 3e-3)
+        leashed.step(batch(term), term, 3e-3)
+
+    def distance(trainer) -> float:
+        of = batch(LEASHED)
+        apart = trainer._logprobs(trainer.engine, of) - trainer._reference_logprobs(of)
+        return float(apart.square().mean())
+
+    assert distance(leashed) < distance(free) / 2
+
+
+def test_a_kl_penalty_in_the_reward_changes_the_advantages_by_its_own_hand(build):
+    trainer = build()
+    trainer.step(batch(), GRPO, 1e-2)
+    of = batch(IN_REWARD)
+    prepared = trainer._prepared(of, IN_REWARD)
+    apart = (trainer._logprobs(trainer.engine, of) - trainer._reference_logprobs(of)).sum(1)
+    rewards = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 1.0, 1.0, 0.0]]) - 0.5 * apart.view(2, 4)
+    wanted = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
+    assert_close(prepared.advantages_B1.view(2, 4), wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(prepared.advantages_B1, of.advantages_B1, atol=1e-2)

@@ -1,0 +1,54 @@
+"""What becomes of several verdicts on one completion."""
+
+import pytest
+
+from rlvr.config import PartConfig
+from rlvr.types import Outcome, Provenance, Verdict
+from rlvr.verify.compose import combine
+
+
+def said(**rewards: float | None) -> dict[str, Verdict]:
+    return {
+        name: Verdict(r, Outcome.ABSTAIN if r is None else Outcome.OK, reason="why", provenance=(Provenance(name),))
+        for name, r in rewards.items()
+    }
+
+
+def parts(**cfg: dict) -> dict[str, PartConfig]:
+    return {name: PartConfig(verifier=name, **options) for name, options in cfg.items()}
+
+
+def test_the_reward_is_the_weighted_sum_and_the_parts_are_unweighted():
+    verdict = combine(said(math=1.0, format=0.5), parts(math={}, format={"weight": 0.2}))
+    assert verdict.reward == pytest.approx(1.1) and verdict.parts == {"math": 1.0, "format": 0.5}
+
+
+def test_a_closed_gate_makes_every_part_zero_and_says_which():
+    verdict = combine(said(math=1.0, format=0.0), parts(math={}, format={"gate": True}))
+    assert verdict.reward == 0.0 and verdict.parts == {"math": 0.0, "format": 0.0}
+    assert verdict.reason == "gate_format"
+
+
+@pytest.mark.parametrize(("math", "length"), [(1.0, 0.7), (0.9, 0.0), (0.0, 0.0)])
+def test_a_part_counts_only_where_what_it_requires_is_reached(math, length):
+    cfg = parts(math={}, length={"requires": {"math": 1.0}})
+    verdict = combine(said(math=math, length=0.7), cfg)
+    assert verdict.parts == {"math": math, "length": length}
+    assert verdict.reward == pytest.approx(math + length)
+
+
+def test_requirements_are_met_by_what_was_said_not_by_what_is_left_of_it():
+    """b requires a, c requires b: b is taken out by a, and c still sees what b's verifier said."""
+    cfg = parts(a={}, b={"requires": {"a": 1.0}}, c={"requires": {"b": 1.0}})
+    assert combine(said(a=0.0, b=1.0, c=1.0), cfg).parts == {"a": 0.0, "b": 0.0, "c": 1.0}
+
+
+def test_a_part_that_cannot_say_masks_the_completion():
+    verdict = combine(said(math=1.0, format=None), parts(math={}, format={}))
+    assert (verdict.reward, verdict.outcome, verdict.reason) == (None, Outcome.ABSTAIN, "format_why")
+
+
+def test_a_part_without_weight_may_stay_silent_unless_another_requires_it():
+    silent = said(math=1.0, style=None)
+    assert combine(silent, parts(math={}, style={"weight": 0.0})).reward == 1.0
+    assert combine(silent, parts(math={"requires": {"style": 0.5}}, style={"weight": 0.0})).reward is None
