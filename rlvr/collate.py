@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlvr.objective import Batch, Objective, Rewards
-from rlvr.types import Group, Verdict
+from rlvr.types import Completion, Group, Prompt, Verdict
 
 
 def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, float]) -> Batch:
@@ -42,7 +42,20 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
         kl_coefficients_B1=torch.tensor([[kl.of(p.domain) if kl else 0.0] for p, _ in pairs], dtype=torch.float32),
         rewards=rewards if objective.kl_in_reward else None,
         slots_B=present_NG.flatten().nonzero()[:, 0],
+        kept_BTC=kept(pairs, loss_mask_BT.shape[1]) if objective.keep_sampling_mask else None,
     )
+
+
+def kept(pairs: Sequence[tuple[Prompt, Completion]], T: int) -> Tensor | None:
+    """[B,T,C] int32: of each token, the ids that it was sampled from, -1 behind them; None if all are always left."""
+    C = max((len(ids) for _, c in pairs for ids in c.kept_ids or ()), default=0)
+    if not C:
+        return None
+    kept_BTC = torch.full((len(pairs), T, C), -1, dtype=torch.int32)
+    for b, (p, c) in enumerate(pairs):
+        for t, ids in enumerate(c.kept_ids or (), len(p.token_ids)):
+            kept_BTC[b, t, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
+    return kept_BTC
 
 
 def rewards_of(groups: Sequence[Group], weights: dict[str, float]) -> Rewards:

@@ -79,6 +79,11 @@ class RolloutConfig:
     """Completions of a prompt (G). The baseline is their mean: below 4 it is mostly noise."""
     temperature: float = 1.0
     """Of the sampling, and of the logprobs trained on. Above 0."""
+    top_p: float = 1.0
+    """Sample from the likeliest tokens that together reach this probability. Below 1 needs `top_k`, and an algorithm
+    with `keep_sampling_mask`: the policy that is trained must be the one that sampled."""
+    top_k: int = 0
+    """Sample from this many of the likeliest tokens; 0: from all. Needs `keep_sampling_mask` too."""
     max_tokens: int = 1024
     """Of one completion. What runs into it is `truncated`."""
     stop: list[str] = field(default_factory=list)
@@ -257,6 +262,7 @@ def check(cfg: Recipe) -> None:
         "rollout.max_sequences": (cfg.rollout.max_sequences, 1),
         "rollout.threads": (cfg.rollout.threads, 1),
         "rollout.refill_rounds": (cfg.rollout.refill_rounds, 0),
+        "rollout.top_k": (cfg.rollout.top_k, 0),
         "verify.workers": (cfg.verify.workers, 1),
         "verify.processes": (cfg.verify.processes, 1),
         "trainer.ranks": (cfg.trainer.ranks, 1),
@@ -283,6 +289,13 @@ def check(cfg: Recipe) -> None:
     for key, value in positive.items():
         if not value > 0:
             raise RecipeError(f"{key}={value}: must be above 0")
+    if not 0 < cfg.rollout.top_p <= 1:
+        raise RecipeError(f"rollout.top_p={cfg.rollout.top_p}: above 0, at most 1")
+    if cfg.rollout.top_p < 1 and not cfg.rollout.top_k:
+        raise RecipeError(
+            f"rollout.top_p={cfg.rollout.top_p} needs rollout.top_k: what was left to sample from travels to the "
+            "trainer, and top_p alone may leave the whole vocabulary"
+        )
     betas = cfg.trainer.betas
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise RecipeError(f"trainer.betas={betas}: two numbers, each at least 0 and below 1")

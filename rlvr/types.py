@@ -47,11 +47,16 @@ class Completion:
     policy_version: int  # the oldest weights that sampled any of these tokens
     text: str  # decoded without special tokens: what verifiers read
     stop_reason: StopReason
+    kept_ids: Sequence[Sequence[int]] | None = None  # of each token: what top-p/top-k left to choose from; None: all
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}
         if len(lengths) != 1:
             raise ValueError(f"token_ids, loss_mask and rollout_logprobs differ in length: {sorted(lengths)}")
+        if self.kept_ids is not None:
+            for position, (token, kept) in enumerate(zip(self.token_ids, self.kept_ids, strict=True)):
+                if kept and token not in kept:
+                    raise ValueError(f"token {token} at {position} is not among those it was sampled from: {kept}")
 
 
 class Outcome(StrEnum):
@@ -133,6 +138,13 @@ class Sampling:
     max_tokens: int  # per completion
     stop: tuple[str, ...] = ()
     seed: int = 0
+    top_p: float = 1.0  # the likeliest tokens that together reach this probability ...
+    top_k: int = 0  # ... of the `top_k` likeliest; 0: of all
+
+    @property
+    def truncated(self) -> bool:
+        """Whether tokens are sampled from a part of the vocabulary."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0)
 
 
 def sampling_seed(seed: int, position: int, completion: int) -> int:

@@ -121,6 +121,17 @@ def refusal(capsys, *argv: str) -> str:
         ("trainer.betas=[0.9]", "trainer.betas=[0.9]: two numbers, each at least 0 and below 1"),
         ("trainer.zero_stage=4", "trainer.zero_stage=4: one of 0, 1, 2, 3"),
         ("trainer.learning_rate=0", "trainer.learning_rate=0.0: must be above 0"),
+        ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
+        (
+            "rollout.top_p=0.9",
+            "rollout.top_p=0.9 needs rollout.top_k: what was left to sample from travels to the trainer, and top_p "
+            "alone may leave the whole vocabulary",
+        ),
+        (
+            "rollout.top_k=20",
+            "rollout.top_p=1, rollout.top_k=20: completions are then sampled from a part of the policy, which this "
+            "algorithm does not train; set +algorithm.keep_sampling_mask=true",
+        ),
         ("trainer.learning_rate=nan", "trainer.learning_rate=nan: must be above 0"),
         ("model.path=./nowhere", "model.path=./nowhere: no such folder"),
     ],

@@ -164,3 +164,15 @@ def test_a_step_whose_groups_were_all_dropped_is_an_empty_batch(weighting):
 def test_padded_fills_with_zeros_behind():
     assert padded([[1, 2, 3], [], [4]], torch.int64).tolist() == [[1, 2, 3], [0, 0, 0], [4, 0, 0]]
     assert len(padded([], torch.float32)) == 0
+
+
+def test_what_was_left_to_sample_from_travels_only_where_it_is_wanted():
+    cut = replace(completion([7, 8]), kept_ids=((7, 3, 4), (8,)))
+    of = group([1.0, 0.0], [cut, completion([5])], prompt(token_ids=[1]))
+    keeping = replace(GRPO, keep_sampling_mask=True)
+    assert collate([of], GRPO, MATH).kept_BTC is None
+    assert collate([group([1.0, 0.0])], keeping, MATH).kept_BTC is None
+    none = [-1, -1, -1]
+    kept = collate([of], keeping, MATH).kept_BTC
+    assert kept.tolist() == [[none, [7, 3, 4], [8, -1, -1]], [none, none, none]]
+    assert collate([of], keeping, MATH).rows([1]).kept_BTC.tolist() == [[none, none]]

@@ -95,3 +95,12 @@ def test_neighbouring_seeds_differ_in_about_half_of_their_bits():
 def test_sampling_seeds_never_change_between_releases():
     """A run resumed under a newer release must draw the same completions."""
     assert [sampling_seed(0, 0, 0), sampling_seed(1, 2, 3)] == [3119036373970289394, 5496248585408465580]
+
+
+def test_a_token_must_be_among_those_it_was_sampled_from():
+    made = replace(completion([7, 8, 9], [True, False, True]), kept_ids=((7, 3), (), (9,)))  # the second is tool output
+    assert made.kept_ids == ((7, 3), (), (9,))
+    with pytest.raises(ValueError, match="token 9 at 2 is not among"):
+        replace(made, kept_ids=((7,), (), (3, 4)))
+    with pytest.raises(ValueError):
+        replace(made, kept_ids=((7,), ()))

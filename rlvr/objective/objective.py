@@ -28,6 +28,7 @@ class Batch:
     ref_logprobs_BT: Tensor | None = None
     rewards: Rewards | None = None  # what the advantages were made of, for a KL penalty in the reward
     slots_B: Tensor | None = None  # each row's place in the rewards' flattened [N,G]
+    kept_BTC: Tensor | None = None  # int32: up to C token ids that top-p/top-k left, then -1; no id: none was cut off
 
     @classmethod
     def of_tokens(cls, token_ids_BT: Tensor) -> "Batch":
@@ -45,7 +46,7 @@ class Batch:
         """The same batch with some of its completions, cut to the longest of them; without the groups' rewards."""
         width = int(self.lengths_B[index].max()) if len(self.lengths_B[index]) else 0
         cut = {name: x[index] for name, x in self._tensors()}
-        cut = {name: x[:, :width] if name.endswith("_BT") else x for name, x in cut.items()}
+        cut = {name: x[:, :width] if "_BT" in name else x for name, x in cut.items()}
         return replace(self, **cut | {"rewards": None})
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -110,6 +111,7 @@ class Objective:
     no_signal: Literal["drop", "refill", "keep"] = "drop"  # what becomes of groups whose completions all score the same
     train_on_truncated: bool = True  # completions that ran into the length limit
     count_masked: bool = False  # completions that are not trained on count in the weighting's normaliser
+    keep_sampling_mask: bool = False  # the softmax runs over the tokens that top-p/top-k left (arXiv:2512.02556)
 
     @property
     def needs_reference(self) -> bool:

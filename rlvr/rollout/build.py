@@ -19,6 +19,7 @@ def build_engine(cfg: Recipe) -> Engine:
             tensor_parallel=cfg.rollout.tensor_parallel,
             threads=cfg.rollout.threads,
             seed=cfg.seed,
+            max_logprobs=max(1, cfg.rollout.top_k),
         )
     if cfg.rollout.engine == "transformers":
         from rlvr.rollout.transformers import TransformersEngine

@@ -95,8 +95,9 @@ class SynchronousRollouts:
         """In stream order, whatever order they ended in: the same run twice is the same run."""
         rollout = self.cfg.rollout
         sampling = Sampling(
-            rollout.group_size, rollout.temperature, rollout.max_tokens, tuple(rollout.stop), self.cfg.seed
-        )
+            rollout.group_size, rollout.temperature, rollout.max_tokens, tuple(rollout.stop), self.cfg.seed,
+            rollout.top_p, rollout.top_k,
+        )  # fmt: skip
         return sorted(self.pipeline.groups(prompts, sampling), key=lambda group: group.prompt.position)
 
     def _teaching(self, groups: list[Group]) -> list[Group]:
@@ -137,7 +138,10 @@ class SynchronousRollouts:
             return {}
         cfg, result = self.cfg, {}
         greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
-        sampled = replace(greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature)
+        sampled = replace(
+            greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature,
+            top_p=cfg.rollout.top_p, top_k=cfg.rollout.top_k,
+        )  # fmt: skip
         elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
         for name, sampling in (("greedy", greedy), ("sampled", sampled)):
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]

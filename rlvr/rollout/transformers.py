@@ -23,6 +23,7 @@ class Row:
     uniform: torch.Generator
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    kept: list[tuple[int, ...]] = field(default_factory=list)  # where top-p or top-k cut
 
 
 class TransformersEngine:
@@ -69,7 +70,7 @@ class TransformersEngine:
                 input_ids=token_ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache,
                 logits_to_keep=1,
             ).logits[:, -1]  # fmt: skip
-            chosen_B = self._sample(rows, logits_BV.float(), sampling.temperature)
+            chosen_B = self._sample(rows, logits_BV.float(), sampling)
             reasons = [self._ended(row, sampling) for row in rows]
             yield from ((row, reason) for row, reason in zip(rows, reasons, strict=True) if reason)
             staying = [b for b, reason in enumerate(reasons) if not reason]
@@ -87,10 +88,15 @@ class TransformersEngine:
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in token_ids]
         return torch.tensor(padded, device=self.device), torch.tensor(mask, device=self.device)
 
-    def _sample(self, rows: list[Row], logits_BV: Tensor, temperature: float) -> Tensor:
+    def _sample(self, rows: list[Row], logits_BV: Tensor, sampling: Sampling) -> Tensor:
         """The next token of every row, by inverting its cumulative distribution at the row's own random number."""
-        logprobs_BV = (logits_BV / (temperature or 1.0)).log_softmax(1)
-        if temperature == 0:
+        logits_BV = logits_BV / (sampling.temperature or 1.0)
+        if sampling.truncated:
+            logits_BV = truncated(logits_BV, sampling.top_p, sampling.top_k)
+            for row, left_V in zip(rows, logits_BV.isfinite(), strict=True):
+                row.kept.append(tuple(left_V.nonzero()[:, 0].tolist()))
+        logprobs_BV = logits_BV.log_softmax(1)
+        if sampling.temperature == 0:
             chosen_B = logprobs_BV.argmax(1)
         else:
             at_B = torch.cat([torch.rand(1, generator=row.uniform, dtype=torch.float64) for row in rows])
@@ -118,8 +124,9 @@ class TransformersEngine:
     def _completion(self, row: Row, reason: StopReason) -> Completion:
         count = len(row.token_ids)
         return Completion(
-            tuple(row.token_ids), (True,) * count, tuple(row.logprobs), self.policy_version, self._text(row), reason
-        )
+            tuple(row.token_ids), (True,) * count, tuple(row.logprobs), self.policy_version, self._text(row), reason,
+            tuple(row.kept) or None,
+        )  # fmt: skip
 
     def load_weights(self, weights: Iterable[Mapping[str, Tensor]], policy_version: int) -> None:
         ours = dict(self.model.named_parameters(remove_duplicate=False))
@@ -134,3 +141,13 @@ class TransformersEngine:
         ids_1T = torch.tensor([token_ids], device=self.device)
         logprobs_TV = self.model(input_ids=ids_1T).logits[0, :-1].float().log_softmax(1)
         return logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
+
+
+def truncated(logits_BV: Tensor, top_p: float, top_k: int) -> Tensor:
+    """-inf but for the `top_k` likeliest tokens (0: all), and of those the likeliest that together reach `top_p`."""
+    sorted_BV, order_BV = logits_BV.sort(1, descending=True)
+    if top_k:
+        sorted_BV[:, top_k:] = -torch.inf
+    p_BV = sorted_BV.softmax(1)
+    sorted_BV[p_BV.cumsum(1) - p_BV >= top_p] = -torch.inf  # the token that reaches top_p is the last one in
+    return torch.empty_like(logits_BV).scatter_(1, order_BV, sorted_BV)

@@ -1,5 +1,6 @@
 """The vLLM engine, on CPU and CUDA: the only file that imports vLLM. Knows no data set, no reward and no trainer."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -34,7 +35,9 @@ class VllmEngine:
         tensor_parallel: int = 1,
         threads: int = 1,
         seed: int = 0,
+        max_logprobs: int = 1,
     ):
+        """`max_logprobs`: the largest `Sampling.top_k` that will be asked for."""
         prepare(threads, kv_cache_gib)
         import vllm
         import vllm._custom_ops as ops
@@ -56,7 +59,8 @@ class VllmEngine:
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             seed=seed,
-            logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature applied
+            logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature, top-p, top-k
+            max_logprobs=max_logprobs,
             enable_prefix_caching=False,  # a cached prefix would outlive the weights that made it
             disable_log_stats=True,
             use_tqdm_on_load=False,
@@ -80,7 +84,7 @@ class VllmEngine:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     n, i = map(int, output.request_id.split("/"))
-                    done[n][i] = self._completion(output.outputs[0])
+                    done[n][i] = self._completion(output.outputs[0], sampling)
                     if len(done[n]) == sampling.completions:
                         yield Group(prompts[n], tuple(done[n][k] for k in range(sampling.completions)))
         finally:
@@ -89,8 +93,11 @@ class VllmEngine:
             if left:
                 engine.abort_request(left)
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, output: Any, sampling: Sampling) -> Completion:
         token_ids = tuple(output.token_ids)
+        kept_ids = None
+        if sampling.truncated:
+            kept_ids = tuple(tuple(t for t, p in at.items() if p.logprob > -math.inf) for at in output.logprobs)
         reason: StopReason = "abort"
         if output.finish_reason == "length":
             reason = "length"
@@ -103,6 +110,7 @@ class VllmEngine:
             policy_version=self.policy_version,
             text=self.tokenizer.decode(token_ids, skip_special_tokens=True),
             stop_reason=reason,
+            kept_ids=kept_ids,
         )
 
     def load_weights(self, weights: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> None:
@@ -133,7 +141,9 @@ def parameters(sampling: Sampling, prompt: Prompt, completion: int) -> Any:
         temperature=sampling.temperature,
         max_tokens=sampling.max_tokens,
         seed=None if greedy else sampling_seed(sampling.seed, prompt.position, completion),
-        logprobs=0,  # of the sampled token alone
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        logprobs=sampling.top_k if sampling.truncated else 0,  # of what could be sampled, or of what was
         stop=list(sampling.stop) or None,
         detokenize=bool(sampling.stop),  # only stop strings need the text as it grows
         output_kind=RequestOutputKind.FINAL_ONLY,

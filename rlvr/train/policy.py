@@ -7,7 +7,7 @@ Knows transformers; knows no DeepSpeed, no objective and no reward.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -51,9 +51,11 @@ class Packed:
     predict_N: Tensor  # flat positions in [R,L] whose next token is trained on
     targets_N: Tensor  # that next token
     place_N: Tensor  # flat positions in the batch's [B,T]
+    kept_NC: Tensor | None = None  # the ids that each target was sampled from (`Batch.kept_BTC`)
 
     def to(self, device: torch.device) -> "Packed":
-        return Packed(*(getattr(self, f.name).to(device) for f in fields(self)))
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x.to(device) for name, x in tensors.items() if x is not None})
 
 
 def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
@@ -78,7 +80,9 @@ def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
     if (chosen & (positions_RL.flatten() == 0)).any():
         raise ValueError("the first token of a sequence has no logprob: nothing precedes it")
     packed_at_N = chosen.nonzero()[:, 0]
-    return Packed(token_ids_RL, positions_RL, packed_at_N - 1, token_ids_RL.flatten()[packed_at_N], source[packed_at_N])
+    place_N = source[packed_at_N]
+    kept_NC = None if batch.kept_BTC is None else batch.kept_BTC.flatten(0, 1)[place_N]
+    return Packed(token_ids_RL, positions_RL, packed_at_N - 1, token_ids_RL.flatten()[packed_at_N], place_N, kept_NC)
 
 
 class Policy(nn.Module):
@@ -97,7 +101,7 @@ class Policy(nn.Module):
             input_ids=packed.token_ids_RL, position_ids=packed.positions_RL, attention_mask=None, use_cache=False
         ).last_hidden_state
         hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
-        return token_logprobs(self.lm.lm_head, hidden_NH, packed.targets_N, temperature, chunk)
+        return token_logprobs(self.lm.lm_head, hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)
 
 
 def scatter(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:

@@ -1,5 +1,6 @@
 """Both engines keep the promises of the Protocol. vLLM's takes 15 s to start, hence `slow`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def engine(request):
     if request.param == "vllm":
         from rlvr.rollout.vllm import VllmEngine
 
-        return VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32)
+        return VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_logprobs=8)
     from rlvr.rollout.transformers import TransformersEngine
 
     return TransformersEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32)
@@ -56,6 +57,28 @@ def test_logprobs_are_those_of_the_model_that_sampled(engine):
         )
 
 
+def test_the_trainer_sees_the_truncated_distribution_that_was_sampled_from(engine):
+    from rlvr.collate import collate
+    from rlvr.config import ModelConfig
+    from rlvr.objective import Objective, advantages, ratios, surrogates, weightings
+    from rlvr.train.policy import load_policy, pack
+    from tests.builders import verdict
+
+    asked = prompts(engine, "(3+4)*2=?", "5*6+1=?")
+    groups = generated(engine, asked, replace(SAMPLING, temperature=1.3, top_p=0.8, top_k=8)).values()
+    sizes = {len(ids) for g in groups for c in g.completions for ids in c.kept_ids}
+    assert max(sizes) <= 8 and len(sizes) > 2  # top-p cuts off more where the policy is sure
+    judged = [replace(g, verdicts=tuple(verdict(float(i)) for i in range(3))) for g in groups]
+    objective = Objective(advantages.center, ratios.token, surrogates.unclipped, weightings.token_mean)
+    policy = load_policy(ModelConfig(TINY, dtype="float32"), gradient_checkpointing=False)
+    for keep, close in ((True, 2e-4), (False, 0.1)):
+        batch = collate(judged, replace(objective, keep_sampling_mask=keep), {"math": 1.0})
+        packed = pack(batch, [[n] for n in range(len(batch))], batch.mask_BT)
+        logprobs_N, _ = policy(packed, 1.3, 64)
+        worst = (logprobs_N - batch.rollout_logprobs_BT.flatten()[packed.place_N]).abs().max()
+        assert (worst < close) if keep else (worst > close)
+
+
 def test_the_length_limit_is_kept_and_named(engine):
     group = generated(engine, prompts(engine, "5*6+1=?"), Sampling(2, 1.0, 2, seed=1))["0"]
     assert {(len(c.token_ids), c.stop_reason) for c in group.completions} <= {(2, "length"), (2, "eos"), (1, "eos")}
@@ -85,3 +108,19 @@ def test_new_weights_are_sampled_from_tied_head_included(engine):
     assert engine.policy_version == 7
     engine.load_weights([original], 8)
     assert engine.score(tokens) == pytest.approx(before, abs=1e-4)
+
+
+def test_top_k_then_top_p_by_hand():
+    from rlvr.rollout.transformers import truncated
+
+    # probabilities 0.1, 0.4, 0.3, 0.2: the top 3, as shares of 0.9: 0.44, 0.33, 0.22
+    logits = torch.tensor([[0.1, 0.4, 0.3, 0.2]]).log()
+
+    def left(top_p: float, top_k: int) -> list[int]:
+        return truncated(logits, top_p, top_k).isfinite()[0].nonzero()[:, 0].tolist()
+
+    assert left(1.0, 3) == [1, 2, 3]
+    assert left(0.75, 3) == [1, 2]  # 0.44 + 0.33 reach it
+    assert left(0.8, 3) == [1, 2, 3]
+    assert left(0.75, 0) == [1, 2, 3]  # of all: 0.4 + 0.3 do not
+    assert left(0.01, 0) == [1]

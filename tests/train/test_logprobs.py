@@ -86,3 +86,23 @@ def test_no_tokens_keep_the_graph_for_ranks_without_work():
     assert got.shape == entropy.shape == (0,)
     (grad,) = torch.autograd.grad(got.sum(), hidden)
     assert (grad == 0).all()
+
+
+def test_the_softmax_runs_over_the_kept_tokens_alone():
+    # logits log 1, log 2, log 5: of all, token 1 has 2/8; of tokens 0 and 1, 2/3
+    logits = tensor([[0.0, math.log(2), math.log(5)]] * 3, requires_grad=True)
+    kept = tensor([[0, 1], [-1, -1], [1, -1]], dtype=torch.int32)
+    got, entropy = token_logprobs(nn.Identity(), logits, tensor([1, 1, 1]), 1.0, 2, kept)
+    assert_close(got, tensor([2 / 3, 2 / 8, 1.0]).log())
+    assert_close(entropy[[0, 2]], tensor([math.log(3) / 3 + 2 / 3 * math.log(1.5), 0.0]))
+    (grad,) = torch.autograd.grad(got.sum(), logits)
+    # d log p(1) = 1[v = 1] - p(v); nothing flows to what was cut off
+    assert_close(grad, tensor([[-1 / 3, 1 / 3, 0.0], [-1 / 8, 6 / 8, -5 / 8], [0.0, 0.0, 0.0]]))
+
+
+def test_keeping_the_whole_vocabulary_changes_nothing():
+    head, hidden, targets = problem()
+    everything = torch.arange(V, dtype=torch.int32).expand(N, V)
+    assert_close(
+        token_logprobs(head, hidden, targets, 0.7, 4, everything), token_logprobs(head, hidden, targets, 0.7, 4)
+    )
