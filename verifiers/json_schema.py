@@ -1,0 +1,117 @@
+"""Is the answer JSON, and of the form that a JSON Schema asks for? Needs `jsonschema`: `pip install 'rlvr[schema]'`.
+
+Strict JSON: no NaN, no key twice. A schema may not refer to anything outside itself: nothing is fetched.
+"""
+
+import json
+import math
+from functools import lru_cache
+from typing import Any
+
+from rlvr_verifiers.boxes import after_thoughts
+from rlvr_verifiers.verdicts import abstained, rejected, said
+
+from rlvr.verify import Sample, Verdict, verifier
+
+MAX_CHARACTERS = 200_000
+
+
+def load_library() -> None:
+    try:
+        import jsonschema  # noqa: F401
+    except ImportError as error:
+        raise ImportError("json_schema needs the package jsonschema: pip install 'rlvr[schema]'") from error
+
+
+@verifier("json_schema", version="1", timeout_s=3.0, setup=load_library)
+def json_schema(
+    sample: Sample, schema: dict[str, Any] | None = None, fenced: bool = True, bare: bool = True
+) -> Verdict:
+    """1 when the text after the thoughts is JSON that the schema allows, else 0 and the first thing that is wrong.
+
+    The schema is the option's, else the row's `schema` column (an object, or a text with one). The JSON is all of the
+    text (`bare`) or its only ``` fence (`fenced`).
+    """
+    wanted = schema if schema is not None else sample.row.get("schema")
+    try:
+        validator = validator_of(json.dumps(json.loads(wanted) if isinstance(wanted, str) else wanted))
+    except (ValueError, TypeError) as error:
+        return abstained("schema_invalid", f"{error}")
+    region = after_thoughts(sample.completion)
+    if region is None:
+        return rejected("no_answer", "the thoughts are never closed")
+    if len(region) > MAX_CHARACTERS:
+        return rejected("too_long", f"{len(region)} characters > {MAX_CHARACTERS}")
+    fences = fences_of(region) if fenced else []
+    if len(fences) > 1:
+        return said(0.0, "several_fences")
+    if not fences and not bare:
+        return said(0.0, "no_fence")
+    try:
+        value = strict_json(fences[0] if fences else region)
+    except ValueError as error:
+        return said(0.0, "no_json", str(error))
+    except RecursionError:
+        return rejected("too_deep", "nested too deeply")
+    from referencing.exceptions import Unresolvable
+
+    try:
+        broken = next(iter(validator.iter_errors(value)), None)
+    except Unresolvable as error:
+        return abstained("schema_invalid", f"a reference leads nowhere: {error}")
+    if broken is None:
+        return said(1.0, "valid", answer=json.dumps(value, sort_keys=True)[:2000])
+    return said(0.0, f"breaks_{broken.validator}", f"{broken.json_path}: {broken.message}")
+
+
+def fences_of(text: str) -> list[str]:
+    """The contents of ``` fences, each fence on lines of its own."""
+    found: list[str] = []
+    inside: list[str] | None = None
+    for line in text.split("\n"):
+        mark = line.strip()
+        if inside is None and mark in ("```", "```json"):
+            inside = []
+        elif inside is not None and mark == "```":
+            found.append("\n".join(inside))
+            inside = None
+        elif inside is not None:
+            inside.append(line)
+    return found
+
+
+def strict_json(text: str) -> Any:
+    return json.loads(text, parse_constant=refuse, parse_float=finite, object_pairs_hook=once)
+
+
+def finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number[:20]} is no finite number")
+    return value
+
+
+def refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)
+
+
+@lru_cache(maxsize=1024)
+def validator_of(schema: str) -> Any:
+    from jsonschema import SchemaError, validators
+    from referencing import Registry
+
+    loaded = json.loads(schema)
+    if not isinstance(loaded, (dict, bool)):
+        raise TypeError("no schema: neither the option `schema` nor a column `schema`")
+    kind = validators.validator_for(loaded, default=validators.Draft202012Validator)
+    try:
+        kind.check_schema(loaded)
+    except SchemaError as error:
+        raise ValueError(f"not a JSON Schema: {error.message}") from error
+    return kind(loaded, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
