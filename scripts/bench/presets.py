@@ -16,10 +16,15 @@ from training import Run, results
 ROOT = Path(__file__).resolve().parents[2]
 
 REGIMES = {
-    # one optimizer step a batch, as the recipe is
-    "quickstart": (),
+    # one optimizer step a batch, as the recipe is, but for refills: on a solved task they only sample more
+    "quickstart": ("rollout.refill_rounds=1",),
     # eight optimizer steps a batch at twice the learning rate: importance weights, clips and masks have work to do
-    "off_policy": ("trainer.epochs=2", "trainer.mini_batches=4", "trainer.learning_rate=1e-3"),
+    "off_policy": (
+        "rollout.refill_rounds=1",
+        "trainer.epochs=2",
+        "trainer.mini_batches=4",
+        "trainer.learning_rate=1e-3",
+    ),
 }
 
 
@@ -33,8 +38,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measured" / "presets.json")
     arguments = parser.parse_args()
+    regime = arguments.regime
     runs = [
-        Run(algorithm, seed, arguments.steps, settings=(f"algorithm={algorithm}", *REGIMES[arguments.regime]))
+        Run(algorithm, seed, arguments.steps, settings=(f"algorithm={algorithm}", *REGIMES[regime]), regime=regime)
         for seed, algorithm in product(arguments.seeds, arguments.algorithms)
     ]
     for result in results(runs, arguments.out, arguments.jobs):

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-EVERY = 10  # steps between evaluations, and steps that a training metric is averaged over
+EVERY = 25  # steps between evaluations
+WINDOW = 10  # steps that a training metric is averaged over
 WATCHED = ("accuracy", "completions/length_mean", "policy/entropy", "policy/clipped", "policy/grad_norm")
 
 
@@ -27,6 +28,7 @@ class Run:
     steps: int
     recipe: str = "quickstart"
     settings: tuple[str, ...] = ()
+    regime: str = ""  # what several runs have in common, for the tables
 
 
 def measure(run: Run, threads: int) -> dict:
@@ -44,7 +46,7 @@ def measure(run: Run, threads: int) -> dict:
         events = [json.loads(line) for line in (made / "events.jsonl").read_text().splitlines()]
         rows = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
     evaluations = {e["fields"]["step"]: e["fields"] for e in events if e["kind"] == "evaluation"}
-    windows = {rows[end - 1]["step"]: rows[max(0, end - EVERY) : end] for end in range(EVERY, len(rows) + 1, EVERY)}
+    windows = {rows[end - 1]["step"]: rows[end - WINDOW : end] for end in range(WINDOW, len(rows) + 1, WINDOW)}
     watched = [*WATCHED, *sorted(name for name in (rows[0] if rows else {}) if name.startswith("reward/"))]
     return asdict(run) | {
         "finished": done.returncode == 0,

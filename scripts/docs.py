@@ -1,0 +1,177 @@
+"""The generated parts of the docs: tables made from the recipes, the code and the measured results.
+
+    python scripts/docs.py            rewrite them
+    python scripts/docs.py --check    exit 1 and name the files that are out of date
+
+A part stands between `<!-- docs: name argument -->` and `<!-- /docs -->`; the functions of PARTS make it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from rlvr.objective import Rewards, advantages
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PART = re.compile(r"(<!-- docs: (?P<name>\w+)(?: (?P<argument>[^>]*?))? -->\n).*?(<!-- /docs -->)", re.DOTALL)
+SLOTS = ("advantage", "ratio", "surrogate", "weighting", "kl")
+
+
+def algorithms() -> dict[str, DictConfig]:
+    paths = sorted((ROOT / "recipes" / "algorithm").glob("*.yaml"))
+    return {path.stem: OmegaConf.load(path) for path in paths}  # type: ignore[misc]
+
+
+def said(choice: object) -> str:
+    """A slot's choice in a few words: `clip 0.2/0.28 dual 3`."""
+    if not isinstance(choice, DictConfig):
+        return f"{choice}"
+    plain = OmegaConf.to_container(choice, resolve=False)
+    assert isinstance(plain, dict)
+    name = str(plain["_target_"]).rpartition(".")[2]
+    options = {k: v for k, v in plain.items() if not str(k).startswith("_")}
+    if name == "KL":
+        return f"{said(choice.estimator)} {options['coefficient']:g} in the {options.get('place', 'loss')}"
+    words = [name]
+    if "low" in options and "high" in options:
+        words.append(f"{options.pop('low'):g}/{options.pop('high'):g}")
+    words += [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in options.items()]
+    return " ".join(words)
+
+
+def presets(_: str) -> Iterator[str]:
+    """Every file of recipes/algorithm, slot by slot."""
+    yield "| preset | advantage | ratio | surrogate | weighting | KL | also |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, cfg in algorithms().items():
+        rest = {key: value for key, value in cfg.items() if key not in (*SLOTS, "no_signal", "_target_")}
+        also = [said(value) if isinstance(value, DictConfig) else key for key, value in rest.items()]
+        also += ["refill"] if cfg.no_signal == "refill" else []
+        slots = [said(cfg[slot]) if slot in cfg else "-" for slot in SLOTS]
+        yield f"| `{name}` | {' | '.join(slots)} | {', '.join(map(str, also))} |"
+
+
+def used_by(target: str) -> Iterator[str]:
+    """The presets that name a function, or have a key: value."""
+    key, colon, value = target.partition(": ")
+
+    def has(cfg: DictConfig) -> bool:
+        if colon:
+            return str(cfg.get(key, "")).lower() == value
+        return re.search(rf"\.{target}\b", OmegaConf.to_yaml(cfg)) is not None
+
+    found = [f"`{name}`" for name, cfg in algorithms().items() if has(cfg)]
+    yield f"Presets: {', '.join(found) or 'none'}."
+
+
+def advantage_numbers(argument: str) -> Iterator[str]:
+    """What the functions named make of a few groups."""
+    groups = [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0.2, 0.1, 0, 0]]
+    yield f"| rewards | {' | '.join(f'`{name}`' for name in argument.split())} |"
+    yield f"|---|{'---|' * len(argument.split())}"
+    for rewards in groups:
+        made = [getattr(advantages, name)(Rewards.of_one_group(rewards))[0].tolist() for name in argument.split()]
+        cells = [", ".join(f"{value:.3g}" for value in row) for row in made]
+        yield f"| {', '.join(f'{r:g}' for r in rewards)} | {' | '.join(cells)} |"
+
+
+def sum_against_gdpo(_: str) -> Iterator[str]:
+    """Two parts of weight 1: what the sum makes of who earned what, and what GDPO does."""
+    earned = [(1, 0), (0, 1), (0, 1), (0, 0)]
+    parts_1GK = torch.tensor([earned], dtype=torch.float64)
+    rewards = Rewards(parts_1GK, torch.ones(2, dtype=torch.float64), torch.ones(1, len(earned), dtype=torch.bool))
+    plain, apart = advantages.standardize(rewards)[0].tolist(), advantages.decouple(rewards)
+    white = advantages.whiten(apart, rewards.valid_NG)[0].tolist()
+    yield "| right | well-formed | sum | advantage of the sum | GDPO |"
+    yield "|---|---|---|---|---|"
+    for (right, formed), one, other in zip(earned, plain, white, strict=True):
+        yield f"| {right} | {formed} | {right + formed} | {one:.2f} | {other:.2f} |"
+
+
+def measured(name: str) -> list[dict]:
+    path = DOCS / "measured" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def curve(result: dict, kind: str = "sampled") -> dict[int, float]:
+    return {int(step): value for step, value in sorted(result[kind].items(), key=lambda item: int(item[0]))}
+
+
+def worst_drop(values: list[float]) -> float:
+    """How far the curve ever was below its best so far."""
+    best = [max(values[: n + 1]) for n in range(len(values))]
+    return max(b - v for b, v in zip(best, values, strict=True))
+
+
+def by_name(results: list[dict]) -> dict[str, list[dict]]:
+    named: dict[str, list[dict]] = {}
+    for result in sorted(results, key=lambda r: (r["name"], r["seed"])):
+        named.setdefault(result["name"], []).append(result)
+    return named
+
+
+def measured_presets(argument: str) -> Iterator[str]:
+    """`argument`: the regime, and the steps to show."""
+    regime, *columns = argument.split()
+    steps = list(map(int, columns))
+    results = [r for r in measured("presets") if r["regime"] == regime]
+    yield f"| preset | {' | '.join(f'after {step}' for step in steps)} | worst drop | rollbacks | groups sampled |"
+    yield f"|---|{'---|' * len(steps)}---|---|---|"
+    for name, runs in by_name(results).items():
+        curves = [curve(run) for run in runs]
+        cells = [" ".join(f"{c[step]:.1%}" if step in c else "-" for c in curves) for step in steps]
+        drops = " ".join(f"{100 * worst_drop(list(c.values())):.1f}" for c in curves)
+        rollbacks = " ".join(str(run["rollbacks"]) for run in runs)
+        sampled = f"{mean(run['sampled_groups'] for run in runs):,.0f}"
+        yield f"| `{name}` | {' | '.join(cells)} | {drops} | {rollbacks} | {sampled} |"
+
+
+def measured_gdpo(argument: str) -> Iterator[str]:
+    steps = list(map(int, argument.split()))
+    metrics = {"accuracy": "accuracy", "format": "reward/format", "tokens": "completions/length_mean"}
+    yield f"| advantage of | {' | '.join(f'{name}, {step}' for name in metrics for step in steps)} |"
+    yield f"|---|{'---|' * len(steps) * len(metrics)}"
+    for name, runs in by_name(measured("gdpo")).items():
+        cells = []
+        for metric in metrics.values():
+            for step in steps:
+                values = [run["trained"][metric][str(step)] for run in runs]
+                cells.append(" ".join(f"{v:.1f}" if metric.endswith("mean") else f"{v:.2f}" for v in values))
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+PARTS: dict[str, Callable[[str], Iterator[str]]] = {
+    part.__name__: part
+    for part in (presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo)
+}
+
+
+def renewed(text: str) -> str:
+    """KeyError for a part that nobody makes."""
+    return PART.sub(
+        lambda found: found[1] + "\n".join(PARTS[found["name"]](found["argument"] or "")) + "\n" + found[4], text
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args().check
+    stale = [path for path in sorted(DOCS.rglob("*.md")) if renewed(path.read_text()) != path.read_text()]
+    for path in stale:
+        print(f"{'out of date' if check else 'renewed'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(renewed(path.read_text()))
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
