@@ -6,7 +6,8 @@ Read once, typed, never written to. Defaults live here and nowhere else; recipes
 from dataclasses import dataclass, field
 from typing import Any
 
-MISSING: Any = "???"  # OmegaConf's mark of a value that the recipe must give
+from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig
+from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
 
 
 @dataclass
@@ -42,29 +43,6 @@ class DataConfig:
     """The split of a hub data set that `train` means; `heldout` may name its own as `name:split`."""
     shuffle: bool = True
     """A fresh order in every epoch, a function of the seed and the epoch."""
-
-
-@dataclass
-class PartConfig:
-    verifier: str = MISSING
-    """An installed plugin's name, `package.module:attribute`, or `file.py:attribute`."""
-    weight: float = 1.0
-    """Of this part in the reward. 0 reports the part and does not train on it."""
-    gate: bool = False
-    """A gate that is 0 makes the whole reward 0, e.g. format before correctness."""
-    requires: dict[str, float] = field(default_factory=dict)
-    """This part is 0 unless the parts named here reach at least these values, e.g. {math: 1.0} for a length reward
-    that only right answers earn (GDPO, arXiv:2601.05242, eq. 8)."""
-    timeout_s: float | None = None
-    """Seconds until a verification is killed; none: the verifier's own limit."""
-    params: dict[str, Any] = field(default_factory=dict)
-    """The verifier's own options."""
-
-
-@dataclass
-class RewardConfig:
-    parts: dict[str, PartConfig] = field(default_factory=dict)
-    """Name -> verifier. The first one is the main part: its verdict is `accuracy`."""
 
 
 @dataclass
@@ -104,14 +82,6 @@ class RolloutConfig:
     """Completions that one engine decodes at a time."""
     tensor_parallel: int = 1
     """GPUs of one engine."""
-
-
-@dataclass
-class VerifyConfig:
-    workers: int = 1
-    """Verifier actors."""
-    processes: int = 2
-    """Killable processes of one verifier actor."""
 
 
 @dataclass
@@ -265,6 +235,8 @@ def check(cfg: Recipe) -> None:
         "rollout.top_k": (cfg.rollout.top_k, 0),
         "verify.workers": (cfg.verify.workers, 1),
         "verify.processes": (cfg.verify.processes, 1),
+        "verify.max_waiting": (cfg.verify.max_waiting, 1),
+        "verify.window": (cfg.verify.window, 20),  # below, chance looks like a change
         "trainer.ranks": (cfg.trainer.ranks, 1),
         "trainer.threads": (cfg.trainer.threads, 1),
         "trainer.mini_batches": (cfg.trainer.mini_batches, 1),
@@ -306,6 +278,8 @@ def check(cfg: Recipe) -> None:
         "trainer.schedule": (cfg.trainer.schedule, ("constant", "linear", "cosine")),
         "model.dtype": (cfg.model.dtype, ("auto", "float32", "bfloat16")),
         "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
+        "reward.combine": (cfg.reward.combine, ("sum", "product", "min")),
+        "verify.sudden": (cfg.verify.sudden, ("stop", "warn")),
         "rollout.max_staleness": (cfg.rollout.max_staleness, (0,)),
     }
     for key, (choice, allowed) in one_of.items():

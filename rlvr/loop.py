@@ -71,7 +71,7 @@ class Parts:
 
 def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     """Until `cfg.steps` good steps are done, or `run.stop()`; either way the last step is saved."""
-    weights = {name: part.weight for name, part in cfg.reward.parts.items()}
+    weights = cfg.reward.weights()
     state = run.checkpoints.restore(run.trainer) or run.checkpoints.first(run.trainer)
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
     state = replace(state, lineage=state.lineage.branch(above=run.rollouts.newest_version()))

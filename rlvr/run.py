@@ -28,7 +28,7 @@ from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
-from rlvr.verify.judge import assignment
+from rlvr.verify.plan import Plan
 from rlvr.weights import probe_tokens
 
 
@@ -45,11 +45,11 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here."""
     config.check(cfg)
     check_objective(cfg, objective)
-    for name, part in cfg.reward.parts.items():
-        assignment(name, part)
+    plan = Plan(cfg.reward)
     render = Renderer(cfg.model)
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    plan.check_rows(prompts)
     check_domains(cfg, objective, prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:
@@ -60,7 +60,7 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
 
 def check_objective(cfg: Recipe, objective: Objective) -> None:
     """Whether the algorithm can work with the rest of the recipe."""
-    parts = [part.weight for part in cfg.reward.parts.values()]
+    parts = list(cfg.reward.weights().values())
     try:
         trial(objective, parts, cfg.rollout.group_size)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
@@ -199,7 +199,7 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline]]:
         from rlvr.train.deepspeed import DeepSpeedTrainer
         from rlvr.verify import Judge
 
-        pipeline = InlinePipeline(build_engine(cfg), Judge(cfg.reward.parts, workers=cfg.verify.processes))
+        pipeline = InlinePipeline(build_engine(cfg), Judge(cfg.reward, cfg.verify.processes, cfg.verify.max_waiting))
         try:
             yield DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature), pipeline
         finally:

@@ -84,6 +84,11 @@ class Provenance:
     sandbox_level: str = ""
     judge: str = ""  # judge model and prompt hash
     cost: float = 0.0  # in the judge's currency
+    path: str = ""  # how it was decided, where a verifier has several ways: fast, ...
+    part: str = ""  # the reward part that asked; `audit:<part>` for the stricter look at a sample
+    outcome: str = ""  # what this verifier said, before several parts became one reward
+    reason: str = ""
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,18 @@ class Group:
     @property
     def policy_version(self) -> int:
         return min(completion.policy_version for completion in self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A completion that an engine has just finished. It is verified at once; its group may still be growing.
+
+    Ended(prompt=0, index=3, completion=Completion(...))
+    """
+
+    prompt: int  # its place in the list that the engine was given
+    index: int  # among the prompt's completions
+    completion: Completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The three kinds of worker. Thin: whatever they do can be done, and is tested, without Ray."""
 
+import asyncio
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
-from rlvr.types import Group, Prompt, Sampling
+from rlvr.types import Ended, Prompt, Sampling, Verdict
+from rlvr.verify.assembly import Question
 
 # Ray's object store shares numpy arrays between processes without a copy, and knows no bfloat16
 Shipped = dict[str, tuple[np.ndarray, bool]]
@@ -42,7 +43,7 @@ class RolloutWorker:
 
         self.engine = build_engine(cfg)
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
         yield from self.engine.generate(prompts, sampling)
 
     def load_weights(self, refs: list[ray.ObjectRef], policy_version: int) -> int:
@@ -67,19 +68,23 @@ class RolloutWorker:
 
 
 class VerifierWorker:
+    """Asynchronous, so that many questions are with its processes at a time."""
+
     def __init__(self, cfg: Recipe):
-        from rlvr.verify import Judge
+        from rlvr.verify.plan import Plan
+        from rlvr.verify.pool import Pool
 
-        self.judge = Judge(cfg.reward.parts, workers=cfg.verify.processes)
+        self.pool = Pool(Plan(cfg.reward).assignments(), cfg.verify.processes)
 
-    def verify(self, group: Group) -> Group:
-        return self.judge.verify_group(group)
+    async def answer(self, questions: list[Question]) -> list[list[Verdict]]:
+        futures = [self.pool.submit(question.assignment, question.samples) for question in questions]
+        return [await asyncio.wrap_future(future) for future in futures]
 
-    def counts(self) -> Counter[str]:
-        return self.judge.counts()
+    async def ready(self) -> bool:
+        return True
 
-    def close(self) -> None:
-        self.judge.close()
+    async def close(self) -> None:
+        self.pool.close()
 
 
 class TrainerRank:

@@ -1,17 +1,16 @@
 """Starts or joins Ray, places the actors, and dresses them as what the loop expects: one Trainer, one Pipeline.
 
-driver --prompts--> RolloutWorker --group ref--> VerifierWorker --group--> driver
+driver --prompts--> RolloutWorker --completions--> driver --questions--> VerifierWorker --verdicts--> driver
    +-----batch----> TrainerRank(s) --bucket refs--> RolloutWorker(s)           (weights never pass the driver)
 """
 
 import os
 import re
 import socket
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 # before Ray is imported: no usage report, no second environment when started by `uv run`, no metrics agents
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,7 +25,12 @@ import ray
 from rlvr.cluster.actors import RolloutWorker, TrainerRank, VerifierWorker
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Batch, Objective
-from rlvr.types import Group, Prompt, Sampling
+from rlvr.types import Group, Prompt, Sampling, Verdict
+from rlvr.verify.assembly import Assembly, Question, dealt, laid_out, put_back
+from rlvr.verify.plan import Plan
+
+AHEAD = 16  # decoding steps with completions that an engine may be ahead of the driver
+CLOSE_S = 5.0  # for verifiers to close what they opened
 
 
 class WorkerLost(RunError):
@@ -59,6 +63,7 @@ class RayCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        ray.wait([v.close.remote() for v in self.verifiers], num_returns=len(self.verifiers), timeout=CLOSE_S)
         for actor in (*self.engines, *self.verifiers, *self.ranks):
             ray.kill(actor)
         ray.shutdown()
@@ -85,7 +90,7 @@ class RayCluster:
         self.ranks = [trainer.remote(rank) for rank in range(cfg.trainer.ranks)]
         address = _get(self.ranks[0].free_address.remote())
         built = [rank.build.remote(cfg, address) for rank in self.ranks]
-        _get([*built, *(e.policy_version.remote() for e in self.engines), *(v.counts.remote() for v in self.verifiers)])
+        _get([*built, *(e.policy_version.remote() for e in self.engines), *(v.ready.remote() for v in self.verifiers)])
 
     def _gpus(self, asked: float | None, default: int, there: float) -> float:
         return asked if asked is not None else (default if there else 0)
@@ -96,7 +101,7 @@ class RayCluster:
 
     @property
     def pipeline(self) -> "RayPipeline":
-        return RayPipeline(self.engines, self.verifiers)
+        return RayPipeline(self.engines, self.verifiers, self.cfg)
 
 
 def check_address(address: str | None) -> None:
@@ -140,32 +145,55 @@ class RayTrainer:
 
 
 class RayPipeline:
-    """Engines and verifiers as one. A group goes from its engine to a verifier the moment it is complete."""
+    """Engines and verifiers as one. A completion is asked about the moment it comes from its engine."""
 
-    def __init__(self, engines: list[Any], verifiers: list[Any]):
+    def __init__(self, engines: list[Any], verifiers: list[Any], cfg: Recipe):
         self.engines, self.verifiers = engines, verifiers
+        self.plan, self.max_waiting = Plan(cfg.reward), cfg.verify.max_waiting
 
     def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
-        """Prompts are dealt round the engines, groups round the verifiers."""
-        shares = [list(prompts[i :: len(self.engines)]) for i in range(len(self.engines))]
+        """Prompts are dealt round the engines, completions to the verifier with the least to do. With too many of
+        them waiting nothing more is taken from the engines, which pause once AHEAD of it."""
+        count = len(self.engines)
+        shares = [range(i, len(prompts), count) for i in range(count)]
         sampling_ref = ray.put(sampling)
         streams = [
-            engine.generate.options(num_returns="streaming").remote(share, sampling_ref)
+            (engine.generate.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD).remote(
+                [prompts[n] for n in share], sampling_ref), share)
             for engine, share in zip(self.engines, shares, strict=True)
             if share
-        ]
-        verifiers = cycle(self.verifiers)
-        waiting: list[Any] = list(streams)
-        while waiting:
-            (ready,), waiting = ray.wait(waiting, num_returns=1, fetch_local=False)
-            if not isinstance(ready, ray.ObjectRefGenerator):
-                yield _get(ready)
+        ]  # fmt: skip
+        assembly, asking = Assembly(self.plan, prompts, sampling.completions), Asking(self.verifiers)
+        while streams or asking.refs:
+            open_streams = [] if asking.waiting > self.max_waiting else [stream for stream, _ in streams]
+            (ready,), _ = ray.wait([*asking.refs, *open_streams], num_returns=1, fetch_local=False)
+            share = next((share for stream, share in streams if stream is ready), None)
+            if share is None:
+                for question, verdicts in asking.answers(ready):
+                    further, whole = assembly.answered(question, verdicts)
+                    asking.ask(further)
+                    yield from whole
                 continue
             try:
-                group_ref = next(ready)
+                ended = _get(next(cast(Any, ready)))
             except StopIteration:
+                streams = [entry for entry in streams if entry[0] is not ready]
                 continue
-            waiting += [ready, next(verifiers).verify.remote(group_ref)]
+            asking.ask(assembly.ended([replace(e, prompt=share[e.prompt]) for e in ended]))
+
+    def verify(self, groups: Sequence[Group]) -> list[Group]:
+        asking = Asking(self.verifiers)
+        prompts, completions, size = laid_out(groups)
+        assembly = Assembly(self.plan, prompts, size)
+        asking.ask(assembly.ended(completions))
+        done: list[Group] = []
+        while asking.refs:
+            (ready,), _ = ray.wait(list(asking.refs), num_returns=1)
+            for question, verdicts in asking.answers(ready):
+                further, whole = assembly.answered(question, verdicts)
+                asking.ask(further)
+                done += whole
+        return put_back(groups, done)
 
     def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
         return sum(_get([engine.load_weights.remote(list(buckets), policy_version) for engine in self.engines]))
@@ -176,8 +204,38 @@ class RayPipeline:
     def newest_version(self) -> int:
         return max(_get([engine.policy_version.remote() for engine in self.engines]))
 
-    def counts(self) -> Counter[str]:
-        return sum(_get([verifier.counts.remote() for verifier in self.verifiers]), Counter())
+
+class Asking:
+    """Questions that are with the verifier actors. One whose actor died is asked once more, at another."""
+
+    def __init__(self, verifiers: list[Any]):
+        self.verifiers = verifiers
+        self.load = [0] * len(verifiers)
+        self.refs: dict[Any, tuple[int, list[Question], bool]] = {}  # by whom, what, for the first time?
+
+    @property
+    def waiting(self) -> int:
+        return sum(self.load)
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        for share in dealt(questions, len(self.verifiers)):
+            self._send(min(range(len(self.verifiers)), key=self.load.__getitem__), share, first=True)
+
+    def _send(self, verifier: int, questions: list[Question], first: bool) -> None:
+        self.load[verifier] += sum(len(question.samples) for question in questions)
+        self.refs[self.verifiers[verifier].answer.remote(questions)] = verifier, questions, first
+
+    def answers(self, ref: Any) -> list[tuple[Question, list[Verdict]]]:
+        """What came back; nothing when the question had to be sent elsewhere."""
+        verifier, questions, first = self.refs.pop(ref)
+        self.load[verifier] -= sum(len(question.samples) for question in questions)
+        try:
+            return list(zip(questions, _get(ref), strict=True))
+        except WorkerLost:
+            if not first:
+                raise
+            self._send((verifier + 1) % len(self.verifiers), questions, first=False)
+            return []
 
 
 def _get(refs: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from rlvr.types import Group, Prompt, Sampling
+from rlvr.types import Ended, Prompt, Sampling
 
 
 class Engine(Protocol):
@@ -13,8 +13,8 @@ class Engine(Protocol):
 
     policy_version: int  # of the weights now loaded; -1 before the first load
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
-        """Yield each prompt's group as soon as its last completion ends, in any order.
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
+        """Yield completions as they end, those of one decoding step together, in any order.
 
         Completion i of a prompt is a function of the weights, the prompt and
         `sampling_seed(sampling.seed, prompt.position, i)` alone: not of what else is in the batch.

@@ -1,6 +1,5 @@
 """Engine and verifiers in this process: `cluster=inline`, where a debugger works. No Ray."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -11,13 +10,13 @@ from rlvr.verify import Judge
 
 
 class InlinePipeline:
-    """Verifier processes work on a group while the engine decodes the others."""
+    """Verifier processes work on a completion while the engine decodes the others."""
 
     def __init__(self, engine: Engine, judge: Judge):
         self.engine, self.judge = engine, judge
 
     def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
-        return self.judge.verify(self.engine.generate(list(prompts), sampling))
+        return self.judge.verify(prompts, sampling.completions, self.engine.generate(list(prompts), sampling))
 
     def load_weights(self, buckets: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> int:
         """Bytes loaded."""
@@ -38,8 +37,8 @@ class InlinePipeline:
     def newest_version(self) -> int:
         return self.engine.policy_version
 
-    def counts(self) -> Counter[str]:
-        return self.judge.counts()
+    def verify(self, groups: Sequence[Group]) -> list[Group]:
+        return self.judge.verify_groups(groups)
 
     def close(self) -> None:
         self.judge.close()

@@ -1,6 +1,6 @@
 """What the loop takes its groups from: prompts in stream order, sampled, verified, filtered.
 
-    PromptStream --> Pipeline (engines, then verifiers, as each group ends) --> filter --> Taken
+    PromptStream --> Pipeline (engines, then verifiers, as each completion ends) --> filter --> Taken
                         ^ transfer(trainer)                          | no signal: drop, refill, keep
 
 Knows the objective's filter and the recipe; not where the engines run. Synchronous: every group of a step is sampled
@@ -36,8 +36,8 @@ class Pipeline(Destination, Protocol):
         """The highest policy version that any engine holds."""
         ...
 
-    def counts(self) -> Counter[str]:
-        """Verdicts so far by `verifier/outcome/reason`."""
+    def verify(self, groups: Sequence[Group]) -> list[Group]:
+        """The same completions, judged again."""
         ...
 
 
@@ -58,7 +58,7 @@ class SynchronousRollouts:
         """`probe`: the token ids that prove a transfer, and the tolerance on their logprobs."""
         self.cfg, self.objective, self.pipeline, self.stream = cfg, objective, pipeline, stream
         self.heldout, self.probe = heldout, probe
-        self.weights = {name: part.weight for name, part in cfg.reward.parts.items()}
+        self.weights = cfg.reward.weights()
         self.main_part = next(iter(cfg.reward.parts))
 
     def publish(self, trainer: Source, version: int) -> dict[str, float]:
@@ -127,7 +127,7 @@ class SynchronousRollouts:
             "completions/truncated": sum(c.stop_reason == "length" for c in completions) / len(completions),
             "completions/masked": 1 - len(rewarded) / len(verdicts),
         }
-        for name in self.weights:
+        for name in self.cfg.reward.parts:
             said = [v.parts[name] for v in rewarded if name in v.parts]  # a part without weight may abstain
             metrics[f"reward/{name}"] = sum(said) / max(len(said), 1)
         return metrics

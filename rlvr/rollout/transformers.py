@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlvr.rollout.engine import check_room
-from rlvr.types import Completion, Group, Prompt, Sampling, StopReason, sampling_seed
+from rlvr.types import Completion, Ended, Prompt, Sampling, StopReason, sampling_seed
 
 
 @dataclass
@@ -24,6 +24,9 @@ class Row:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     kept: list[tuple[int, ...]] = field(default_factory=list)  # where top-p or top-k cut
+
+
+Why = tuple[Row, StopReason]
 
 
 class TransformersEngine:
@@ -41,7 +44,7 @@ class TransformersEngine:
         ends = self.model.generation_config.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
         check_room(prompts, sampling, self.max_model_len)
         torch.set_num_threads(self.threads)
         rows = [
@@ -49,17 +52,13 @@ class TransformersEngine:
             for n, prompt in enumerate(prompts)
             for i in range(sampling.completions)
         ]
-        done: dict[int, dict[int, Completion]] = {n: {} for n in range(len(prompts))}
         for start in range(0, len(rows), self.max_num_seqs):
-            for row, reason in self._decode(rows[start : start + self.max_num_seqs], prompts, sampling):
-                done[row.prompt][row.completion] = self._completion(row, reason)
-                if len(done[row.prompt]) == sampling.completions:
-                    ended = done[row.prompt]
-                    yield Group(prompts[row.prompt], tuple(ended[i] for i in range(sampling.completions)))
+            for ended in self._decode(rows[start : start + self.max_num_seqs], prompts, sampling):
+                yield [Ended(row.prompt, row.completion, self._completion(row, reason)) for row, reason in ended]
 
     @torch.no_grad()
-    def _decode(self, rows: list[Row], prompts: list[Prompt], sampling: Sampling) -> Iterator[tuple[Row, StopReason]]:
-        """Each row and why it ended, as it ends."""
+    def _decode(self, rows: list[Row], prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Why]]:
+        """The rows that end, and why, one decoding step after the other."""
         from transformers import DynamicCache
 
         token_ids_BT, mask_BT = self._left_padded([prompts[row.prompt].token_ids for row in rows])
@@ -72,7 +71,8 @@ class TransformersEngine:
             ).logits[:, -1]  # fmt: skip
             chosen_B = self._sample(rows, logits_BV.float(), sampling)
             reasons = [self._ended(row, sampling) for row in rows]
-            yield from ((row, reason) for row, reason in zip(rows, reasons, strict=True) if reason)
+            if any(reasons):
+                yield [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
             staying = [b for b, reason in enumerate(reasons) if not reason]
             rows = [rows[b] for b in staying]
             keep_B = torch.tensor(staying, dtype=torch.int64, device=self.device)

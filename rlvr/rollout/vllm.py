@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rlvr.rollout.engine import check_room
-from rlvr.types import Completion, Group, Prompt, Sampling, StopReason, sampling_seed
+from rlvr.types import Completion, Ended, Prompt, Sampling, StopReason, sampling_seed
 
 
 def prepare(threads: int, kv_cache_gib: float) -> None:
@@ -69,7 +69,7 @@ class VllmEngine:
         )
         self.tokenizer = self.llm.get_tokenizer()
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[Group]:
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
         check_room(prompts, sampling, self.max_model_len)
         torch.set_num_threads(self.threads)
         engine = self.llm.llm_engine
@@ -79,19 +79,20 @@ class VllmEngine:
                 engine.add_request(
                     f"{n}/{i}", {"prompt_token_ids": list(prompt.token_ids)}, parameters(sampling, prompt, i)
                 )
-        done: list[dict[int, Completion]] = [{} for _ in prompts]
+        left = {f"{n}/{i}" for n in range(len(prompts)) for i in range(sampling.completions)}
         try:
             while engine.has_unfinished_requests():
-                for output in engine.step():
-                    n, i = map(int, output.request_id.split("/"))
-                    done[n][i] = self._completion(output.outputs[0], sampling)
-                    if len(done[n]) == sampling.completions:
-                        yield Group(prompts[n], tuple(done[n][k] for k in range(sampling.completions)))
+                outputs = engine.step()
+                left -= {output.request_id for output in outputs}
+                if outputs:
+                    yield [self._ended(output, sampling) for output in outputs]
         finally:
-            # whoever stops reading half-way must not find the rest in the next call's answers
-            left = [f"{n}/{i}" for n, ended in enumerate(done) for i in range(sampling.completions) if i not in ended]
-            if left:
-                engine.abort_request(left)
+            if left:  # whoever stops reading half-way must not find the rest in the next call's answers
+                engine.abort_request(sorted(left))
+
+    def _ended(self, output: Any, sampling: Sampling) -> Ended:
+        n, i = map(int, output.request_id.split("/"))
+        return Ended(n, i, self._completion(output.outputs[0], sampling))
 
     def _completion(self, output: Any, sampling: Sampling) -> Completion:
         token_ids = tuple(output.token_ids)

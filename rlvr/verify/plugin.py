@@ -1,29 +1,36 @@
-"""What a verifier is, how one is written, and how one is found. Runs nothing; knows no recipe.
+"""What a verifier is, and how one is written. Runs nothing; knows no recipe.
 
 from rlvr.verify import Sample, verifier
 
 @verifier("even")
 def even(sample: Sample) -> bool:
     return int(sample.completion) % 2 == 0
+
+A function of one sample is all that most need. The rest of the protocol is said to the decorator:
+
+    batch=32            the function takes a list of up to 32 samples and returns as many answers, in their order
+    scope="group"       it takes all completions of one prompt as a list; "batch": those of all prompts at hand
+    async def           it is awaited, `concurrency` samples at a time: for what waits on somebody else's answer
+    isolation="inline"  it runs beside the caller, where nothing can kill it: only for a few lines that cannot hang.
+             "sandbox"  it starts processes of its own (`rlvr.sandbox`): no memory limit on it, and its whole family is
+                        killed with it
+    setup, close        before the first and after the last call in each process; setup gets the options it names
+    check_answer        why a reference answer cannot be used, or None: asked when the data is read
 """
 
 import difflib
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-from rlvr.types import Group, Outcome, Provenance, Verdict
+from rlvr.types import Completion, Group, Outcome, Prompt, Verdict
 
-GROUP = "rlvr.verifiers"  # entry points
+Scope = Literal["sample", "group", "batch"]
+Isolation = Literal["process", "sandbox", "inline"]
 
 
 class PluginError(ValueError):
@@ -44,37 +51,72 @@ class Sample:
     token_ids: tuple[int, ...] = ()
     messages: tuple[Mapping[str, str], ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)  # the data set's other columns
+    group: str = ""  # the prompt's id: completions of one prompt share it
+
+
+def sample_of(prompt: Prompt, completion: Completion) -> Sample:
+    question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
+    return Sample(
+        question, completion.text, prompt.answer, completion.stop_reason, tuple(completion.token_ids), prompt.messages,
+        prompt.row, prompt.id,
+    )  # fmt: skip
 
 
 def samples_of(group: Group) -> list[Sample]:
-    prompt = group.prompt
-    question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
-    return [
-        Sample(question, c.text, prompt.answer, c.stop_reason, tuple(c.token_ids), prompt.messages, prompt.row)
-        for c in group.completions
-    ]
+    return [sample_of(group.prompt, completion) for completion in group.completions]
 
 
 Answer = bool | float | None | Verdict
+Answers = Answer | Sequence[Answer]
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """A function of one sample (and the recipe's `params`) with the limits it runs under."""
+    """A function of samples (and the recipe's `params`) with the limits it runs under."""
 
     name: str
-    function: Callable[..., Answer]
+    function: Callable[..., Answers | Coroutine[Any, Any, Answers]]
     version: str = "1"
-    timeout_s: float = 5.0  # CPU seconds of one call, then the process is killed
+    timeout_s: float = 5.0  # CPU seconds of one call, then its process is killed; of an async one also seconds to wait
     memory_gib: float | None = 2.0  # address space; None for verifiers that load a model
-    setup: Callable[[], None] | None = None  # once in each process, before any clock runs: slow imports, models
+    setup: Callable[..., None] | None = None  # once in each process, before any clock runs: slow imports, models
+    close: Callable[[], None] | None = None
+    scope: Scope = "sample"
+    isolation: Isolation = "process"
+    batch: int = 1  # samples of one call; above 1 the function takes a list
+    concurrency: int = 16  # samples that an async function of one sample waits for at a time, in each process
+    check_answer: Callable[..., str | None] | None = None
+
+    def __post_init__(self) -> None:
+        for field_name, value, allowed in (
+            ("scope", self.scope, get_args(Scope)),
+            ("isolation", self.isolation, get_args(Isolation)),
+        ):
+            if value not in allowed:
+                raise PluginError(f"verifier {self.name!r}: {field_name}={value!r}: one of {', '.join(allowed)}")
+        if not self.timeout_s > 0 or self.batch < 1 or self.concurrency < 1:
+            raise PluginError(f"verifier {self.name!r}: timeout_s, batch and concurrency must be above 0")
+
+    @property
+    def takes_list(self) -> bool:
+        return self.scope != "sample" or self.batch > 1
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def at_once(self) -> int:
+        """Samples that one call is best given; calls of a plain function are cheap, and each has its own deadline."""
+        if self.is_async and not self.takes_list:
+            return self.concurrency
+        return self.batch if self.takes_list else 32
 
     def __call__(self, sample: Sample, **params: Any) -> Verdict:
-        """True and False are 1 and 0, a finite number is a reward, None abstains, a Verdict is itself."""
-        started = perf_counter()
-        verdict = as_verdict(self.function(sample, **params), self.name)
-        where = Provenance(self.name, self.version, fingerprint(params), perf_counter() - started)
-        return replace(verdict, provenance=(where,))
+        """What it says of one sample, here and now; an exception passes through."""
+        from rlvr.verify.call import verdicts
+
+        return verdicts(self, [sample], params)[0]
 
     def check_params(self, params: Mapping[str, Any], knob: str) -> None:
         """PluginError unless the function takes exactly such options."""
@@ -91,6 +133,12 @@ class Verifier:
             if parameter.default is parameter.empty and parameter.name not in params:
                 raise PluginError(f"{knob}: verifier {self.name!r} needs the option {parameter.name!r}")
 
+    def unusable(self, answer: Any, params: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+        """Why the reference `answer` cannot be verified against; None when it can, or when nobody knows."""
+        if self.check_answer is None:
+            return None
+        return self.check_answer(answer, **named(self.check_answer, {**params, "row": row}))
+
 
 def verifier(
     name: str,
@@ -98,13 +146,22 @@ def verifier(
     version: str = "1",
     timeout_s: float = 5.0,
     memory_gib: float | None = 2.0,
-    setup: Callable[[], None] | None = None,
-) -> Callable[[Callable[..., Answer]], Verifier]:
+    setup: Callable[..., None] | None = None,
+    close: Callable[[], None] | None = None,
+    scope: Scope = "sample",
+    isolation: Isolation = "process",
+    batch: int = 1,
+    concurrency: int = 16,
+    check_answer: Callable[..., str | None] | None = None,
+) -> Callable[[Callable[..., Any]], Verifier]:
     """Make a verifier of a function `(sample, **options) -> bool | float | None | Verdict`."""
-    return lambda function: Verifier(name, function, version, timeout_s, memory_gib, setup)
+    return lambda function: Verifier(
+        name, function, version, timeout_s, memory_gib, setup, close, scope, isolation, batch, concurrency, check_answer
+    )
 
 
 def as_verdict(answer: Any, name: str) -> Verdict:
+    """True and False are 1 and 0, a finite number is a reward, None abstains, a Verdict is itself."""
     if isinstance(answer, Verdict):
         return answer
     if answer is None:
@@ -113,7 +170,7 @@ def as_verdict(answer: Any, name: str) -> Verdict:
         return Verdict(
             float(answer), Outcome.OK, reason="right" if answer >= 1 else "wrong" if answer <= 0 else "partly"
         )
-    raise TypeError(f"verifier {name!r} returned {answer!r}: expected a bool, a finite number, None or a Verdict")
+    raise TypeError(f"verifier {name!r} returned {answer!r:.200}: expected a bool, a finite number, None or a Verdict")
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:
@@ -123,38 +180,7 @@ def fingerprint(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def installed() -> dict[str, Any]:
-    """Name -> entry point of every installed verifier, ours among them."""
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
-def load(reference: str) -> Verifier:
-    """An installed plugin's name, `package.module:attribute`, or `path/file.py:attribute`."""
-    module, colon, attribute = reference.rpartition(":")
-    if not colon:
-        plugins = installed()
-        if reference not in plugins:
-            close = difflib.get_close_matches(reference, plugins, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise PluginError(f"no verifier {reference!r}{hint}; installed: {', '.join(sorted(plugins)) or 'none'}")
-        module, _, attribute = plugins[reference].value.rpartition(":")
-    try:
-        loaded = _file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
-    except ImportError as error:
-        raise PluginError(f"verifier {reference!r}: {module} cannot be imported: {error}") from error
-    found = getattr(loaded, attribute, None)
-    if isinstance(found, Verifier):
-        return found
-    if callable(found):
-        return Verifier(attribute, found)
-    raise PluginError(f"verifier {reference!r}: {module} has no function {attribute!r}")
-
-
-def _file(path: Path) -> Any:
-    if not path.is_file():
-        raise PluginError(f"verifier file {path}: no such file (looked in {path.resolve().parent})")
-    spec = importlib.util.spec_from_file_location(f"rlvr_verifier_{path.stem}", path.resolve())
-    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def named(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `options` that the function's signature names."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in known}

@@ -9,20 +9,22 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from time import monotonic
 from typing import Any, NoReturn
 
 import psutil
 
-from rlvr.types import Verdict
-from rlvr.verify.plugin import PluginError, Sample
+from rlvr.verify.call import Entry
+from rlvr.verify.discover import load
+from rlvr.verify.plugin import PluginError, Sample, Verifier, fingerprint, named
 from rlvr.verify.worker import decode
 
 START_S = 120.0  # importing sympy on a busy machine takes its time
+CLOSE_S = 2.0  # for a verifier's own `close`
 STARVED = 4  # wall time may be this multiple of the CPU time allowed: a busy machine is not the policy's fault
 RECYCLE = 5_000  # samples: libraries cache, and caches grow
 
@@ -33,67 +35,95 @@ class Assignment:
 
     part: str
     reference: str
-    params: dict[str, Any]
-    timeout_s: float
+    params: dict[str, Any] = field(default_factory=dict)
+    timeout_s: float | None = None  # none: the verifier's own
+
+    @property
+    def verifier(self) -> Verifier:
+        return load(self.reference)
+
+    @property
+    def limit_s(self) -> float:
+        return self.timeout_s or self.verifier.timeout_s
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Samples with the same one may share a call."""
+        return self.reference, fingerprint(self.params)
 
 
 class TimedOut(Exception):
-    """The call used up its time; the process is gone."""
+    """The call used up its time, and the process is gone. `computing`: its CPU time, not only its share of a day."""
+
+    def __init__(self, said: str, computing: bool):
+        super().__init__(said)
+        self.computing = computing
 
 
 class Failed(Exception):
-    """The verifier raised, or its process died."""
+    """The verifier's process died, or answered garbage."""
 
 
 class VerifierProcess:
     """Started on first use, and again after every death. Not thread-safe: one caller at a time."""
 
-    def __init__(self, assignments: Sequence[Assignment]):
-        self.assignments = {a.part: a for a in assignments}
+    def __init__(self, first: Sequence[Assignment]):
+        self.first = first  # loaded at every start; what a data row names is loaded when it comes
         self._child: Child | None = None
         self._successor: Child | None = None
 
     def start(self) -> None:
         if self._child is None:
-            self._child, self._successor = self._successor or Child(self.assignments.values()), None
+            self._child, self._successor = self._successor or Child(self.first), None
             self._child.await_ready()
 
-    def verify(self, part: str, samples: Sequence[Sample], verdicts: list[Verdict]) -> None:
-        """Append a verdict for each sample in turn; TimedOut or Failed is about sample `len(verdicts)`."""
+    def verify(self, assignment: Assignment, calls: Sequence[list[Sample]]) -> Iterator[list[Entry]]:
+        """The entries of each call in turn. TimedOut or Failed is about the call whose entries did not come."""
         self.start()
         child = self._renewed()
         try:
-            child.send((part, list(samples)))
-            for _ in samples:
-                verdicts.append(child.verdict(self.assignments[part].timeout_s))
-        except (TimedOut, Failed):
-            child.kill()  # the rest of its samples are asked elsewhere
-            self._child = None
+            child.load(assignment)
+            child.send((assignment.reference, assignment.params, list(calls), child.calls))
+            for samples in calls:
+                yield child.entries(assignment, len(samples))
+        except (TimedOut, Failed, PluginError, GeneratorExit):
+            self.kill()  # whatever else it was asked is asked elsewhere
             raise
 
     def _renewed(self) -> "Child":
         """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits."""
         assert self._child is not None
-        if self._successor is not None and self._successor.pipe.poll(0):
-            self._child.kill()
+        if self._successor is not None and self._successor.is_loaded():
+            self._child.close()
             self._child, self._successor = self._successor, None
             self._child.await_ready()
         elif self._successor is None and self._child.samples >= RECYCLE:
-            self._successor = Child(self.assignments.values())
+            self._successor = Child(self.first)
         return self._child
 
+    def interrupt(self) -> None:
+        """From another thread: whatever is being asked ends in Failed."""
+        if (child := self._child) is not None:
+            child.interrupt()
+
     def kill(self) -> None:
+        self._end("kill")
+
+    def close(self) -> None:
+        self._end("close")
+
+    def _end(self, how: str) -> None:
         for child in (self._child, self._successor):
             if child is not None:
-                child.kill()
+                getattr(child, how)()
         self._child = self._successor = None
 
 
 class Child:
-    """One start of the worker, with its pipe; of no use after `kill`."""
+    """One start of the worker, with its pipe; of no use after `close` or `kill`."""
 
-    def __init__(self, assignments: Iterable[Assignment]):
-        self.samples = 0
+    def __init__(self, first: Sequence[Assignment]):
+        self.samples = self.calls = 0
         self.pipe, theirs = Pipe()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  what it prints, for the error message; closed by kill
         self._process = subprocess.Popen(
@@ -105,15 +135,44 @@ class Child:
         )
         theirs.close()
         self._looking = psutil.Process(self._process.pid)
-        with suppress(BrokenPipeError):  # gone already: whoever waits for it is told why
-            self.pipe.send([(a.part, a.reference, a.params) for a in assignments])
+        self._loaded: set[tuple[str, str]] = set()
+        self._awaited: list[str] = []  # verifiers that were sent for, and have not reported yet
+        for assignment in first:
+            with suppress(Failed):  # gone already: whoever waits for it is told why
+                self._send_for(assignment)
+
+    def _send_for(self, assignment: Assignment) -> None:
+        setup = assignment.verifier.setup
+        options = named(setup, assignment.params) if setup is not None else {}
+        if (key := (assignment.reference, fingerprint(options))) not in self._loaded:
+            self._loaded.add(key)
+            self._awaited.append(assignment.reference)
+            self.send((assignment.reference, options))
+
+    def load(self, assignment: Assignment) -> None:
+        self._send_for(assignment)
+        self.await_ready()
+
+    def is_loaded(self) -> bool:
+        while self._awaited and self.pipe.poll(0):
+            self._await_one()
+        return not self._awaited
 
     def await_ready(self) -> None:
+        while self._awaited:
+            self._await_one()
+
+    def _await_one(self) -> None:
+        reference = self._awaited.pop(0)
         try:
-            self.receive(START_S)
+            reply = self.receive(START_S, STARVED * START_S)
         except (TimedOut, Failed) as error:
             self.kill()
             raise PluginError(f"the verifiers could not be loaded: {error}") from error
+        if not isinstance(reply, dict) or reply.get("ready") is not True:
+            self.kill()
+            said = reply.get("error", reply) if isinstance(reply, dict) else reply
+            raise PluginError(f"verifier {reference!r} could not be set up: {said}")
 
     def send(self, message: object) -> None:
         try:
@@ -121,33 +180,53 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             self._died()
 
-    def verdict(self, limit_s: float) -> Verdict:
+    def entries(self, assignment: Assignment, count: int) -> list[Entry]:
+        """The answer to one call of `count` samples."""
+        limit_s, verifier = assignment.limit_s, assignment.verifier
+        waits = verifier.is_async and not verifier.takes_list
+        rounds = -(-count // verifier.concurrency) if waits else 1
+        wall_s = STARVED * limit_s + (rounds * verifier.timeout_s if verifier.is_async else 0)
         try:
-            reply = self.receive(limit_s)
-            answer = None if "error" in reply else decode(reply["verdict"])
-        except (ValueError, TypeError, KeyError) as error:  # it wrote into the pipe of its own accord
+            said = decode(self.receive(limit_s, wall_s), self.calls, count)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # it wrote into the pipe of its own accord
             raise Failed(f"the verifier's answer is garbled: {error}") from error
-        if answer is None:
-            raise Failed(reply["error"])
-        self.samples += 1
-        return answer
+        self.samples, self.calls = self.samples + count, self.calls + 1
+        return said
 
-    def receive(self, limit_s: float) -> dict[str, Any]:
-        """One reply within `limit_s` of CPU time, or STARVED times as much wall time."""
+    def receive(self, cpu_s: float, wall_s: float) -> Any:
+        """One reply within so much CPU time and so much wall time."""
         started, used = monotonic(), self._cpu_s()
-        wait_s = limit_s
+        wait_s = cpu_s
         try:
             while not self.pipe.poll(wait_s):
-                wait_s = limit_s - (self._cpu_s() - used)
-                if wait_s <= 0.01 or monotonic() - started > STARVED * limit_s:
-                    raise TimedOut(f"more than {limit_s:g} s")
+                if (left := cpu_s - (self._cpu_s() - used)) <= 0.01:
+                    raise TimedOut(f"more than {cpu_s:g} s of CPU time", computing=True)
+                if (rest := started + wall_s - monotonic()) <= 0:
+                    raise TimedOut(f"no answer in {wall_s:g} s, with {cpu_s - left:.2f} s of CPU time", computing=False)
+                wait_s = min(left, rest)
             return json.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
             self._died()
 
+    def interrupt(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        """Let the verifiers close what they opened; then as `kill`."""
+        self.pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_S)
+        self.kill()
+
     def kill(self) -> None:
+        family = []
+        with suppress(psutil.NoSuchProcess):
+            family = self._looking.children(recursive=True)  # what the verifier started, and may not outlive it
         self._process.kill()
         self._process.wait()
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         self.pipe.close()
         self._said.close()
 

@@ -1,54 +1,52 @@
-"""The process in which verifiers run: `python -m rlvr.verify.worker FD`. It may be killed at any moment.
+"""The process in which verifiers run: `python -m rlvr.verify.worker FD PARENT`. It may be killed at any moment.
 
-    parent --pickle: [(part, verifier, params), ...]--> loaded once, at the start
-    parent --pickle: (part, [sample, ...])------------> one JSON answer for each sample, as soon as it is there
+    parent --pickle: (reference, options of its setup)-------> loaded once; {"ready": true}
+    parent --pickle: (reference, options, [[sample, ...]], n)-> {"to": n, "said": [entry, ...]}, one for each call
 
 Answers are JSON, not pickle: whatever a completion does to a verifier, it cannot run code in the parent.
 """
 
+import asyncio
 import ctypes
 import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
 from rlvr.types import Outcome, Provenance, Verdict
-from rlvr.verify.plugin import Sample, Verifier, load
+from rlvr.verify.call import Entry, Failure, entries
+from rlvr.verify.discover import load
+from rlvr.verify.plugin import Sample, Verifier
 
 PR_SET_PDEATHSIG = 1
 
 
-def encode(verdict: Verdict) -> bytes:
-    return json.dumps({"verdict": asdict(verdict)}).encode()
+def encode(to: int, said: Sequence[Entry]) -> bytes:
+    records = [{"error": e.said, "late": e.late} if isinstance(e, Failure) else asdict(e) for e in said]
+    return json.dumps({"to": to, "said": records}).encode()
 
 
-def decode(verdict: dict[str, Any]) -> Verdict:
-    provenance = tuple(Provenance(**record) for record in verdict["provenance"])
-    steps = tuple((start, end, value) for start, end, value in verdict["step_rewards"])
-    outcome = Outcome(verdict["outcome"])
-    return Verdict(**verdict | {"outcome": outcome, "provenance": provenance, "step_rewards": steps})
+def decode(reply: Any, to: int, count: int) -> list[Entry]:
+    """ValueError, TypeError or KeyError when it is anything but `count` entries, in answer to call `to`."""
+    if reply["to"] != to or len(reply["said"]) != count:
+        raise ValueError(f"expected {count} in answer to call {to}")
+    return [_entry(record) for record in reply["said"]]
 
 
-def answer(verifier: Verifier, sample: Sample, params: dict[str, Any]) -> bytes:
-    """The verdict; what the completion exhausts is the completion's fault, any other exception the verifier's."""
-    limit_memory(verifier.memory_gib)
-    try:
-        return encode(verifier(sample, **params))
-    except MemoryError:
-        return encode(refused(verifier, "too_much_memory", f"more than {verifier.memory_gib} GiB"))
-    except RecursionError:
-        return encode(refused(verifier, "too_deep", "the answer is nested too deeply"))
-    except Exception as error:
-        return json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()
-
-
-def refused(verifier: Verifier, reason: str, detail: str) -> Verdict:
-    where = Provenance(verifier.name, verifier.version)
-    return Verdict(0.0, Outcome.REJECTED, reason=reason, detail=detail, provenance=(where,))
+def _entry(record: dict[str, Any]) -> Entry:
+    if "error" in record:
+        return Failure(str(record["error"]), bool(record["late"]))
+    provenance = tuple(Provenance(**where) for where in record["provenance"])
+    steps = tuple((start, end, value) for start, end, value in record["step_rewards"])
+    return Verdict(
+        **record | {"outcome": Outcome(record["outcome"]), "provenance": provenance, "step_rewards": steps}
+    )
 
 
 def limit_memory(gib: float | None) -> None:
@@ -65,22 +63,50 @@ def die_with_parent(parent: int) -> None:
         sys.exit("the parent is gone")
 
 
+class Worker:
+    """What the process holds between two messages."""
+
+    def __init__(self, pipe: Connection):
+        self.pipe, self.runner = pipe, asyncio.Runner()
+        self.loaded: dict[str, Verifier] = {}
+
+    def load(self, reference: str, options: dict[str, Any]) -> None:
+        limit_memory(None)
+        try:
+            verifier = self.loaded[reference] = load(reference)
+            if verifier.setup is not None:
+                verifier.setup(**options)
+            reply: dict[str, Any] = {"ready": True}
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        self.pipe.send_bytes(json.dumps(reply).encode())
+
+    def ask(self, reference: str, params: dict[str, Any], calls: list[list[Sample]], to: int) -> None:
+        verifier = self.loaded[reference]
+        limit_memory(None if verifier.isolation == "sandbox" else verifier.memory_gib)
+        for n, samples in enumerate(calls, to):
+            self.pipe.send_bytes(encode(n, entries(verifier, samples, params, self.runner)))
+
+    def close(self) -> None:
+        for verifier in self.loaded.values():
+            if verifier.close is not None:
+                verifier.close()
+        self.runner.close()
+
+
 def main() -> None:
     pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    try:
-        parts = {part: (load(reference), params) for part, reference, params in pipe.recv()}
-        for verifier, _ in parts.values():
-            if verifier.setup is not None:
-                verifier.setup()
-        pipe.send_bytes(json.dumps({"ready": True}).encode())
+    worker = Worker(pipe)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent's end is closed: nobody asks any more
         while True:
-            part, samples = pipe.recv()
-            for sample in samples:
-                pipe.send_bytes(answer(parts[part][0], sample, parts[part][1]))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent has closed its end: nobody asks any more
+            message = pipe.recv()
+            if len(message) == 2:
+                worker.load(*message)
+            else:
+                worker.ask(*message)
+    worker.close()
 
 
 if __name__ == "__main__":

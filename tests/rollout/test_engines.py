@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr.types import Prompt, Sampling
+from rlvr.types import Group, Prompt, Sampling
 
 TINY = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny")
 SAMPLING = Sampling(completions=3, temperature=1.0, max_tokens=24, seed=5)
@@ -37,7 +37,14 @@ def prompts(engine, *texts: str) -> list[Prompt]:
 
 
 def generated(engine, asked, sampling=SAMPLING):
-    return {group.prompt.id: group for group in engine.generate(asked, sampling)}
+    ended = [e for step in engine.generate(asked, sampling) for e in step]
+    assert sorted((e.prompt, e.index) for e in ended) == [
+        (n, i) for n in range(len(asked)) for i in range(sampling.completions)
+    ]
+    ended.sort(key=lambda e: e.index)
+    return {
+        prompt.id: Group(prompt, tuple(e.completion for e in ended if e.prompt == n)) for n, prompt in enumerate(asked)
+    }
 
 
 def test_a_completion_depends_on_its_seed_and_not_on_its_company(engine):

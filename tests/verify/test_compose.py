@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlvr.config import PartConfig
+from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Outcome, Provenance, Verdict
 from rlvr.verify.compose import combine
 
@@ -14,8 +14,8 @@ def said(**rewards: float | None) -> dict[str, Verdict]:
     }
 
 
-def parts(**cfg: dict) -> dict[str, PartConfig]:
-    return {name: PartConfig(verifier=name, **options) for name, options in cfg.items()}
+def parts(how: str = "sum", **cfg: dict) -> RewardConfig:
+    return RewardConfig({name: PartConfig(verifier=name, **options) for name, options in cfg.items()}, how)
 
 
 def test_the_reward_is_the_weighted_sum_and_the_parts_are_unweighted():

@@ -5,10 +5,11 @@ import textwrap
 import psutil
 import pytest
 
-from rlvr.config import PartConfig, RecipeError
-from rlvr.types import Completion, Group, Outcome, Prompt
+from rlvr.config import RecipeError
+from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.types import Completion, Ended, Group, Outcome, Prompt
 from rlvr.verify import Judge, process
-from rlvr.verify.judge import assignment
+from rlvr.verify.plan import assignment
 
 PLUGIN = """
 import os, time
@@ -45,7 +46,7 @@ def group(*texts: str) -> Group:
 
 
 def test_each_way_to_fail_has_its_outcome_and_the_others_keep_their_verdicts(plugin):
-    judge = Judge({"act": PartConfig(plugin)}, workers=2)
+    judge = Judge(RewardConfig({"act": PartConfig(plugin)}), 2)
     try:
         done = judge.verify_group(group("1", "raise", "0.5", "die", "spin", "abstain", "eat", "nan", "1"))
         outcomes = [verdict.outcome for verdict in done.verdicts]
@@ -56,7 +57,9 @@ def test_each_way_to_fail_has_its_outcome_and_the_others_keep_their_verdicts(plu
         assert [v.reward for v in done.verdicts] == [1.0, None, 0.5, None, 0.0, None, 0.0, None, 1.0]
         assert "broken on purpose" in done.verdicts[1].detail
         assert done.verdicts[4].reason == "timeout"
-        assert judge.counts()["act/rejected/timeout"] == 1
+        assert [p.reason for v in done.verdicts for p in v.provenance if p.outcome == "rejected"] == [
+            "timeout", "too_much_memory",
+        ]  # fmt: skip
     finally:
         judge.close()
     assert [p for p in psutil.Process().children(recursive=True) if "rlvr.verify.worker" in " ".join(p.cmdline())] == []
@@ -68,7 +71,7 @@ def test_parts_add_up_gates_close_and_a_part_without_weight_masks_nothing(plugin
         "gate": PartConfig("format", weight=0.5, gate=True),
         "watched": PartConfig(plugin, weight=0.0, params={"bonus": 1.0}),
     }
-    judge = Judge(parts, workers=1)
+    judge = Judge(RewardConfig(parts), 1)
     try:
         (closed,) = judge.verify_group(group("1")).verdicts
     finally:
@@ -78,8 +81,8 @@ def test_parts_add_up_gates_close_and_a_part_without_weight_masks_nothing(plugin
 
 def test_a_process_that_has_seen_much_works_on_until_its_successor_has_loaded(plugin, monkeypatch):
     monkeypatch.setattr(process, "RECYCLE", 4)
-    judge = Judge({"act": PartConfig(plugin)}, workers=1)
-    (worker,) = judge._all
+    judge = Judge(RewardConfig({"act": PartConfig(plugin)}), 1)
+    (worker,) = judge.pool.processes
     first = worker._child._process
     try:
         judge.verify_group(group("1", "1", "1", "1"))
@@ -100,7 +103,7 @@ def test_an_answer_that_is_no_verdict_is_an_error_of_the_verifier(tmp_path):
         "    pipe = next(x for x in gc.get_objects() if isinstance(x, Connection))\n"
         "    pipe.send_bytes(sample.completion.encode())\n"
     )
-    judge = Judge({"forge": PartConfig(f"{path}:forge")}, workers=1)
+    judge = Judge(RewardConfig({"forge": PartConfig(f"{path}:forge")}), 1)
     try:
         said = judge.verify_group(group("no json", '{"verdict": {"reward": 9}}', "[]")).verdicts
     finally:
@@ -109,13 +112,16 @@ def test_an_answer_that_is_no_verdict_is_an_error_of_the_verifier(tmp_path):
     assert all("garbled" in v.detail for v in said)
 
 
-def test_groups_stream_through_and_none_is_lost(plugin):
-    judge = Judge({"act": PartConfig(plugin)}, workers=2)
+def test_completions_stream_through_and_no_group_is_lost(plugin):
+    prompts = [Prompt(str(n), n, ({"role": "user", "content": "q"},), (1,), "5") for n in range(20)]
+    places = [(n, i) for i in (1, 0) for n in range(20)]
+    ended = [Ended(n, i, Completion((1,), (True,), (0.0,), 0, str(n + i / 2), "eos")) for n, i in places]
+    judge = Judge(RewardConfig({"act": PartConfig(plugin)}), 2)
     try:
-        done = list(judge.verify(group(str(i)) for i in range(20)))
+        done = list(judge.verify(prompts, 2, ([one] for one in ended)))
     finally:
         judge.close()
-    assert sorted(g.verdicts[0].reward for g in done) == list(range(20))
+    assert sorted([v.reward for v in g.verdicts] for g in done) == [[n, n + 0.5] for n in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -129,4 +135,4 @@ def test_groups_stream_through_and_none_is_lost(plugin):
 )
 def test_what_cannot_be_loaded_is_said_when_the_recipe_is_read(part, said):
     with pytest.raises(RecipeError, match=said):
-        assignment("x", part)
+        assignment("x", part, "reward.parts.x")

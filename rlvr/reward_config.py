@@ -1,0 +1,75 @@
+"""What a recipe may say about its reward, and about those who compute it. A part of rlvr.config."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # OmegaConf's mark of a value that the recipe must give
+
+
+@dataclass
+class VerifierChoice:
+    verifier: str = MISSING
+    """An installed plugin's name, `package.module:attribute`, or `file.py:attribute`."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """The verifier's own options."""
+    timeout_s: float | None = None
+    """Seconds until a verification is killed; none: the verifier's own limit."""
+
+
+@dataclass
+class AuditConfig(VerifierChoice):
+    share: float = 0.05
+    """Of the completions, those that this stricter verifier judges too: it is reported and rewards nobody."""
+
+
+@dataclass
+class PartConfig(VerifierChoice):
+    weight: float = 1.0
+    """Of this part in the reward. 0 reports the part and does not train on it."""
+    gate: bool = False
+    """A gate that is 0 makes the whole reward 0, e.g. format before correctness."""
+    requires: dict[str, float] = field(default_factory=dict)
+    """This part is 0 unless the parts named here reach at least these values, e.g. {math: 1.0} for a length reward
+    that only right answers earn (GDPO, arXiv:2601.05242, eq. 8)."""
+    first_decided: list[VerifierChoice] = field(default_factory=list)
+    """Asked in turn where `verifier`, and those before, cannot say: e.g. a judge behind a rule."""
+    column: str | None = None
+    """A data column in which a row may name its own verifier, with options in the column `<column>_params` (a mapping,
+    or one as JSON); empty: `verifier` and `params`. A row may name installed plugins and `choices`, nothing else."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """Further names that `column` may hold, and the verifiers they stand for, e.g. {mine: checks.py:mine}."""
+    audit: AuditConfig | None = None
+    """A stricter verifier that looks at a share of the same completions."""
+
+
+@dataclass
+class RewardConfig:
+    parts: dict[str, PartConfig] = field(default_factory=dict)
+    """Name -> verifier. The first one is the main part: its verdict is `accuracy`."""
+    combine: str = "sum"
+    """How parts become the reward: `sum` by weight, `product`, or `min`; the two last over the parts with a weight."""
+
+    def weights(self) -> dict[str, float]:
+        """What is trained on: the parts of a sum each with its weight; a product or minimum as one part, `combined`."""
+        if self.combine == "sum":
+            return {name: part.weight for name, part in self.parts.items()}
+        return {"combined": 1.0}
+
+
+@dataclass
+class VerifyConfig:
+    workers: int = 1
+    """Verifier actors."""
+    processes: int = 2
+    """Killable processes of one verifier actor."""
+    max_waiting: int = 1024
+    """Completions that may wait for their verdicts; above it the engines pause."""
+    window: int = 500
+    """The last verdicts of a verifier that its health is judged by."""
+    mask_warn: float = 0.02
+    """Share of them without a reward (abstained, failed) above which the run warns ..."""
+    mask_stop: float = 0.2
+    """... and above which it stops. 1: never."""
+    sudden: str = "stop"
+    """When a verifier calls `window` completions all alike that it used to tell apart, and no longer stands by its
+    earlier verdicts: `stop` or `warn`."""

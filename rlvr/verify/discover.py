@@ -1,0 +1,51 @@
+"""How a verifier is found: an installed plugin's name, `package.module:attribute`, or `path/file.py:attribute`."""
+
+import difflib
+import importlib
+import importlib.util
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from rlvr.verify.plugin import PluginError, Verifier
+
+GROUP = "rlvr.verifiers"  # entry points
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Name -> entry point of every installed verifier, ours among them."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+@lru_cache(maxsize=256)
+def load(reference: str) -> Verifier:
+    """The verifier; a bare function becomes one that is called with a sample. PluginError says what is wrong."""
+    module, colon, attribute = reference.rpartition(":")
+    if not colon:
+        plugins = installed()
+        if reference not in plugins:
+            close = difflib.get_close_matches(reference, plugins, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise PluginError(f"no verifier {reference!r}{hint}; installed: {', '.join(sorted(plugins)) or 'none'}")
+        module, _, attribute = plugins[reference].value.rpartition(":")
+    try:
+        loaded = _file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise PluginError(f"verifier {reference!r}: {module} cannot be imported: {error}") from error
+    found = getattr(loaded, attribute, None)
+    if isinstance(found, Verifier):
+        return found
+    if callable(found):
+        return Verifier(attribute, found)
+    raise PluginError(f"verifier {reference!r}: {module} has no function {attribute!r}")
+
+
+def _file(path: Path) -> Any:
+    if not path.is_file():
+        raise PluginError(f"verifier file {path}: no such file (looked in {path.resolve().parent})")
+    spec = importlib.util.spec_from_file_location(f"rlvr_verifier_{path.stem}", path.resolve())
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

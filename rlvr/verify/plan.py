@@ -1,0 +1,118 @@
+"""Which verifier a recipe's reward asks about which completion. Starts nothing.
+
+A data row may name its own: `reward.parts.<part>.column` says in which column, `<column>_params` holds its options.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rlvr.config import RecipeError
+from rlvr.reward_config import RewardConfig, VerifierChoice
+from rlvr.types import Prompt, sampling_seed
+from rlvr.verify.discover import installed, load
+from rlvr.verify.plugin import PluginError
+from rlvr.verify.process import Assignment
+
+AUDIT = "audit:"  # before a part's name: the stricter verifier that looks at a share of its completions
+
+
+class Plan:
+    """The recipe's reward, its verifiers found and their options checked; RecipeError says what is wrong."""
+
+    def __init__(self, reward: RewardConfig):
+        self.reward = reward
+        self.chains: dict[str, tuple[Assignment, ...]] = {}
+        self.audits: dict[str, Assignment] = {}
+        for name, part in reward.parts.items():
+            knob = f"reward.parts.{name}"
+            later = [assignment(name, c, f"{knob}.first_decided") for c in part.first_decided]
+            self.chains[name] = (assignment(name, part, knob), *later)
+            if later and any(a.verifier.scope != "sample" for a in self.chains[name]):
+                raise RecipeError(f"{knob}.first_decided: only verifiers of single samples can be asked in turn")
+            for choice, reference in part.choices.items():
+                assignment(name, VerifierChoice(reference), f"{knob}.choices.{choice}", params=False)
+            if part.audit is not None:
+                self.audits[name] = assignment(AUDIT + name, part.audit, f"{knob}.audit")
+                if self.audits[name].verifier.scope != "sample":
+                    raise RecipeError(f"{knob}.audit: {part.audit.verifier} does not judge single samples")
+
+    def assignments(self) -> list[Assignment]:
+        """What the recipe itself names; rows may name more."""
+        return [*(a for chain in self.chains.values() for a in chain), *self.audits.values()]
+
+    def chain(self, part: str, prompt: Prompt) -> tuple[Assignment, ...]:
+        """Who is asked about this prompt's completions, in turn."""
+        column = self.reward.parts[part].column
+        if column is None or not prompt.row.get(column):
+            return self.chains[part]
+        return (self._of_row(part, column, prompt), *self.chains[part][1:])
+
+    def _of_row(self, part: str, column: str, prompt: Prompt) -> Assignment:
+        cfg, name = self.reward.parts[part], prompt.row[column]
+        where = f"prompt {prompt.id}, column {column}={name!r:.80}"
+        if name not in cfg.choices and name not in installed():
+            known = ", ".join(sorted({*cfg.choices, *installed()}))
+            raise RecipeError(f"{where}: rows may name {known}; reward.parts.{part}.choices has room for more")
+        params = prompt.row.get(f"{column}_params") or {}
+        try:
+            params = json.loads(params) if isinstance(params, str) else dict(params)
+        except ValueError as error:
+            raise RecipeError(f"{where}: {column}_params is not JSON: {error}") from None
+        # a table of many rows has every option in every row, most of them empty
+        params = {key: value for key, value in params.items() if value is not None} if isinstance(params, dict) else {}
+        return assignment(part, VerifierChoice(cfg.choices.get(name, name), params, cfg.timeout_s), where)
+
+    def check_rows(self, prompts: Iterable[Prompt]) -> None:
+        """RecipeError for the first row that names what it may not, or options that its verifier does not have."""
+        for prompt in prompts:
+            for part in self.chains:
+                chain = self.chain(part, prompt)
+                if len(chain) > 1 and chain[0].verifier.scope != "sample":
+                    raise RecipeError(f"prompt {prompt.id}: reward.parts.{part}.first_decided is for single samples")
+
+    def audited(self, part: str, position: int, index: int) -> bool:
+        """The same completions in every repetition of a run."""
+        audit = self.reward.parts[part].audit
+        return audit is not None and sampling_seed(SHARES, position, index) < audit.share * 2**63
+
+
+SHARES = 77  # any number that is no run's seed by habit
+
+
+def assignment(part: str, choice: VerifierChoice, knob: str, params: bool = True) -> Assignment:
+    """The verifier, found and its options checked; RecipeError says what is wrong."""
+    try:
+        verifier = load(choice.verifier)
+        if params:
+            verifier.check_params(choice.params, f"{knob}.params")
+    except PluginError as error:
+        raise RecipeError(f"{knob}: {error}") from error
+    return Assignment(part, choice.verifier, dict(choice.params), choice.timeout_s)
+
+
+def unusable(plan: Plan, prompts: Iterable[Prompt]) -> dict[str, str]:
+    """Prompt id -> why a verifier that rewards cannot use its reference answer."""
+    found: dict[str, str] = {}
+    for prompt in prompts:
+        for part, cfg in plan.reward.parts.items():
+            if not (cfg.weight or cfg.gate):
+                continue
+            first = plan.chain(part, prompt)[0]
+            if why := first.verifier.unusable(prompt.answer, first.params, prompt.row):
+                found.setdefault(prompt.id, f"{first.verifier.name}: {why}")
+    return found
+
+
+def params_of(words: Iterable[str]) -> Mapping[str, Any]:
+    """`key=value` words as a verifier's options; a value that is JSON is that, any other is text."""
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise RecipeError(f"{word!r}: expected key=value")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options

@@ -1,0 +1,261 @@
+"""Verifier processes and the samples that wait for them. Knows attempts and outcomes; no groups and no recipe's parts.
+
+    submit(assignment, samples) --> queue --> slot: a thread and its killable process --> Future of one verdict a sample
+                                      ^------------- asked once more, in another slot ---+
+
+A completion that uses up its time is REJECTED: the policy did that. A verifier that raises or dies, or whose own
+question is not answered, is asked once more by another process; then it is an ERROR, which is masked: never a reward.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from rlvr.types import Outcome, Provenance, Verdict
+from rlvr.verify.call import Entry, Failure, entries, refused
+from rlvr.verify.discover import load
+from rlvr.verify.plugin import PluginError, Sample, fingerprint, named
+from rlvr.verify.process import Assignment, Failed, TimedOut, VerifierProcess
+
+ATTEMPTS = 2
+
+
+@dataclass(eq=False)
+class Job:
+    """One sample, or all samples of a call that cannot be divided."""
+
+    assignment: Assignment
+    samples: list[Sample]
+    key: tuple[str, str]
+    future: "Future[list[Verdict]]" = field(default_factory=Future)
+    failures: int = 0
+    alone: bool = False  # a call that it shared has failed, and nobody knows through whom
+    avoid: int | None = None  # the slot that failed
+
+
+class Pool:
+    """`workers` slots. `first` is what their processes load when they start."""
+
+    def __init__(self, first: Sequence[Assignment], workers: int):
+        self.workers = workers
+        processed = [assignment for assignment in first if assignment.verifier.isolation != "inline"]
+        self.processes = [VerifierProcess(processed) for _ in range(workers)]
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._broken: BaseException | None = None
+        self._busy: set[int] = set()
+        self._inline: set[tuple[str, str]] = set()  # verifiers that run here, set up
+        self._setting_up = threading.Lock()
+        started: list[Future[None]] = [Future() for _ in range(workers)]
+        # a child is killed when the thread that started it ends: each slot's thread lives as long as the pool
+        self._threads = [
+            threading.Thread(target=self._run, args=(slot, started[slot]), name=f"verify-{slot}", daemon=True)
+            for slot in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+        try:
+            for future in started:
+                future.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, assignment: Assignment, samples: Sequence[Sample]) -> "Future[list[Verdict]]":
+        """One verdict for each sample, in order. Samples of scope `sample` are shared out over the slots."""
+        verifier = assignment.verifier
+        whole = verifier.scope != "sample"
+        calls = [list(samples)] if whole else [[sample] for sample in samples]
+        jobs = [Job(assignment, call, assignment.key) for call in calls if call]
+        with self._changed:
+            if self._broken is not None:
+                raise RuntimeError("a verifier slot has failed") from self._broken
+            if self._closing:
+                raise RuntimeError("the verifiers are closed")
+            self._waiting.extend(jobs)
+            self._changed.notify_all()
+        return gathered([job.future for job in jobs])
+
+    def close(self) -> None:
+        """Verifiers that are idle may close what they opened; what is being computed is of no use to anybody."""
+        with self._changed:
+            self._closing = True
+            for job in self._waiting:
+                job.future.cancel()
+            self._waiting.clear()
+            for slot in self._busy:
+                self.processes[slot].interrupt()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for reference in {reference for reference, _ in self._inline}:
+            if (close := load(reference).close) is not None:
+                close()
+
+    def _run(self, slot: int, started: "Future[None]") -> None:
+        process = self.processes[slot]
+        try:
+            process.start()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        while jobs := self._take(slot):
+            try:
+                self._work(slot, process, jobs)
+            except BaseException as error:  # a bug of ours: whoever waits must hear of it, not wait for ever
+                self._break(error, jobs)
+            with self._changed:
+                self._busy.discard(slot)
+        process.close()
+
+    def _break(self, error: BaseException, jobs: Sequence[Job]) -> None:
+        with self._changed:
+            self._broken = error
+            for job in {*jobs, *self._waiting}:
+                if not job.future.done():
+                    job.future.set_exception(error)
+            self._waiting.clear()
+
+    def _take(self, slot: int) -> list[Job]:
+        """The next job and others that may share its call; none when the pool closes."""
+        with self._changed:
+            while not self._closing:
+                mine = [job for job in self._waiting if job.avoid != slot or self.workers == 1]
+                if mine:
+                    break
+                self._changed.wait()
+            else:
+                return []
+            first, verifier = mine[0], mine[0].assignment.verifier
+            count = 1
+            if verifier.scope == "sample" and not first.alone:
+                fair = verifier.at_once if verifier.takes_list else -(-len(mine) // self.workers)
+                count = min(verifier.at_once, fair)
+            alike = [job for job in mine if job.key == first.key and not job.alone]
+            jobs = [first, *[job for job in alike if job is not first][: count - 1]]
+            for job in jobs:
+                self._waiting.remove(job)
+            self._busy.add(slot)
+            return jobs
+
+    def _again(self, jobs: Sequence[Job], avoid: int | None = None) -> None:
+        """To the head of the queue: they have waited already."""
+        with self._changed:
+            if self._closing:
+                return
+            for job in reversed(jobs):
+                job.avoid = avoid
+                self._waiting.appendleft(job)
+            self._changed.notify_all()
+
+    def _work(self, slot: int, process: VerifierProcess, jobs: list[Job]) -> None:
+        assignment = jobs[0].assignment
+        verifier = assignment.verifier
+        if self.workers == 1 and any(job.failures for job in jobs):
+            process.kill()  # there is no other slot: another process it is
+        each = verifier.scope != "sample" or not (verifier.takes_list or verifier.is_async)
+        calls = [[job] for job in jobs] if each else [jobs]
+        done = 0
+        try:
+            asked = [[sample for job in call for sample in job.samples] for call in calls]
+            if verifier.isolation == "inline":
+                self._set_up(assignment)
+                answers: Iterator[list[Entry]] = (entries(verifier, samples, assignment.params) for samples in asked)
+            else:
+                answers = process.verify(assignment, asked)
+            for call, said in zip(calls, answers, strict=True):
+                done += 1
+                self._settle(call, said, slot, shared=verifier.takes_list)
+        except TimedOut as error:
+            self._timed_out(calls[done], error, slot)
+            self._again([job for call in calls[done + 1 :] for job in call])
+        except (Failed, PluginError) as error:
+            said = [Failure(str(error))] * sum(len(job.samples) for job in calls[done])
+            self._settle(calls[done], said, slot, shared=True)
+            self._again([job for call in calls[done + 1 :] for job in call])
+
+    def _set_up(self, assignment: Assignment) -> None:
+        """What a process does when it loads a verifier, for one that runs here."""
+        setup = assignment.verifier.setup
+        options = named(setup, assignment.params) if setup is not None else {}
+        with self._setting_up:
+            if (key := (assignment.reference, fingerprint(options))) not in self._inline:
+                if setup is not None:
+                    setup(**options)
+                self._inline.add(key)
+
+    def _settle(self, call: list[Job], said: Sequence[Entry], slot: int, shared: bool) -> None:
+        """`shared`: a failure in `said` is that of the call, not of a sample."""
+        at = 0
+        for job in call:
+            mine, at = said[at : at + len(job.samples)], at + len(job.samples)
+            verdicts = [entry for entry in mine if isinstance(entry, Verdict)]
+            if len(verdicts) == len(job.samples):
+                job.future.set_result([self._numbered(verdict, job) for verdict in verdicts])
+            else:
+                failure = next(entry for entry in mine if isinstance(entry, Failure))
+                self._failed(job, failure, slot, shared and len(call) > 1)
+
+    def _failed(self, job: Job, failure: Failure, slot: int, shared: bool) -> None:
+        if shared:
+            job.alone = True
+        else:
+            job.failures += 1
+        if job.failures < ATTEMPTS:
+            self._again([job], avoid=slot)
+            return
+        reason = "no_answer_in_time" if failure.late else "verifier_failed"
+        where = Provenance(job.assignment.verifier.name, job.assignment.verifier.version, attempts=ATTEMPTS)
+        verdict = Verdict(None, Outcome.ERROR, reason=reason, detail=failure.said, provenance=(where,))
+        job.future.set_result([verdict] * len(job.samples))
+
+    def _timed_out(self, call: list[Job], error: TimedOut, slot: int) -> None:
+        """Computing for too long is the completion's doing. Not answering without computing is once a busy machine's;
+        twice it is the completion's too, unless the verifier waits for others and says so by being async."""
+        if len(call) > 1:
+            for job in call:
+                job.alone = True
+            self._again(call)
+            return
+        (job,) = call
+        verifier = job.assignment.verifier
+        if error.computing or (job.failures + 1 >= ATTEMPTS and not verifier.is_async):
+            verdict = refused(verifier, "timeout", str(error))
+            job.future.set_result([self._numbered(verdict, job)] * len(job.samples))
+        else:
+            self._failed(job, Failure(str(error), late=True), slot, shared=False)
+
+    def _numbered(self, verdict: Verdict, job: Job) -> Verdict:
+        if not job.failures:
+            return verdict
+        first, *rest = verdict.provenance
+        return replace(verdict, provenance=(replace(first, attempts=job.failures + 1), *rest))
+
+
+def gathered(futures: "Sequence[Future[list[Verdict]]]") -> "Future[list[Verdict]]":
+    """All their verdicts, in order, once the last is there."""
+    whole: Future[list[Verdict]] = Future()
+    if not futures:
+        whole.set_result([])
+        return whole
+    lock, left = threading.Lock(), len(futures)
+
+    def one_done(_: "Future[list[Verdict]]") -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if not last:
+            return
+        try:
+            whole.set_result([verdict for future in futures for verdict in future.result()])
+        except BaseException as error:  # the pool was closed, or broke
+            whole.set_exception(error)
+
+    for future in futures:
+        future.add_done_callback(one_done)
+    return whole
