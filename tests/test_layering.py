@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "rlvr/sandbox/": set(),
     "rlvr/evaluate/": set(),
     # regex matches under a time limit; jsonschema and reasoning_gym are the subject of the verifiers of those names
+    "verifiers/chat.py": {"aiohttp"},  # judges are asked over HTTP
     "verifiers/": {"math_verify", "sympy", "regex", "jsonschema", "referencing", "reasoning_gym"},
 }
 
