@@ -1,0 +1,53 @@
+"""Algorithms in whole runs: a reference on every rank, several optimizer steps a batch, truncated sampling, own ones."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.test_runs import SMALL, command, rlvr, rows
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+TRANSFORMERS = ["rollout.engine=transformers", "data.heldout=null", "log.console=false"]
+
+
+def test_a_sharded_offloaded_reference_on_two_ranks_says_what_a_whole_one_on_one_does(tmp_path):
+    grpo = ["algorithm=grpo", "algorithm.kl.coefficient=1.0", "trainer.learning_rate=2e-3", *TRANSFORMERS]
+    sharded = ["trainer.ranks=2", "trainer.zero_stage=3", "trainer.offload_reference=true"]
+    for name, more in {"one": ["cluster=inline"], "two": sharded}.items():
+        done = rlvr("train", "quickstart", *SMALL, *grpo, *more, f"run.folder={tmp_path / name}")
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert one[-1]["policy/kl_ref"] > 1e-4  # the policy has left the reference
+    for name in ("policy/kl_ref", "policy/loss", "policy/grad_norm", "reward/mean"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=2e-3, abs=1e-5), name
+
+
+def test_several_optimizer_steps_on_truncated_samples_with_the_real_engine(tmp_path):
+    sampling = ["rollout.top_k=8", "rollout.top_p=0.95", "trainer.epochs=2", "trainer.mini_batches=2"]
+    settings = [*SMALL, "algorithm=deepseek_v32", *sampling, "cluster=inline", "data.heldout=null"]
+    done = rlvr("train", "quickstart", *settings, f"run.folder={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for row in rows(tmp_path / "run"):
+        # against the whole softmax it would be up to -log 0.95 = 0.05
+        assert row["mismatch/max_abs"] < 1e-3
+        assert row["policy/ratio_mean"] != 1.0 and row["mismatch/ess"] > 0.99
+        assert "policy/kl_ref" in row and "mismatch/masked" in row
+
+
+def test_a_variant_from_outside_the_project_trains(tmp_path):
+    """As docs/own_variant.md tells a user to write it, from another folder, through Ray's processes."""
+    text = (ROOT / "docs" / "own_variant.md").read_text()
+    (tmp_path / "mine" / "algorithm").mkdir(parents=True)
+    for kind, name in (("python", "my_objective.py"), ("yaml", "algorithm/hardest_first.yaml")):
+        (tmp_path / "mine" / name).write_text(re.search(rf"```{kind}\n(.*?)```", text, re.S)[1])
+    words = ["train", "quickstart", "--config-dir", "mine", "algorithm=hardest_first", *SMALL, *TRANSFORMERS]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command(*words, "run.folder=run"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(rows(tmp_path / "run")) == 3
