@@ -1,0 +1,227 @@
+"""What runs inside of a locked-down child: the program, and the little around it that passes data in and out.
+
+    request (first frame on descriptor 3) --> mode
+      script   the program is __main__: its stdin and stdout are the job's
+      calls    define, then call the entry point on each arguments list; a reply for each
+      serve    define, then answer calls as they come, until the channel closes
+      tests    run test code; names of the solution are stand-ins that call into another sandbox
+      shared   define the solution and run test code in this same process
+
+Nothing here is evidence: everything in this process belongs to the program once it has started. It holds no expected
+values (but for `shared`, which is why that is marked as such).
+"""
+
+import atexit
+import builtins
+import io
+import json
+import os
+import random
+import struct
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from rlvr.sandbox.wire import NotPlain, decode, encode, frame
+
+CHANNEL = 3
+
+
+class SolutionEnded(BaseException):
+    """The other sandbox is gone: no test may catch this."""
+
+
+def read_frame() -> Any:
+    """The next message, None when nobody will send any more. The sender is the judge, so it is what it says."""
+    head = _read_exactly(4)
+    if head is None:
+        return None
+    content = _read_exactly(struct.unpack(">I", head)[0])
+    return None if content is None else json.loads(content)
+
+
+def _read_exactly(size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        part = os.read(CHANNEL, min(size - len(data), 1 << 20))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
+
+
+def send(message: Any, write: Callable[[int, Any], int] = os.write) -> None:
+    data = memoryview(frame(message))
+    while data:
+        data = data[write(CHANNEL, data) :]
+
+
+def open_streams() -> None:
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
+    out = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape")
+    err = io.BufferedWriter(io.FileIO(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+def leave(code: int) -> NoReturn:
+    """End as the interpreter would: wait for threads, run exit handlers, flush."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        code = code or 120
+    os._exit(code)
+
+
+def define(program: str, name: str) -> dict[str, Any]:
+    """The program's namespace once it has run; does not return when it ends itself."""
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = builtins
+    sys.modules[name] = module
+    sys.argv = ["program.py"]
+    try:
+        exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
+    except SystemExit as error:
+        if error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+        leave((error.code or 0) & 0xFF if isinstance(error.code, int) else int(error.code is not None))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        leave(1)
+    return module.__dict__
+
+
+def find(namespace: Mapping[str, Any], name: str) -> Any:
+    """`function`, or `Class.method` of a fresh instance."""
+    first, *rest = name.split(".")
+    found = namespace[first]
+    if rest and isinstance(found, type):
+        found = found()
+    for attribute in rest:
+        found = getattr(found, attribute)
+    return found
+
+
+def answer(namespace: Mapping[str, Any], name: str, arguments: list[Any], options: dict[str, Any]) -> list[Any]:
+    """["value", tree, {argument: tree after the call}] or ["raised", type, text]."""
+    try:
+        before = [encode(argument) for argument in arguments]
+        value = encode(find(namespace, name)(*arguments, **options))
+        pairs = zip(arguments, before, strict=True)
+        changed = [[i, encode(a)] for i, (a, b) in enumerate(pairs) if type(a) in (list, dict, set) and encode(a) != b]
+        return ["value", value, changed]
+    except BaseException as error:
+        return ["raised", type(error).__name__, _text(error)]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except BaseException:  # the program's own exception: its text is the program's code
+        return ""
+
+
+def script(request: Mapping[str, Any]) -> None:
+    define(request["program"], "__main__")
+    leave(0)
+
+
+def calls(request: Mapping[str, Any]) -> None:
+    namespace = define(request["program"], "__main__" if request.get("main") else "solution")
+    for number, call in enumerate(request["calls"]):
+        arguments, options = decode(call)
+        send([number, *answer(namespace, request["entry_point"], arguments, options)[:2]])
+    os._exit(0)
+
+
+def serve(request: Mapping[str, Any]) -> None:
+    namespace = define(request["program"], "solution")
+    send(["ready"])
+    while (call := read_frame()) is not None:
+        name, arguments, options = call[0], decode(call[1]), decode(call[2])
+        send(answer(namespace, name, arguments, options))
+    os._exit(0)
+
+
+def stand_in(name: str) -> Callable[..., Any]:
+    """A function that is called here and answered by the solution's sandbox."""
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        try:
+            message = ["call", name, encode(list(arguments)), encode(options)]
+        except NotPlain as error:
+            send(["uncovered", f"{name}() is given something that only exists in one process: {error}"])
+            os._exit(3)
+        send(message)
+        reply = read_frame()
+        if reply is None or reply[0] == "ended":
+            raise SolutionEnded(name)
+        if reply[0] == "raised":
+            raise _exception(reply[1], reply[2])
+        for index, tree in reply[2]:
+            _overwrite(arguments[index], decode(tree))
+        return decode(reply[1])
+
+    called.__name__ = called.__qualname__ = name
+    return called
+
+
+def _exception(kind: str, text: str) -> Exception:
+    found = getattr(builtins, kind, None)
+    if isinstance(found, type) and issubclass(found, Exception):
+        try:
+            return found(text)
+        except TypeError:  # UnicodeDecodeError and its like want more
+            pass
+    return RuntimeError(f"{kind}: {text}")
+
+
+def _overwrite(target: Any, value: Any) -> None:
+    if type(target) is type(value) is list:
+        target[:] = value
+    elif type(target) is type(value) and isinstance(target, (dict, set)):
+        target.clear()
+        target.update(value)
+
+
+def tests(request: Mapping[str, Any]) -> None:
+    names = request["entry_points"]
+    stand_ins = {name: stand_in(name) for name in names}
+    namespace = define(request["preamble"], "tests")
+    namespace.update(stand_ins)
+    _test(request, namespace)
+
+
+def shared(request: Mapping[str, Any]) -> None:
+    namespace = define(request["preamble"] + "\n" + request["program"], "__main__")
+    _test(request | read_frame(), namespace)  # the tests come when the solution has been defined
+
+
+def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:
+    try:
+        exec(compile(request["tests"], "tests.py", "exec", dont_inherit=True), namespace)
+        if request["check"]:
+            namespace["check"](find(namespace, request["entry_points"][0]))
+        send(["passed", request["token"]])
+        os._exit(0)
+    except SolutionEnded:
+        os._exit(4)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        os._exit(1)
+
+
+MODES = {"script": script, "calls": calls, "serve": serve, "tests": tests, "shared": shared}
+
+
+def main() -> None:
+    open_streams()
+    random.seed(0)  # forking has seeded it anew; two runs of the same program agree
+    request = read_frame()
+    MODES[request["mode"]](request)

@@ -1,0 +1,348 @@
+"""One slot seen from outside: starts the fork server, runs a job in it, decides by what kernel and clocks say.
+
+    judge                                   slot (zygote.py)
+      pipes, a socket pair --descriptors-->   forks a child on them
+      reads stdout, stderr, channel           child runs
+      clocks: CPU time, wall time
+      SIGKILL by pidfd                        reaps it: wait status, CPU time
+
+Not thread-safe: one caller at a time. Knows limits and ends; nothing of right and wrong.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from time import clock_gettime, monotonic
+from typing import Any
+
+from rlvr.sandbox.job import Job, Level, Relay, Result
+from rlvr.sandbox.layers import interpreter_flags
+from rlvr.sandbox.wire import Frames, Garbled, frame
+
+START_S = 60.0
+LOOK_S = 0.05  # how often the clocks are looked at
+STARVED = 5  # wall time, as a multiple of what is allowed, after which a job that never got a CPU is given up
+MAX_MESSAGES_BYTES = 8 << 20
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin", "HOME": "/tmp", "USER": "sandbox", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC",
+    "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+}  # fmt: skip
+BOOT = "import sys; sys.path.insert(0, {root!r}); from rlvr.sandbox.zygote import main; main()"
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class SlotFailed(RuntimeError):
+    """The fork server did not start, or is gone."""
+
+
+class Slot:
+    """A started fork server. `said` is what it claims about its layers; `level` what was observed (see probe.py)."""
+
+    def __init__(self, without: frozenset[str] = frozenset(), packages: tuple[str, ...] = ()):
+        self.level = Level.BROKEN
+        self.jobs = 0
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed by close
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        setting = {"control": theirs.fileno(), "packages": list(packages), "without": sorted(without)}
+        self._process = subprocess.Popen(
+            [*interpreter_flags(), "-c", BOOT.format(root=ROOT), json.dumps(setting)],
+            env=ENVIRONMENT,
+            cwd="/",
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._stderr,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.said: Mapping[str, str] = self.receive(START_S)[0]["ready"]
+
+    def receive(self, limit_s: float) -> tuple[dict[str, Any], list[int]]:
+        if not select.select([self.control], [], [], limit_s)[0]:
+            self.close()
+            raise SlotFailed(f"the sandbox said nothing for {limit_s:g} s")
+        content, descriptors, _, _ = socket.recv_fds(self.control, 65536, 4)
+        message = json.loads(content) if content else {"failed": self._last_words()}
+        if "failed" in message:
+            self.close()
+            raise SlotFailed(message["failed"])
+        return message, descriptors
+
+    def _last_words(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+        return f"the sandbox's process ended with code {self._process.poll()}: {''.join(lines) or 'it said nothing'}"
+
+    def close(self) -> None:
+        self.control.close()  # the fork server ends when nobody can ask any more
+        if self._process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.2)
+            self._process.kill()
+        self._process.wait()
+        self._stderr.close()
+
+
+class Run:
+    """One job in one slot, from its start to its end."""
+
+    def __init__(self, slot: Slot, job: Job):
+        self.slot, self.limits = slot, job.limits
+        self.messages: list[Any] = []
+        self.out: dict[int, bytearray] = {}  # by descriptor
+        self.end: str | None = None  # why we ended it
+        self.garbled = False
+        self.wait_status: dict[str, Any] | None = None
+        self._frames, self._received = Frames(), 0
+        self._pending: dict[int, memoryview] = {}
+        self._hang_up = False
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
+        (stdin, self.stdin), (self.stdout, stdout), (self.stderr, stderr) = os.pipe(), os.pipe(), os.pipe()
+        self.channel, channel = socket.socketpair()
+        theirs = [stdin, stdout, stderr, channel.fileno()]
+        limits = {
+            "cpu_s": int(job.limits.cpu_s) + 2,
+            "memory_bytes": job.limits.memory_mb << 20,
+            "scratch_mb": job.limits.scratch_mb,
+            "threads": job.limits.threads,
+        }
+        self.out = {self.stdout: bytearray(), self.stderr: bytearray()}
+        self._open = {self.stdin, self.stdout, self.stderr, self.channel.fileno()}
+        try:
+            socket.send_fds(self.slot.control, [json.dumps(limits).encode()], theirs)
+        except OSError as error:
+            raise SlotFailed(f"the sandbox is gone: {error}") from error
+        finally:
+            for descriptor in theirs[:3]:
+                os.close(descriptor)
+            channel.close()
+        _, handles = self.slot.receive(START_S)
+        self.handle = handles[0]
+        self.pid = pid_of(self.handle)
+        self.began = monotonic()
+        for descriptor in self._open:
+            os.set_blocking(descriptor, False)
+        self._pending = {self.stdin: memoryview(job.stdin)}
+        self.send(job.request)
+
+    def send(self, message: Any) -> None:
+        channel = self.channel.fileno()
+        left = self._pending.get(channel, memoryview(b""))
+        self._pending[channel] = memoryview(bytes(left) + frame(message))
+
+    def hang_up(self) -> None:
+        """The child will find its channel at an end once everything has been sent."""
+        self._hang_up = True
+
+    # one turn of the loop ---------------------------------------------------------------------------------------------
+
+    def interests(self) -> dict[int, int]:
+        wanted = {descriptor: select.POLLIN for descriptor in self._open - {self.stdin}}
+        for descriptor in set(self._pending) & self._open:
+            wanted[descriptor] = wanted.get(descriptor, 0) | select.POLLOUT
+        if self.wait_status is None:
+            wanted[self.slot.control.fileno()] = select.POLLIN
+        return wanted
+
+    def turn(self, ready: Mapping[int, int]) -> list[Any]:
+        """New messages of the child."""
+        found: list[Any] = []
+        for descriptor in list(self._open & set(ready)):
+            events = ready[descriptor]
+            if events & (select.POLLOUT | select.POLLERR) and descriptor in self._pending:
+                self._write(descriptor)
+            if events & (select.POLLIN | select.POLLHUP) and descriptor != self.stdin and descriptor in self._open:
+                found += self._read(descriptor)
+        if self.slot.control.fileno() in ready and self.wait_status is None:
+            self.wait_status = self.slot.receive(0)[0]
+        self._look_at_clocks()
+        return found
+
+    def _write(self, descriptor: int) -> None:
+        data = self._pending[descriptor]
+        try:
+            data = data[os.write(descriptor, data) :] if data else data
+        except BlockingIOError:
+            return
+        except OSError:  # it does not want to hear any more
+            data = memoryview(b"")
+        self._pending[descriptor] = data
+        if not data:
+            del self._pending[descriptor]
+            if descriptor == self.stdin:
+                self._close(descriptor)
+            elif self._hang_up:
+                self.channel.shutdown(socket.SHUT_WR)
+
+    def _read(self, descriptor: int) -> list[Any]:
+        try:
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self._close(descriptor)
+            return []
+        if descriptor in self.out:
+            self.out[descriptor] += data
+            if len(self.out[descriptor]) > self.limits.output_bytes:
+                self.kill("output_limit")
+            return []
+        self._received += len(data)
+        if self._received > MAX_MESSAGES_BYTES:
+            self.kill("output_limit")
+        if self.garbled or self.end:
+            return []
+        try:
+            return self._frames.feed(data)
+        except Garbled:
+            self.garbled = True  # read on, so that it can end by itself, and believe nothing
+            return []
+
+    def _close(self, descriptor: int) -> None:
+        self._open.discard(descriptor)
+        self._pending.pop(descriptor, None)
+        if descriptor == self.channel.fileno():
+            self.channel.close()
+        else:
+            os.close(descriptor)
+
+    # clocks and the end -----------------------------------------------------------------------------------------------
+
+    def _look_at_clocks(self) -> None:
+        if self.wait_status is not None or self.end:
+            return
+        wall = monotonic() - self.began
+        if self._cpu_s() > self.limits.cpu_s:
+            self.kill("cpu_limit")
+        elif wall - self._starved_s() > self.limits.wall_s:
+            self.kill("timeout")
+        elif wall > STARVED * self.limits.wall_s:
+            self.kill("starved")
+        elif self._threads() > self.limits.threads:
+            self.kill("thread_limit")
+
+    def _cpu_s(self) -> float:
+        """Of all its threads, by the process's own clock."""
+        with suppress(OSError):
+            return clock_gettime((~self.pid << 3) | 2)
+        return 0.0
+
+    def _starved_s(self) -> float:
+        """Time that its main thread was ready to run and had to wait for a CPU."""
+        with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+        return 0.0
+
+    def _threads(self) -> int:
+        with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[17])
+        return 0
+
+    def kill(self, why: str) -> None:
+        self.end = self.end or why
+        try:
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            self.slot.control.send(b'{"kill": 1}')
+
+    @property
+    def done(self) -> bool:
+        """The kernel has said how it ended, and all that it wrote has been read."""
+        return self.wait_status is not None and not self._open & {self.stdout, self.stderr, self.channel.fileno()}
+
+    def result(self) -> Result:
+        assert self.wait_status is not None
+        cpu_s = self.wait_status["cpu_s"]
+        code = os.waitstatus_to_exitcode(self.wait_status["ended"])
+        end = self.end or ("ok" if code == 0 else "nonzero_exit" if code > 0 else f"signal_{signal_name(-code)}")
+        if end in ("ok", "nonzero_exit", "signal_SIGXCPU", "signal_SIGKILL") and cpu_s > self.limits.cpu_s:
+            end = "cpu_limit"
+        return Result(
+            end=end,
+            exit_code=code if code >= 0 else None,
+            stdout=bytes(self.out[self.stdout][: self.limits.output_bytes]),
+            stderr=bytes(self.out[self.stderr][: self.limits.output_bytes]),
+            messages=tuple(self.messages),
+            garbled=self.garbled,
+            cpu_s=cpu_s,
+            wall_s=monotonic() - self.began,
+            memory_mb=self.wait_status["memory_kb"] / 1024,
+            level=self.slot.level,
+        )
+
+    def close(self) -> None:
+        for descriptor in list(self._open):
+            self._close(descriptor)
+        os.close(self.handle)
+        self.slot.jobs += 1
+
+
+def run_together(slots: list[Slot], jobs: list[Job], relay: Relay) -> list[Result]:
+    """Each job in its slot, at the same time; SlotFailed when a slot is lost."""
+    runs: list[Run] = []
+    try:
+        for slot, job in zip(slots, jobs, strict=True):
+            runs.append(Run(slot, job))
+        while not all(run.done for run in runs):
+            _turn(runs, relay)
+        return [run.result() for run in runs]
+    finally:
+        for run in runs:
+            run.close()
+
+
+def _turn(runs: list[Run], relay: Relay) -> None:
+    poll = select.poll()
+    for run in runs:
+        if not run.done:
+            for descriptor, events in run.interests().items():
+                poll.register(descriptor, events)
+    ready = dict(poll.poll(LOOK_S * 1000))
+    for number, run in enumerate(runs):
+        was_done = run.done
+        for message in [] if was_done else run.turn(ready):
+            run.messages.append(message)
+            for to, reply in relay(number, message):
+                runs[to].hang_up() if reply is None else runs[to].send(reply)
+        if run.done and not was_done:
+            for to, reply in relay(number, None):
+                runs[to].hang_up() if reply is None else runs[to].send(reply)
+
+
+def pid_of(handle: int) -> int:
+    """The process that a pidfd stands for, as this process would call it."""
+    with open(f"/proc/self/fdinfo/{handle}") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def numpy_packages() -> tuple[str, ...]:
+    """numpy's folders, found and not imported."""
+    for path in sys.path:
+        found = [os.path.join(path, name) for name in ("numpy", "numpy.libs")]
+        if path and os.path.isfile(os.path.join(found[0], "__init__.py")):
+            return tuple(f for f in found if os.path.isdir(f))
+    return ()
