@@ -14,7 +14,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config"},
+    {"types", "reward_config", "sentinel_config"},
     {"lineage", "config", "objective"},
     {"state", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
@@ -36,6 +36,7 @@ HOMES = {
     "rich": ("rlvr/observe/",),
     "math_verify": ("verifiers/",),
     "sympy": ("verifiers/",),
+    "mpmath": ("verifiers/",),
     "transformers": ("rlvr/train/", "rlvr/rollout/", "rlvr/data/"),
     "datasets": ("rlvr/data/",),
     "pyarrow": ("rlvr/data/",),
@@ -47,6 +48,7 @@ THIRD_PARTY = {
     "rlvr/lineage.py": set(),
     "rlvr/config.py": set(),
     "rlvr/reward_config.py": set(),
+    "rlvr/sentinel_config.py": set(),
     "rlvr/state.py": set(),
     "rlvr/loop.py": set(),
     "rlvr/run.py": set(),
@@ -60,19 +62,21 @@ THIRD_PARTY = {
     "rlvr/evaluate/": set(),
     # regex matches under a time limit; jsonschema and reasoning_gym are the subject of the verifiers of those names
     "verifiers/chat.py": {"aiohttp"},  # judges are asked over HTTP
-    "verifiers/": {"math_verify", "sympy", "regex", "jsonschema", "referencing", "reasoning_gym"},
+    "verifiers/": {"math_verify", "sympy", "mpmath", "regex", "jsonschema", "referencing", "reasoning_gym"},
 }
 
 # Files that see less of the project than their layer would let them.
 PROJECT = {
     "rlvr/types.py": set(),
     "rlvr/lineage.py": set(),
-    "rlvr/config.py": {"reward_config"},
+    "rlvr/config.py": {"reward_config", "sentinel_config"},
     "rlvr/reward_config.py": set(),
+    "rlvr/sentinel_config.py": set(),
+    "rlvr/sentinel/": {"sentinel", "sentinel_config"},  # rows of numbers, and its knobs
     "rlvr/objective/": {"objective"},
     "rlvr/collate.py": {"objective", "types"},
     "rlvr/loop.py": {"collate", "config", "objective", "state"},  # everything else is a Protocol to it
-    "verifiers/": {"types", "verify"},
+    "verifiers/": {"types", "verify", "sandbox"},
 }
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -200,7 +200,8 @@ def tests(request: Mapping[str, Any]) -> None:
 
 def shared(request: Mapping[str, Any]) -> None:
     namespace = define(request["preamble"] + "\n" + request["program"], "__main__")
-    _test(request | read_frame(), namespace)  # the tests come when the solution has been defined
+    send(["ready"])
+    _test({**request, **read_frame()}, namespace)  # the tests come when the solution has been defined
 
 
 def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:

@@ -72,6 +72,7 @@ class Result:
     messages: tuple[Any, ...] = ()  # what it sent, as checked JSON
     garbled: bool = False  # it sent something that no honest child sends
     cpu_s: float = 0.0
+    own_s: float = 0.0  # wall time, less the time it waited for a CPU
     wall_s: float = 0.0
     memory_mb: float = 0.0  # largest resident size
     level: Level = Level.BROKEN

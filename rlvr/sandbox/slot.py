@@ -107,6 +107,7 @@ class Run:
         self._frames, self._received = Frames(), 0
         self._pending: dict[int, memoryview] = {}
         self._hang_up = False
+        self.own_s = self._starved = 0.0
         self._start(job)
 
     def _start(self, job: Job) -> None:
@@ -140,12 +141,17 @@ class Run:
 
     def send(self, message: Any) -> None:
         channel = self.channel.fileno()
+        if channel not in self._open:
+            return  # it has closed its end, and will be judged by that
         left = self._pending.get(channel, memoryview(b""))
         self._pending[channel] = memoryview(bytes(left) + frame(message))
 
     def hang_up(self) -> None:
         """The child will find its channel at an end once everything has been sent."""
         self._hang_up = True
+        channel = self.channel.fileno()
+        if channel in self._open and channel not in self._pending:
+            self._pending[channel] = memoryview(b"")
 
     # one turn of the loop ---------------------------------------------------------------------------------------------
 
@@ -158,7 +164,7 @@ class Run:
         return wanted
 
     def turn(self, ready: Mapping[int, int]) -> list[Any]:
-        """New messages of the child."""
+        """New messages of the child. Those that came before the news of its end are among them or among the next."""
         found: list[Any] = []
         for descriptor in list(self._open & set(ready)):
             events = ready[descriptor]
@@ -168,7 +174,6 @@ class Run:
                 found += self._read(descriptor)
         if self.slot.control.fileno() in ready and self.wait_status is None:
             self.wait_status = self.slot.receive(0)[0]
-        self._look_at_clocks()
         return found
 
     def _write(self, descriptor: int) -> None:
@@ -223,13 +228,15 @@ class Run:
 
     # clocks and the end -----------------------------------------------------------------------------------------------
 
-    def _look_at_clocks(self) -> None:
+    def look_at_clocks(self, starved_s: float) -> None:
+        """`starved_s`: time that this job, or one that it waits for, was ready to run and got no CPU."""
         if self.wait_status is not None or self.end:
             return
         wall = monotonic() - self.began
+        self.own_s = max(self.own_s, wall - starved_s)
         if self._cpu_s() > self.limits.cpu_s:
             self.kill("cpu_limit")
-        elif wall - self._starved_s() > self.limits.wall_s:
+        elif self.own_s > self.limits.wall_s:
             self.kill("timeout")
         elif wall > STARVED * self.limits.wall_s:
             self.kill("starved")
@@ -242,11 +249,12 @@ class Run:
             return clock_gettime((~self.pid << 3) | 2)
         return 0.0
 
-    def _starved_s(self) -> float:
-        """Time that its main thread was ready to run and had to wait for a CPU."""
-        with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/schedstat") as file:
-            return int(file.read().split()[1]) / 1e9
-        return 0.0
+    def starved_s(self) -> float:
+        """Of its main thread; what the kernel said last, when it is gone."""
+        if self.wait_status is None:
+            with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/schedstat") as file:
+                self._starved = int(file.read().split()[1]) / 1e9
+        return self._starved
 
     def _threads(self) -> int:
         with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/stat") as file:
@@ -282,6 +290,7 @@ class Run:
             messages=tuple(self.messages),
             garbled=self.garbled,
             cpu_s=cpu_s,
+            own_s=max(self.own_s, cpu_s),
             wall_s=monotonic() - self.began,
             memory_mb=self.wait_status["memory_kb"] / 1024,
             level=self.slot.level,
@@ -324,6 +333,9 @@ def _turn(runs: list[Run], relay: Relay) -> None:
         if run.done and not was_done:
             for to, reply in relay(number, None):
                 runs[to].hang_up() if reply is None else runs[to].send(reply)
+    starved_s = sum(run.starved_s() for run in runs)
+    for run in runs:
+        run.look_at_clocks(starved_s)
 
 
 def pid_of(handle: int) -> int:
