@@ -4,7 +4,7 @@
                                       ^------------- asked once more, in another slot ---+
 
 A completion that uses up its time is REJECTED: the policy did that. A verifier that raises or dies, or whose own
-question is not answered, is asked once more by another process; then it is an ERROR, which is masked: never a reward.
+question is not answered, is asked once more in another process; then it is an ERROR, which is masked: never a reward.
 """
 
 import threading
@@ -194,7 +194,11 @@ class Pool:
         for job in call:
             mine, at = said[at : at + len(job.samples)], at + len(job.samples)
             verdicts = [entry for entry in mine if isinstance(entry, Verdict)]
-            if len(verdicts) == len(job.samples):
+            erred = any(verdict.outcome == Outcome.ERROR for verdict in verdicts)
+            if erred and job.failures + 1 < ATTEMPTS:  # by its own account: what it asked is out of order
+                job.failures += 1
+                self._again([job], avoid=slot)
+            elif len(verdicts) == len(job.samples):
                 job.future.set_result([self._numbered(verdict, job) for verdict in verdicts])
             else:
                 failure = next(entry for entry in mine if isinstance(entry, Failure))

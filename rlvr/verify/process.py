@@ -25,7 +25,8 @@ from rlvr.verify.worker import decode
 
 START_S = 120.0  # importing sympy on a busy machine takes its time
 CLOSE_S = 2.0  # for a verifier's own `close`
-STARVED = 4  # wall time may be this multiple of the CPU time allowed: a busy machine is not the policy's fault
+PATIENCE = 4  # wall time may be this multiple of the CPU time allowed, when the verifier is not computing ...
+STARVED = 25  # ... and this one when it wants to: a busy machine is not the policy's fault
 RECYCLE = 5_000  # samples: libraries cache, and caches grow
 
 
@@ -165,7 +166,7 @@ class Child:
     def _await_one(self) -> None:
         reference = self._awaited.pop(0)
         try:
-            reply = self.receive(START_S, STARVED * START_S)
+            reply = self.receive(START_S, PATIENCE * START_S)
         except (TimedOut, Failed) as error:
             self.kill()
             raise PluginError(f"the verifiers could not be loaded: {error}") from error
@@ -185,7 +186,7 @@ class Child:
         limit_s, verifier = assignment.limit_s, assignment.verifier
         waits = verifier.is_async and not verifier.takes_list
         rounds = -(-count // verifier.concurrency) if waits else 1
-        wall_s = STARVED * limit_s + (rounds * verifier.timeout_s if verifier.is_async else 0)
+        wall_s = PATIENCE * limit_s + (rounds * verifier.timeout_s if verifier.is_async else 0)
         try:
             said = decode(self.receive(limit_s, wall_s), self.calls, count)
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # it wrote into the pipe of its own accord
@@ -194,16 +195,19 @@ class Child:
         return said
 
     def receive(self, cpu_s: float, wall_s: float) -> Any:
-        """One reply within so much CPU time and so much wall time."""
+        """One reply within so much CPU time, and so much wall time unless it is CPU time that it waits for."""
         started, used = monotonic(), self._cpu_s()
         wait_s = cpu_s
         try:
             while not self.pipe.poll(wait_s):
                 if (left := cpu_s - (self._cpu_s() - used)) <= 0.01:
                     raise TimedOut(f"more than {cpu_s:g} s of CPU time", computing=True)
-                if (rest := started + wall_s - monotonic()) <= 0:
+                rest = started + wall_s - monotonic()
+                if rest <= 0 and self._wants_cpu():
+                    rest = started + wall_s * STARVED / PATIENCE - monotonic()
+                if rest <= 0:
                     raise TimedOut(f"no answer in {wall_s:g} s, with {cpu_s - left:.2f} s of CPU time", computing=False)
-                wait_s = min(left, rest)
+                wait_s = min(left, rest, wall_s)
             return json.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
             self._died()
@@ -233,6 +237,9 @@ class Child:
     def _cpu_s(self) -> float:
         times = self._looking.cpu_times()
         return times.user + times.system
+
+    def _wants_cpu(self) -> bool:
+        return self._looking.status() == psutil.STATUS_RUNNING
 
     def _died(self) -> NoReturn:
         code = self._process.wait()

@@ -52,3 +52,17 @@ def test_a_part_without_weight_may_stay_silent_unless_another_requires_it():
     silent = said(math=1.0, style=None)
     assert combine(silent, parts(math={}, style={"weight": 0.0})).reward == 1.0
     assert combine(silent, parts(math={"requires": {"style": 0.5}}, style={"weight": 0.0})).reward is None
+
+
+@pytest.mark.parametrize(("how", "reward"), [("sum", 1.1), ("product", 0.2), ("min", 0.4)])
+def test_a_product_and_a_minimum_are_one_part_over_those_with_a_weight(how, reward):
+    cfg = parts(how, math={}, style={"weight": 0.2}, watched={"weight": 0.0})
+    verdict = combine(said(math=1.0, style={"sum": 0.5, "product": 0.2, "min": 0.4}[how], watched=0.1), cfg)
+    assert verdict.reward == pytest.approx(reward)
+    weights = cfg.weights()
+    assert sum(weights[name] * verdict.parts[name] for name in weights) == pytest.approx(verdict.reward)
+
+
+def test_a_closed_gate_closes_products_too():
+    verdict = combine(said(math=1.0, format=0.0), parts("min", math={}, format={"gate": True, "weight": 0.0}))
+    assert (verdict.reward, verdict.reason, verdict.parts["combined"]) == (0.0, "gate_format", 0.0)

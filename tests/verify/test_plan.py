@@ -1,0 +1,109 @@
+"""Who is asked about a completion: by the recipe, by the data row, in turn, and as an audit."""
+
+import pytest
+
+from rlvr.config import RecipeError
+from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
+from rlvr.types import Completion, Group, Outcome, Prompt
+from rlvr.verify import Judge
+from rlvr.verify.plan import Plan, params_of
+
+PLUGIN = """
+from rlvr.verify import verifier
+
+def rule(sample):
+    return float(sample.completion) if sample.completion.isdigit() else None
+
+def judge(sample, value: float = 0.25):
+    return value
+
+def strict(sample):
+    return sample.completion == "1"
+
+@verifier("all", scope="group")
+def whole(samples):
+    return [1.0] * len(samples)
+"""
+
+
+@pytest.fixture
+def at(tmp_path):
+    (tmp_path / "p.py").write_text(PLUGIN)
+    return lambda name: f"{tmp_path}/p.py:{name}"
+
+
+def prompt(n: int = 0, **row) -> Prompt:
+    return Prompt(f"p{n}", n, ({"role": "user", "content": "q"},), (1,), "5", row=row)
+
+
+def judged(reward: RewardConfig, prompts: list[Prompt], *texts: str) -> list[Group]:
+    completions = tuple(Completion((1,), (True,), (0.0,), 0, text, "eos") for text in texts)
+    judge = Judge(reward, 1)
+    try:
+        return judge.verify_groups([Group(p, completions) for p in prompts])
+    finally:
+        judge.close()
+
+
+def test_the_next_in_turn_decides_where_the_one_before_cannot(at):
+    later = [VerifierChoice(at("judge"), {"value": 0.5})]
+    reward = RewardConfig({"answer": PartConfig(at("rule"), first_decided=later)})
+    (group,) = judged(reward, [prompt()], "1", "words")
+    assert [v.reward for v in group.verdicts] == [1.0, 0.5]
+    assert [(p.verifier, p.outcome) for p in group.verdicts[1].provenance] == [("rule", "abstain"), ("judge", "ok")]
+    assert all(p.part == "answer" for p in group.verdicts[1].provenance)
+
+
+def test_only_single_samples_are_asked_about_in_turn(at):
+    part = PartConfig(at("rule"), first_decided=[VerifierChoice(at("whole"))])
+    with pytest.raises(RecipeError, match=r"reward\.parts\.x\.first_decided: only verifiers of single samples"):
+        Plan(RewardConfig({"x": part}))
+
+
+def test_a_row_names_its_verifier_and_options(at):
+    part = PartConfig("math", column="verifier", choices={"fixed": at("judge")})
+    rows = [
+        prompt(0),
+        prompt(1, verifier="fixed", verifier_params={"value": 0.75}),
+        prompt(2, verifier="fixed", verifier_params='{"value": 0.5}'),
+        prompt(3, verifier="fixed", verifier_params={"value": None}),  # a column of a table: every row has every key
+        prompt(4, verifier=None, verifier_params=None),
+    ]
+    said = [group.verdicts[0] for group in judged(RewardConfig({"task": part}), rows, r"\boxed{5}")]
+    assert [v.reward for v in said] == [1.0, 0.75, 0.5, 0.25, 1.0]
+    assert [v.provenance[0].verifier for v in said] == ["math", "judge", "judge", "judge", "math"]
+    assert len({v.provenance[0].parameters for v in said[1:3]}) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"verifier": "os:system"}, "rows may name .*math"),
+        ({"verifier": "mahts"}, "choices has room for more"),
+        ({"verifier": 7}, "rows may name"),
+        ({"verifier": "format", "verifier_params": "{"}, "is not JSON"),
+        ({"verifier": "format", "verifier_params": {"boxd": 1}}, "did you mean boxed"),
+    ],
+)
+def test_a_row_that_names_what_it_may_not_is_refused_when_the_data_is_read(row, said):
+    plan = Plan(RewardConfig({"task": PartConfig("math", column="verifier")}))
+    with pytest.raises(RecipeError, match=said):
+        plan.check_rows([prompt(0, **row)])
+
+
+def test_an_audit_looks_at_its_share_and_changes_no_reward(at):
+    lenient = PartConfig(at("judge"), {"value": 1.0}, audit=AuditConfig(at("strict"), share=0.5))
+    groups = judged(RewardConfig({"a": lenient}), [prompt(n) for n in range(40)], "1", "2")
+    assert {v.reward for g in groups for v in g.verdicts} == {1.0}
+    audits = [(p, v) for g in groups for v in g.verdicts for p in v.provenance if p.part == "audit:a"]
+    assert 20 < len(audits) < 60
+    assert {p.reward for p, _ in audits} == {0.0, 1.0}
+    assert all(v.outcome == Outcome.OK and "audit:a" not in v.parts for _, v in audits)
+
+
+def test_words_become_options():
+    assert params_of(["a=1", "b=true", "c=text", 'd=["x"]', "e=a=b"]) == {
+        "a": 1, "b": True, "c": "text", "d": ["x"], "e": "a=b",
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="expected key=value"):
+        params_of(["--fast"])
