@@ -1,80 +1,130 @@
-"""LaTeX and plain numbers read exactly: integers, decimals, fractions, mixed numbers, percent, ratios, units.
+r"""LaTeX and plain numbers read exactly: integers, decimals, fractions, mixed numbers, percent, ratios, units.
 
 Decides most answers, thousands of times faster than a computer algebra system and without rounding. None means "not a
-number that I know", never "wrong".
+number that I know", never "wrong". Reads what `rlvr_verifiers.math_text.normalised` wrote; ASCII digits only.
 """
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
-UNIT = r"(?:\\(?:text|mathrm|mbox|textrm)\{\s*([^{}]*?)\s*\}(\^\{?\d\}?)?|\^\{?(\\circ)\}?|°)"
+from rlvr_verifiers.math_units import MULTIPLES, WORDS, unit_of
 
-DECIMAL = re.compile(rf"({NUMBER})")
-REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d+)\}")
-FRACTION = re.compile(rf"\\frac(?:\{{\s*(-?{NUMBER})\s*\}}|(\d))\s*(?:\{{\s*(-?{NUMBER})\s*\}}|(\d))")
-SLASHED = re.compile(rf"({NUMBER})/({NUMBER})")
-MIXED = re.compile(r"(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s*\\frac(\d)(\d)|\s+(\d+)/(\d+))")
-SCIENTIFIC = re.compile(rf"({NUMBER})(?:\\times|\\cdot|\*)10\^(?:\{{([+-]?\d{{1,3}})\}}|(\d))")
-RATIO = re.compile(r"(\d+):(\d+)")
+NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?"
+SIGNED = rf"[+-]? ?{NUMBER}"
+
+DECIMAL = re.compile(NUMBER)
+SPACED = re.compile(r"[1-9][0-9]{0,2}(?: [0-9]{3})+(?:\.[0-9]+)?")
+REPEATING = re.compile(r"([0-9]*)\.([0-9]*)(?:\\overline ?\{([0-9]+)\}|\\dot ?\{?([0-9])\}?|\(([0-9]+)\))")
+FRACTION = re.compile(rf"\\frac ?\{{ ?({SIGNED}) ?\}} ?\{{ ?({SIGNED}) ?\}}")
+SLASHED = re.compile(rf"({NUMBER}) ?/ ?({NUMBER})")
+BRACKETED = re.compile(rf"\(({SIGNED}) ?/ ?({SIGNED})\)|\(({SIGNED})\)")
+MIXED = re.compile(r"([0-9]+) ?(?:\\frac ?\{([0-9]+)\} ?\{([0-9]+)\}|(?<= )([0-9]+) ?/ ?([0-9]+))")
+SCIENTIFIC = re.compile(rf"({NUMBER}) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{{ ?([+-]?[0-9]{{1,3}}) ?\}}|([0-9]{{1,3}}))")
+E_NOTATION = re.compile(r"([0-9]+\.[0-9]+|[0-9]+(?=E))[eE]([+-]?[0-9]{1,3})")
+RATIO = re.compile(r"[0-9.]{1,20}(?: ?: ?[0-9.]{1,20}){1,9}")
+UNIT = re.compile(r"(.*?\S)(?: ?\^ ?(\\circ) ?| ?(\\text ?\{.*))")
+PLAIN_UNIT = re.compile(r"(.*[0-9.})]) ?()([A-Za-z$€£].*)")
+INTEGER = re.compile(r"-?[0-9]{1,300}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quantity:
-    """Quantity(Fraction(1, 4), percent=False, unit="cm^2"): the number, before a percent sign is applied."""
+    """Quantity(Fraction(1, 4), percent=False, unit="cm^2"): the number, before a percent sign is applied.
+
+    `decimals` counts the digits behind the point, None where the number was not written as a decimal.
+    """
 
     number: Fraction
     percent: bool = False
     unit: str = ""
+    decimals: int | None = None
+
+    @property
+    def value(self) -> Fraction:
+        return self.number / 100 if self.percent else self.number
 
 
 def quantity(text: str) -> Quantity | None:
-    """`text` as normalised by `rlvr_verifiers.math.normalised`."""
+    """A number with what people write around it: currency, unit, percent sign, `million`."""
     text = text.strip()
-    percent = text.endswith("%")
-    if percent:
-        text = text[:-1].rstrip()
-    unit = ""
-    if not percent and (found := re.search(rf"(?<=[\d.}}])\s*{UNIT}$", text)):
-        unit = "".join(part or "" for part in found.groups()).replace("{", "").replace("}", "").lower()
-        text = text[: found.start()].rstrip()
-    text = text.removeprefix("$").strip()
+    if INTEGER.fullmatch(text):
+        return Quantity(Fraction(int(text)))
+    unit, sign = "", ""
+    if found := re.match(r"([+-]?) ?([$€£¥])", text):
+        unit, sign = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen"}[found[2]], found[1]
+        text = sign + text[found.end() :].lstrip()
+    text, percent, behind = without_unit(text)
+    if behind is None or (behind and unit not in ("", behind)):
+        return None
+    text, times = _multiplied(text)
     number = rational(text)
-    return None if number is None else Quantity(number, percent, unit)
+    if number is None:
+        return None
+    decimals = len(text.rpartition(".")[2]) if re.fullmatch(r"[+-]? ?[0-9,]*\.[0-9]+", text) else None
+    return Quantity(number * times, percent, unit or behind, decimals if times == 1 else None)
+
+
+def without_unit(text: str) -> tuple[str, bool, str | None]:
+    """(the number's text, whether percent stood behind it, its unit); unit None when words follow that are none."""
+    if text.endswith("%"):
+        return text[:-1].rstrip(), True, ""
+    found = UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text)
+    if found is None:
+        return text, False, ""
+    if found[2]:
+        return found[1].rstrip(), False, "degree"
+    if re.fullmatch(r"\\text ?\{ ?(?:percent|per cent|percentage points?) ?\}|percent", found[3].strip()):
+        return found[1].rstrip(), True, ""
+    many = re.match(r"(?:\\text ?\{ ?)?(" + "|".join(MULTIPLES) + r")\b ?(?:\}|(?= ))?", found[3])
+    if many:
+        rest = found[3][many.end() :].strip().removesuffix("}").strip()
+        unit = unit_of(f"\\text{{{rest}}}") if rest else ""
+        return f"{found[1].rstrip()} {many[1]}", False, unit
+    unit = unit_of(found[3])
+    return (found[1].rstrip(), False, unit) if unit else (text, False, "")
+
+
+def _multiplied(text: str) -> tuple[str, int]:
+    before, _, last = text.rpartition(" ")
+    return (before, MULTIPLES[last]) if before and last in MULTIPLES else (text, 1)
 
 
 def rational(text: str) -> Fraction | None:
+    """Exactly the number that `text` spells, whatever its sign; None when it spells anything else."""
+    text = text.strip()
     if text.lower() in WORDS:
-        return Fraction(WORDS.index(text.lower()))
-    sign = 1
-    while text[:1] in ("-", "+"):
+        return Fraction(WORDS[text.lower()])
+    sign, signs = 1, 0
+    while text[:1] in ("-", "+") and signs < 2:
         sign = -sign if text[0] == "-" else sign
-        text = text[1:].lstrip()
+        text, signs = text[1:].lstrip(), signs + 1
     value = _unsigned(text)
     return None if value is None else sign * value
 
 
 def _unsigned(text: str) -> Fraction | None:
     if text[:1] == "{" and text[-1:] == "}":
-        text = text[1:-1]
-    if (found := MIXED.fullmatch(text)) and (whole := found[1]):
-        above, below = next((a, b) for a, b in ((found[2], found[3]), (found[4], found[5]), (found[6], found[7])) if a)
-        return None if int(below) == 0 else int(whole) + Fraction(int(above), int(below))
-    compact = re.sub(r"\s+", "", text)
-    if found := REPEATING.fullmatch(compact):
-        whole, fixed, repeated = found[1] or "0", found[2], found[3]
+        text = text[1:-1].strip()
+    if DECIMAL.fullmatch(text):
+        return decimal(text)
+    if found := MIXED.fullmatch(text):
+        above, below = int(found[2] or found[4]), int(found[3] or found[5])
+        return int(found[1]) + Fraction(above, below) if above < below else None
+    if found := SLASHED.fullmatch(text) or FRACTION.fullmatch(text):
+        return _divided(found[1], found[2])
+    if found := BRACKETED.fullmatch(text):
+        return rational(found[3]) if found[3] else _divided(found[1], found[2])
+    if found := REPEATING.fullmatch(text):
+        whole, fixed, repeated = found[1] or "0", found[2], found[3] or found[4] or found[5]
         nines = (10 ** len(repeated) - 1) * 10 ** len(fixed)
         return int(whole) + Fraction(int(fixed + repeated) - int(fixed or "0"), nines)
-    if found := FRACTION.fullmatch(compact):
-        return _divided(found[1] or found[2], found[3] or found[4])
-    if found := SLASHED.fullmatch(compact):
-        return _divided(found[1], found[2])
-    if found := SCIENTIFIC.fullmatch(compact):
+    if found := SCIENTIFIC.fullmatch(text):
         mantissa = decimal(found[1])
         return None if mantissa is None else mantissa * Fraction(10) ** int(found[2] or found[3])
-    return decimal(text) if DECIMAL.fullmatch(text) else None
+    if found := E_NOTATION.fullmatch(text):
+        return Fraction(found[1]) * Fraction(10) ** int(found[2])
+    return decimal(text.replace(" ", "")) if SPACED.fullmatch(text) else None
 
 
 def _divided(above: str, below: str) -> Fraction | None:
@@ -83,24 +133,18 @@ def _divided(above: str, below: str) -> Fraction | None:
 
 
 def decimal(text: str) -> Fraction | None:
-    digits = text.replace(",", "").rstrip(".") if text != "." else ""
+    digits = text.replace(",", "").rstrip(".")
     return Fraction(digits) if digits else None
 
 
-def ratio(text: str) -> Fraction | None:
-    """`4:6` as 2/3. What may be a clock time (12:00) is not a ratio."""
-    found = RATIO.fullmatch(text.replace(" ", ""))
-    if not found or (len(found[2]) == 2 and int(found[2]) < 60) or int(found[2]) == 0:
+def ratio(text: str) -> tuple[Fraction, ...] | None:
+    """`4:6` as (2/3, 1), `2:4:6` as (1/3, 2/3, 1). What may be a clock time (12:00) is not a ratio."""
+    terms = [term.strip() for term in text.split(":")]
+    if not RATIO.fullmatch(text) or is_clock(text) or any(term.count(".") > 1 or term == "." for term in terms):
         return None
-    return Fraction(int(found[1]), int(found[2]))
+    numbers = [Fraction(term.rstrip(".")) for term in terms]
+    return tuple(number / numbers[-1] for number in numbers) if numbers[-1] else None
 
 
-def equal(gold: Quantity, answer: Quantity) -> bool:
-    """Units may be left out, not changed. A percent sign may be spelt out, or left out where the size says so."""
-    if gold.unit and answer.unit and gold.unit != answer.unit:
-        return False
-    if gold.percent == answer.percent:
-        return gold.number == answer.number
-    scaled = (q.number / 100 if q.percent else q.number for q in (gold, answer))
-    left_out = gold.number == answer.number and (gold.percent or abs(gold.number) > 1)
-    return left_out or next(scaled) == next(scaled)
+def is_clock(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,2} ?: ?[0-5][0-9]( ?: ?[0-5][0-9])?", text) is not None

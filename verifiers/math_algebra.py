@@ -1,0 +1,96 @@
+r"""The door to math-verify (github.com/huggingface/Math-Verify) and sympy, for what is read by nothing stricter.
+
+math-verify sees `\boxed{reference}` and `\boxed{answer}`, never a chain of thought, and only words that it is known to
+understand: its grammar skips the others. What it finds equal must then pass checks that can only turn True into False.
+
+Its own time limits are alarms, which raise outside the main thread; they are off. Whoever calls this does so in a
+process that is killed from outside, with Python's own integers: a call into GMP cannot be interrupted, and where memory
+is limited it ends the process instead of raising MemoryError.
+"""
+
+import os
+import re
+from functools import lru_cache
+from typing import Any
+
+# read once, when sympy and mpmath are first imported; `check_ground_types` says so where that was too late
+os.environ["SYMPY_GROUND_TYPES"] = "python"
+os.environ["MPMATH_NOGMPY"] = "1"
+
+DIGITS = 30  # of the numerical second look
+UNEVALUATED = set(re.findall(r"\w+", "int iint sum prod lim max min gcd lcm det bmod pmod mod inf sup"))
+KNOWN = UNEVALUATED | set(
+    re.findall(
+        r"\w+",
+        """
+        frac sqrt binom pi infty cdot times div circ sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log
+        exp alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi rho sigma tau phi chi psi omega le ge ne
+        to lfloor rfloor lceil rceil cup cap in pm begin end
+        """,
+    )
+)
+PLAIN = re.compile(r"[A-Za-z0-9\s+\-*/^_(){}\[\]|!.,=<>\\]*")
+ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{[pbv]matrix\}")
+
+
+def check_ground_types() -> None:
+    """RuntimeError where sympy or mpmath already run on GMP in this process."""
+    import mpmath
+    from sympy.external.gmpy import GROUND_TYPES
+
+    if (GROUND_TYPES, mpmath.libmp.BACKEND) != ("python", "python"):
+        raise RuntimeError(
+            f"sympy runs on {GROUND_TYPES}, mpmath on {mpmath.libmp.BACKEND}: something imported them before the math "
+            "verifier; set SYMPY_GROUND_TYPES=python and MPMATH_NOGMPY=1, or list the math verifier first"
+        )
+
+
+def understood(text: str) -> bool:
+    """Whether math-verify reads every word of `text`: single letters, numbers, commands that it knows."""
+    commands = re.findall(r"\\([A-Za-z]+)", text)
+    plain = re.sub(r"\\[A-Za-z]+", " ", ENVIRONMENT.sub(" ", text))
+    return PLAIN.fullmatch(text) is not None and set(commands) <= KNOWN and not re.search(r"[A-Za-z]{4,}|\.\.", plain)
+
+
+def by_algebra(gold: str, answer: str) -> bool | None:
+    """math-verify's verdict where the checks agree; None when it cannot read the reference."""
+    if not understood(gold):
+        return None
+    parsed_gold = parsed(gold)
+    if not parsed_gold:
+        return None
+    new = set(re.findall(r"\\([A-Za-z]+)", answer)) & UNEVALUATED
+    if not understood(answer) or new - set(re.findall(r"\\([A-Za-z]+)", gold)):
+        return False  # to write the question down again is no answer
+    parsed_answer = parsed(answer)
+    if not parsed_answer:
+        return False
+    from math_verify import verify
+
+    equal = verify(parsed_gold, parsed_answer, float_rounding=15, numeric_precision=DIGITS, timeout_seconds=None)
+    return bool(equal) and not apart(parsed_gold[0], parsed_answer[0])
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> list[Any]:
+    """sympy's objects for `text`; none where math-verify would fall back on the text itself."""
+    from math_verify import LatexExtractionConfig, parse
+    from sympy import Basic, MatrixBase
+
+    configuration = [LatexExtractionConfig(boxed_match_priority=0)]
+    found = parse(f"\\boxed{{{text}}}", configuration, fallback_mode="no_fallback", parsing_timeout=None)
+    return [expression for expression in found if isinstance(expression, (Basic, MatrixBase))]
+
+
+def apart(gold: Any, answer: Any) -> bool:
+    """Other symbols, or two numbers that differ by more than rounding, however small both are."""
+    from sympy import Expr
+
+    if getattr(gold, "free_symbols", None) != getattr(answer, "free_symbols", None):
+        return True
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.free_symbols:
+        return False
+    one, other = gold.evalf(DIGITS), answer.evalf(DIGITS)
+    if not (one.is_Float or one.is_Integer) or not (other.is_Float or other.is_Integer):
+        return False
+    return bool(abs(one - other) > abs(one) * 10 ** (5 - DIGITS))

@@ -1,0 +1,207 @@
+r"""Is an answer the same thing as the reference? Compares shapes piece by piece; scalars by value.
+
+    relation, named value -> sets of reals -> lists, sets, tuples, matrices -> ratio, clock, base -> scalars
+
+A reference leads: what it leaves open (a name before `=`, the parentheses of a pair) an answer may leave out or add;
+what it says, an answer may not change.
+"""
+
+import re
+from fractions import Fraction
+
+from rlvr_verifiers import math_arithmetic, math_values
+from rlvr_verifiers.math_algebra import by_algebra
+from rlvr_verifiers.math_reals import reals, same_set
+from rlvr_verifiers.math_scalars import Options, near, same_ratio, scalar, value_tree
+from rlvr_verifiers.math_shapes import Shape
+from rlvr_verifiers.math_syntax import Tree, Unreadable, tree
+
+NAME = re.compile(
+    r"(?:\\?[A-Za-z]{1,10}'?|\\text ?\{[^{}]*\}|m? ?\\angle ?[A-Z]{1,3}|\\overline ?\{[A-Z]{1,2}\}|\|[A-Z]{2}\|)"
+    r"(?: ?_ ?(?:\w|\{[^{}]{1,12}\}))?(?: ?\( ?[^()=]{1,12} ?\))?"
+)
+VARIABLE = re.compile(r"(\\?[A-Za-z]{1,8})(?: ?_ ?\{?\w{1,3}\}?)?")
+POINT = re.compile(r"(?:[A-Za-z] ?)?\([A-Za-z](?:,[A-Za-z]){1,9}\)")
+
+
+STRICT = Options()
+
+
+def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
+    """Equal or not; None when nothing can read the reference."""
+    if gold.text == answer.text and (gold.unit, gold.percent) == (answer.unit, answer.percent):
+        return gold.text != ""
+    if gold.kind == "literal":
+        return False
+    if gold.kind == "text" or answer.kind in ("text", "literal"):
+        return gold.kind == answer.kind and gold.text == answer.text
+    if "relation" in (gold.kind, answer.kind):
+        return related(gold, answer, o)
+    if {gold.kind, answer.kind} & {"union", "without"} or (gold.kind in ("tuple", "list") and _inequalities(answer)):
+        one, other = reals(gold), reals(answer)
+        if one and other:
+            return (one[0] == other[0] or "" in (one[0], other[0])) and same_set(one[1], other[1])
+        return gold.kind == answer.kind and in_order(gold.parts, answer.parts, o)
+    if gold.kind in COLLECTIONS or answer.kind in COLLECTIONS:
+        return collected(gold, answer, o)
+    if gold.kind == "ratio" or answer.kind == "ratio":
+        return same_ratio(gold, answer)
+    if gold.kind in ("clock", "based") or answer.kind in ("clock", "based"):
+        return gold.kind == "based" and answer.text == gold.text.partition("_")[0]
+    return scalar(gold, answer, o)
+
+
+COLLECTIONS = ("list", "set", "tuple", "matrix")
+
+
+# -- relations ---------------------------------------------------------------------------------------------------------
+
+
+def related(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    if gold.kind == "relation" and answer.kind == "relation":
+        return relations(gold, answer, o)
+    if answer.kind == "relation":
+        if set(answer.marks) <= set("=\u2248"):
+            return any(same(gold, said, o) for said in values_of(answer))
+        if answer.marks == "\u2208" and gold.kind != "list":
+            return named(answer.parts[0]) and same(gold, answer.parts[1], o)
+        return same_reals(gold, answer)
+    if gold.marks in ("=", "\u2208") and named(gold.parts[0]):
+        return same(gold.parts[1], answer, o)
+    return same_reals(gold, answer)
+
+
+def same_reals(gold: Shape, answer: Shape) -> bool:
+    one, other = reals(gold), reals(answer)
+    return bool(one and other and "" in (one[0], other[0]) and same_set(one[1], other[1]))
+
+
+def named(shape: Shape) -> bool:
+    """A name for what follows: x, f(x), AB, \\angle ABC, \\text{Area}, (x,y)."""
+    return bool(NAME.fullmatch(shape.text) or POINT.fullmatch(shape.text))
+
+
+def values_of(answer: Shape) -> list[Shape]:
+    """What a chain says in the end: `x = 3+1 = 4` 4, `1/3 \\approx 0.33` both; nothing where a link does not hold."""
+    links = answer.parts
+    start = 1 if named(links[0]) else 0
+    if start == 0 and len(links) == 2 and not _is_constant(links[0]):
+        return []
+    exact = links[start:]
+    for at in range(start, len(links) - 1):
+        if answer.marks[at] == "\u2248":
+            if at != len(links) - 2 or not _rounded(links[at], links[-1]):
+                return []
+            exact = links[start:-1]
+        elif not same(links[at], links[at + 1], STRICT):
+            return []
+    return [exact[-1], links[-1]] if exact[-1] is not links[-1] and "." in links[-1].text else [exact[-1]]
+
+
+def _is_constant(shape: Shape) -> bool:
+    try:
+        return not math_values.symbols(tree(shape.text)) if shape.kind == "expression" else shape.kind == "number"
+    except Unreadable:
+        return False
+
+
+def _rounded(exact: Shape, decimal: Shape) -> bool:
+    """Whether `decimal` is `exact` to the digits that it has."""
+    if decimal.number is None or exact.kind not in ("number", "expression"):
+        return False
+    places = decimal.number.decimals
+    try:
+        return near(value_tree(exact), decimal.number.value, Fraction(1, 10**places) if places else Fraction(1, 2))
+    except (Unreadable, math_arithmetic.Undefined):
+        return False
+
+
+def relations(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    """Equations up to a factor, inequalities up to a positive one or turned round, chains of inequalities as sets."""
+    one, other = reals(gold), reals(answer)
+    if one and other:
+        return one[0] == other[0] and same_set(one[1], other[1])
+    if len(gold.marks) == 1 and len(answer.marks) > 1 and set(answer.marks) == {"="} and named(answer.parts[0]):
+        values = values_of(answer)
+        return bool(same(gold.parts[0], answer.parts[0], o)) and any(same(gold.parts[1], said, o) for said in values)
+    if len(gold.marks) != 1 or len(answer.marks) != 1 or gold.marks == "\u2248":
+        return False
+    if gold.marks == answer.marks and all(same(a, b, o) for a, b in zip(gold.parts, answer.parts, strict=True)):
+        return True
+    turned = {"<": ">", "\u2264": "\u2265", ">": "<", "\u2265": "\u2264"}
+    try:
+        ratio = math_values.constant_ratio(difference(gold), difference(answer))
+    except Unreadable:
+        return by_algebra(gold.text, answer.text) if gold.marks == answer.marks == "=" else False
+    if gold.marks in "=\u2260":
+        return gold.marks == answer.marks and ratio != 0
+    return answer.marks == (gold.marks if ratio > 0 else turned.get(gold.marks)) and ratio != 0
+
+
+def difference(relation: Shape) -> Tree:
+    return ("+", tree(relation.parts[0].text), ("neg", tree(relation.parts[1].text)))
+
+
+# -- collections -------------------------------------------------------------------------------------------------------
+
+
+def _inequalities(shape: Shape) -> bool:
+    return shape.kind == "list" and all(part.kind == "relation" and part.marks != "=" for part in shape.parts)
+
+
+def collected(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    gold, answer = unnamed(gold), unnamed(answer)
+    if "matrix" in (gold.kind, answer.kind):
+        columns = (gold.columns or 1, answer.columns or 1)
+        vector = columns == (1, 1) and (answer.kind, answer.marks) in (("matrix", ""), ("tuple", "()"))
+        same_form = gold.kind == answer.kind and columns[0] == columns[1]
+        return (same_form or (vector and gold.kind in ("matrix", "tuple"))) and in_order(gold.parts, answer.parts, o)
+    if gold.kind == "tuple":
+        listed = answer.kind == "list" and answer.marks == "," and gold.marks == "()"
+        return (answer.marks == gold.marks or listed) and in_order(gold.parts, answer.parts, o)
+    if answer.kind == "tuple":
+        listed = gold.kind == "list" and answer.marks == "()"
+        return listed and in_order(gold.parts, answer.parts, o)
+    if gold.kind not in ("list", "set"):  # one thing, and a list of things
+        return answer.kind == "list" and len(answer.parts) < 5 and all(same(gold, part, o) for part in answer.parts)
+    if answer.kind not in ("list", "set"):
+        return 0 < len(gold.parts) < 5 and all(same(part, answer, o) for part in gold.parts)
+    if o.ordered and gold.kind == "list":
+        return in_order(gold.parts, answer.parts, o)
+    return unordered(distinct(gold.parts), distinct(answer.parts), o)
+
+
+def unnamed(shape: Shape) -> Shape:
+    """`x=1, x=2` is the list 1, 2; `y=2, x=1` names the coordinates of a point: (1,2)."""
+    if shape.kind != "list" or not all(p.kind == "relation" and p.marks == "=" for p in shape.parts):
+        return shape
+    found = [VARIABLE.fullmatch(part.parts[0].text) for part in shape.parts]
+    names = [match[1] for match in found if match]
+    if len(names) < len(found):
+        return shape
+    if len(set(names)) == 1:
+        return Shape("list", shape.text, tuple(part.parts[1] for part in shape.parts), marks=shape.marks)
+    if len(set(names)) < len(names):
+        return shape
+    by_name = sorted(zip(names, shape.parts, strict=True), key=lambda pair: pair[0])
+    return Shape("tuple", shape.text, tuple(part.parts[1] for _, part in by_name), marks="()")
+
+
+def distinct(parts: tuple[Shape, ...]) -> list[Shape]:
+    return list({part.text + part.unit: part for part in parts}.values())
+
+
+def in_order(gold: tuple[Shape, ...], answer: tuple[Shape, ...], o: Options) -> bool:
+    return len(gold) == len(answer) and all(same(a, b, o) for a, b in zip(gold, answer, strict=True))
+
+
+def unordered(gold: list[Shape], answer: list[Shape], o: Options) -> bool:
+    if len(gold) != len(answer):
+        return False
+    left = list(answer)
+    for wanted in gold:
+        at = next((i for i, given in enumerate(left) if same(wanted, given, o)), None)
+        if at is None:
+            return False
+        left.pop(at)
+    return True

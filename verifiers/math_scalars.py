@@ -1,0 +1,143 @@
+r"""Are two scalars equal: numbers with units and percent signs exactly, other expressions by their values.
+
+What a data set may relax or tighten is here. math-verify is asked where an expression is beyond `math_syntax`.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rlvr_verifiers import math_arithmetic, math_values
+from rlvr_verifiers.math_algebra import by_algebra
+from rlvr_verifiers.math_shapes import Shape, undressed
+from rlvr_verifiers.math_syntax import Foreign, Tree, Unreadable, tree
+from rlvr_verifiers.numbers import Quantity, ratio
+
+CHOICES = {"percent": ("optional", "value", "literal"), "units": ("optional", "required", "ignored")}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a data set may relax or tighten; see docs/math.md."""
+
+    tolerance: str | float = "exact"
+    percent: str = "optional"
+    ordered: bool = False
+    units: str = "optional"
+    evaluated: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"math: {name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
+        relative = not isinstance(self.tolerance, str) and 0 <= float(self.tolerance) < 1
+        if not relative and self.tolerance not in ("exact", "digits"):
+            raise ValueError(f"math: tolerance={self.tolerance!r}: expected exact, digits, or a number from 0 to 1")
+
+
+def near(found: Tree, target: Fraction, within: Fraction) -> bool:
+    if math_values.symbols(found) or math_values.mentions(found, "i"):
+        return False
+    number = math_values.value(found).number
+    mp = math_arithmetic.context(40)
+    as_mpf = mp.mpf(number.numerator) / number.denominator if isinstance(number, Fraction) else number
+    if not mp.isfinite(as_mpf):
+        return False
+    distance = abs(as_mpf - mp.mpf(target.numerator) / target.denominator)
+    return bool(distance <= mp.mpf(within.numerator) / within.denominator)
+
+
+def same_ratio(gold: Shape, answer: Shape) -> bool:
+    terms = []
+    for shape in (gold, answer):
+        if shape.kind == "ratio":
+            terms.append(ratio(shape.text))
+        elif shape.number is not None and not shape.unit and not shape.percent:
+            terms.append((shape.number.number, Fraction(1)))
+    return len(terms) == 2 and terms[0] is not None and terms[0] == terms[1]
+
+
+def scalar(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    if gold.number and answer.number:
+        return quantities(gold.number, answer.number, o)
+    if o.evaluated and gold.number:
+        return False
+    if o.units == "required" and gold.unit != answer.unit and gold.unit:
+        return False
+    if gold.unit and answer.unit and gold.unit != answer.unit and o.units != "ignored":
+        return False
+    if undressed_equal(gold, answer):
+        return True
+    try:
+        given: Tree | None = value_tree(answer)
+    except Foreign:
+        given = None
+    except Unreadable:
+        return False
+    try:
+        wanted = value_tree(gold)
+    except Unreadable:
+        return by_algebra(gold.text, answer.text)
+    if given is None:
+        return bool(by_algebra(gold.text, answer.text))
+    if math_values.same_value(wanted, given):
+        return True
+    return tolerated(gold, given, o)
+
+
+def value_tree(shape: Shape) -> Tree:
+    if shape.number:
+        return ("num", shape.number.value)
+    found = tree(shape.text)
+    return ("*", found, ("num", Fraction(1, 100))) if shape.percent else found
+
+
+def undressed_equal(gold: Shape, answer: Shape) -> bool:
+    """`15 m` where the reference has `15\\text{ m}`."""
+    if not gold.unit or not gold.number:
+        return False
+    return re.sub(r"\s", "", undressed(answer.text)) == f"{gold.number.number}{gold.unit}"
+
+
+def quantities(gold: Quantity, answer: Quantity, o: Options) -> bool:
+    """Units may be left out, not changed. A percent sign may be spelt out, or left out where the size says so."""
+    needed = o.units == "required" or answer.unit
+    if o.units != "ignored" and gold.unit and needed and gold.unit != answer.unit:
+        return False
+    if gold.percent == answer.percent:
+        return within(gold, answer.number, gold.number, o)
+    if o.percent == "literal":
+        return False
+    left_out = o.percent == "optional" and (gold.percent or abs(gold.number) > 1)
+    if left_out and within(gold, answer.number, gold.number, o):
+        return True
+    return within(gold, answer.value, gold.value, o)
+
+
+def within(gold: Quantity, number: Fraction, target: Fraction, o: Options) -> bool:
+    margin = allowed(gold, target, o)
+    return abs(number - target) <= margin if margin else number == target
+
+
+def allowed(gold: Quantity, target: Fraction, o: Options) -> Fraction:
+    """How far from `target` an answer may be: half a unit of its last digit, or a share of it."""
+    if o.tolerance == "exact":
+        return Fraction(0)
+    if o.tolerance == "digits":
+        return Fraction(0) if gold.decimals is None else Fraction(1, 2 * 10**gold.decimals)
+    return abs(target) * Fraction(str(o.tolerance))
+
+
+def tolerated(gold: Shape, given: Tree, o: Options) -> bool:
+    if o.tolerance == "exact":
+        return False
+    if gold.number:
+        margin, target = allowed(gold.number, gold.number.value, o), gold.number.value
+    else:
+        wanted = value_tree(gold)
+        if o.tolerance == "digits" or math_values.symbols(wanted) or math_values.mentions(wanted, "i"):
+            return False
+        number = math_values.value(wanted).number
+        target = number if isinstance(number, Fraction) else Fraction(str(math_arithmetic.context(40).nstr(number, 35)))
+        margin = abs(target) * Fraction(str(o.tolerance))
+    return near(given, target, margin)

@@ -1,0 +1,73 @@
+r"""Words beside numbers: units in one spelling, number words, multiples. Converts nothing: 1 m is not 100 cm here."""
+
+import re
+from functools import lru_cache
+
+_WORDS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+WORDS = {word: value for value, word in enumerate(_WORDS.split())} | {
+    "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60,
+    "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+_ALIASES = """
+m meter meters metre metres | cm centimeter centimeters centimetre centimetres | mm millimeter millimeters millimetres
+km kilometer kilometers kilometre kilometres | in inch inches | ft foot feet | yd yard yards | mi mile miles
+s sec secs second seconds | min mins minute minutes | h hr hrs hour hours | day days | week weeks | month months
+year years yr yrs | g gram grams | kg kilogram kilograms | lb lbs pound pounds | oz ounce ounces | ton tons
+l liter liters litre litres | ml milliliter milliliters | degree degrees deg | rad radian radians
+dollar dollars usd | cent cents | euro euros | yen | mph | percent | unit units | km/h kmh kph | m/s
+"""
+ALIASES = {
+    name: names.split()[0]
+    for line in _ALIASES.strip().split("\n")
+    for names in line.split("|")
+    for name in names.split()
+}
+PLAIN = {name for name in ALIASES if len(name) > 1} - {"in", "min", "sec"}  # read as units without \text around them
+POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
+
+# a number before one of these is another number, or no number at all
+NO_UNITS = set(WORDS) | set(
+    re.findall(
+        r"\S+",
+        """
+        or and not nor no neither either but if is are isn't wrong than less more fewer plus minus times over divided by
+        mod modulo base half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh
+        eighth sevenths eighths ninth ninths tenth tenths twelfth hundredth hundredths thousandth thousandths dozen pair pairs
+        score hundred thousand million billion trillion pi root to through between at most least about approximately
+        around nearly almost power factorial sqrt theta alpha beta gamma lambda omega infinity infty sinh cosh tanh
+        arcsin arccos arctan th st nd rd maybe with without for unless except a the can cannot none false true undefined
+        """,
+    )
+)
+WORD = re.compile(r"[A-Za-z']+")
+
+
+@lru_cache(maxsize=4096)
+def unit_of(text: str) -> str:
+    r"""The unit that `\text{ square cm}`, `\text{ cm}^2` or `dollars` spells, in one spelling; "" when it is none."""
+    found = re.fullmatch(r"\\text ?\{([^{}]*)\} ?(?:\^ ?\{?([23])\}?)?((?: ?/ ?\\text ?\{[^{}]*\})?)", text.strip())
+    if found is None:
+        name = re.fullmatch(r"([A-Za-z/. ]+?)\.? ?(?:\^ ?\{?([23])\}?)?", text.strip())
+        words = re.findall(r"[^ ./]+", name[1].lower()) if name else []
+        if not name or not words or not all(word in PLAIN or len(word) > 3 for word in words):
+            return ""
+        return _spelt(name[1].lower(), name[2])
+    inside = found[1] + re.sub(r"\\text ?|[{}]", "", found[3])
+    return _spelt(inside.lower(), found[2])
+
+
+def _spelt(text: str, power: str | None) -> str:
+    text = text.replace(" per ", "/").replace(".", "").replace("^", "").replace("-", " ")
+    if not re.fullmatch(r"[a-z' /]*[23]?", text.strip()):
+        return ""
+    words = [word for word in re.split(r"\s+", text.strip()) if word]
+    powers = [POWERS[word] for word in words if word in POWERS] + ([f"^{power}"] if power else [])
+    names = [word for word in words if word not in POWERS]
+    if not names or len(names) > 4 or len(powers) > 1 or any(part in NO_UNITS for part in WORD.findall(text)):
+        return ""
+    if names[-1][-1] in "23":
+        names[-1], powers = names[-1][:-1], [*powers, f"^{names[-1][-1]}"]
+    spelt = ["/".join(ALIASES.get(part, part) for part in name.split("/")) for name in names]
+    return " ".join(spelt) + "".join(powers)

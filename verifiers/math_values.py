@@ -1,0 +1,134 @@
+r"""Do two expressions have the same value? Exact where all is rational, else to forty digits below all that cancels.
+
+    trees --at several rational points, within a budget of work--> values --> the same everywhere, or not
+
+Identity testing by evaluation (Schwartz 1980, Zippel 1979): two different formulas of the size people write do not
+agree at six unrelated points. What is undefined at a point must be undefined on both sides.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+from zlib import crc32
+
+from rlvr_verifiers.math_arithmetic import Arithmetic, TooLarge, Undefined, context
+from rlvr_verifiers.math_syntax import Tree
+
+DIGITS = 60  # of a first look; more where numbers of different sizes meet
+AGREE = 40  # digits that must agree below the smallest value on the way
+POINTS = 6
+MAX_SPAN = 20_000  # decimal digits between the largest and the smallest value
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number, the digits it was computed with, and the smallest binary exponent that mattered."""
+
+    number: Any  # Fraction, mpf or mpc
+    digits: int = DIGITS
+    low: int = 0
+
+
+def symbols(tree: Tree) -> frozenset[str]:
+    if tree[0] == "var":
+        return frozenset([tree[1]])
+    return frozenset().union(*(symbols(part) for part in tree[1:] if isinstance(part, tuple)))
+
+
+def mentions(tree: Tree, what: str) -> bool:
+    return tree[0] == what or any(mentions(part, what) for part in tree[1:] if isinstance(part, tuple))
+
+
+def value(tree: Tree, where: dict[str, Fraction] | None = None, imaginary: bool | None = None) -> Value:
+    """The number `tree` means, with as many digits as it takes. Undefined or TooLarge where there is none."""
+    imaginary = mentions(tree, "i") if imaginary is None else imaginary
+    first = Arithmetic(where or {}, imaginary, DIGITS)
+    number = first.of(tree)
+    if isinstance(number, Fraction):
+        return Value(number)
+    span = int((first.high - first.low) * 0.30103) + 1
+    if span > MAX_SPAN:
+        raise TooLarge(f"values {span} digits apart")
+    if span > 10:
+        number = Arithmetic(where or {}, imaginary, DIGITS + span).of(tree)
+    return Value(number, DIGITS + span, first.low)
+
+
+def close(one: Value, other: Value) -> bool:
+    if isinstance(one.number, Fraction) and isinstance(other.number, Fraction):
+        return one.number == other.number
+    mp = context(max(one.digits, other.digits) + 5)
+    left, right = (_inexact(v.number, mp) for v in (one, other))
+    if mp.isinf(left) or mp.isinf(right):
+        return bool(left == right)
+    return bool(abs(left - right) <= mp.ldexp(mp.mpf(10) ** -AGREE, min(one.low, other.low)))
+
+
+def _inexact(number: Any, mp: Any) -> Any:
+    return mp.mpf(number.numerator) / number.denominator if isinstance(number, Fraction) else number
+
+
+def same_value(one: Tree, other: Tree) -> bool:
+    """Equal wherever they were tried. Symbols that cancel still count: x/x is not 1."""
+    if symbols(one) != symbols(other) or mentions(one, "base") != mentions(other, "base"):
+        return False
+    pairs = _at_points(one, other)
+    if pairs is None or len(pairs) < (2 if symbols(one) else 1):
+        return False
+    return all(close(left, right) for left, right in pairs)
+
+
+def constant_ratio(one: Tree, other: Tree) -> int:
+    """1 or -1, the sign of c, where `one` is c times `other` everywhere; 0 where it is not."""
+    if not symbols(one) or symbols(one) != symbols(other):
+        return 0
+    pairs = _at_points(one, other)
+    if pairs is None or len(pairs) < 2:
+        return 0
+    first, second = pairs[0]
+    if any(close(v, Value(Fraction(0), v.digits, v.low)) for v in pairs[0]):
+        return 0
+    for left, right in pairs[1:]:
+        if not close(_times(left, second), _times(right, first)):
+            return 0
+    signs = [v.number > 0 for v in pairs[0] if not hasattr(v.number, "imag") or not v.number.imag]
+    return 1 if len(set(signs)) == 1 else -1
+
+
+def _times(one: Value, other: Value) -> Value:
+    mp = context(max(one.digits, other.digits))
+    if isinstance(one.number, Fraction) and isinstance(other.number, Fraction):
+        return Value(one.number * other.number)
+    number = _inexact(one.number, mp) * _inexact(other.number, mp)
+    return Value(number, max(one.digits, other.digits), one.low + other.low)
+
+
+def _at_points(one: Tree, other: Tree) -> list[tuple[Value, Value]] | None:
+    """Both values at every point where they have one; None where only one of them has."""
+    names = symbols(one)
+    imaginary = mentions(one, "i") or mentions(other, "i")
+    found = []
+    for point in range(POINTS if names else 1):
+        where = {name: coordinate(name, point) for name in names}
+        left, right = (_value_or_none(tree, where, imaginary) for tree in (one, other))
+        if (left is None) != (right is None):
+            return None
+        if left is not None and right is not None:
+            found.append((left, right))
+    return found
+
+
+def _value_or_none(tree: Tree, where: dict[str, Fraction], imaginary: bool) -> Value | None:
+    try:
+        return value(tree, where, imaginary)
+    except Undefined:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def coordinate(name: str, point: int) -> Fraction:
+    """A rational that belongs to this name and point: two points positive, the others of either sign."""
+    seed = crc32(f"{name}/{point}".encode())
+    number = Fraction(seed % 1999 + 301, seed // 1999 % 997 + 503)
+    return -number if point == 2 or (point > 2 and (seed >> 20) & 1) else number
