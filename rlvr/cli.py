@@ -54,7 +54,7 @@ def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = Non
     except COMPOSING as error:
         keys = list(all_keys(OmegaConf.structured(Recipe)))
         with suppress(*COMPOSING):  # the recipe itself may be what is wrong
-            groups = [override for override in overrides if override.startswith(("algorithm=", "cluster="))]
+            groups = [override for override in overrides if override.startswith(("algorithm=", "cluster=", "sentinel="))]
             keys = list(all_keys(composed(groups)))
         raise RecipeError(explain(error, keys, places)) from None
     check_keys(cfg, name)

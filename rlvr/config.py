@@ -8,6 +8,7 @@ from typing import Any
 
 from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig
 from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
+from rlvr.sentinel_config import SentinelConfig
 
 
 @dataclass
@@ -125,20 +126,6 @@ class TrainerConfig:
 
 
 @dataclass
-class SentinelConfig:
-    max_rollbacks: int = 3
-    """How often a run may go back to a checkpoint before it stops."""
-    max_mismatch: float = 1.0
-    """Mean |log pi_old - log pi_rollout| per token, above which engine and trainer are not the same policy."""
-    grad_norm_factor: float = 50.0
-    """Alarm above this multiple of the median gradient norm of the last `window` good steps ..."""
-    grad_norm_floor: float = 1.0
-    """... or of this, if the median is smaller: a solved task has tiny gradients, and success is no alarm."""
-    window: int = 16
-    """Good steps that make the gradient norm's history."""
-
-
-@dataclass
 class CheckpointConfig:
     every: int = 25
     """Steps between checkpoints. Step 0 and the last step are always saved."""
@@ -206,6 +193,7 @@ class Recipe:
     """A file of recipes/algorithm: the objective's slots."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     sentinel: SentinelConfig = field(default_factory=SentinelConfig)
+    """When to distrust the run; a file of recipes/sentinel, its knobs in `rlvr/sentinel_config.py`."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -248,7 +236,8 @@ def check(cfg: Recipe) -> None:
         "checkpoint.every": (cfg.checkpoint.every, 1),
         "checkpoint.keep": (cfg.checkpoint.keep, 2),  # a rollback needs one behind the newest
         "evaluation.samples": (cfg.evaluation.samples, 1),
-        "sentinel.window": (cfg.sentinel.window, 1),
+        "sentinel.max_rollbacks": (cfg.sentinel.max_rollbacks, 0),
+        "sentinel.memory": (cfg.sentinel.memory, 64),  # shorter, and nothing can be compared
     }
     for key, (value, limit) in at_least.items():
         if value < limit:

@@ -39,11 +39,19 @@ class Checkpoints(Protocol):
     def note_rollback(self, state: State) -> None: ...
 
 
-class Sentinel(Protocol):
-    window: int
+class Alarm(Protocol):
+    """Says value, limit and knob; `onset` is the first step of the trouble."""
 
-    def watch(self, metrics: Mapping[str, float]) -> Mapping[str, float]: ...
-    def inspect(self, metrics: Mapping[str, float], history: tuple[Mapping[str, float], ...]) -> str | None: ...
+    @property
+    def onset(self) -> int: ...
+    def fields(self) -> dict[str, Any]: ...
+
+
+class Sentinel(Protocol):
+    memory: int  # good steps to remember
+
+    def watch(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, float]: ...
+    def inspect(self, seen: Mapping[str, float], history: tuple[Mapping[str, float], ...]) -> Alarm | None: ...
 
 
 class Observer(Protocol):
@@ -75,11 +83,8 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     state = run.checkpoints.restore(run.trainer) or run.checkpoints.first(run.trainer)
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
     state = replace(state, lineage=state.lineage.branch(above=run.rollouts.newest_version()))
-    published = run.rollouts.publish(run.trainer, state.lineage.version)
     run.observer.event("begin", f"going on after step {state.step}" if state.step else "from the start", to=state.step)
-    if state.step in (0, cfg.steps):  # the last one may have been lost to a crash behind the last checkpoint
-        run.observer.evaluation(state.step, run.rollouts.evaluate())
-
+    published = publish(cfg, state, run)
     last = state.step >= cfg.steps or run.stop()
     while not last:
         taken = run.rollouts.take(state)
@@ -87,20 +92,31 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
         batch = collate(taken.groups, objective, weights)
         metrics = run.trainer.step(batch, objective, run.learning_rate(state.step))
         metrics = {**taken.metrics, **metrics, **published}
-        if alarm := run.sentinel.inspect(metrics, state.history):
+        seen = run.sentinel.watch(state.step + 1, metrics)
+        if alarm := run.sentinel.inspect(seen, state.history):
             state = roll_back(alarm, state, taken, run, cfg.sentinel.max_rollbacks)
-            published = run.rollouts.publish(run.trainer, state.lineage.version)
+            published = publish(cfg, state, run)
             last = run.stop()
             continue
-        state = state.advance(taken.cursor, run.sentinel.watch(metrics), run.sentinel.window)
+        state = state.advance(taken.cursor, seen, run.sentinel.memory)
         run.observer.step(state, taken, batch, metrics)
         last = state.step == cfg.steps or run.stop()
         if last or state.step % cfg.checkpoint.every == 0:
             run.checkpoints.save(run.trainer, state)
-        published = run.rollouts.publish(run.trainer, state.lineage.version)
-        if state.step == cfg.steps or (cfg.evaluation.every and state.step % cfg.evaluation.every == 0):
-            run.observer.evaluation(state.step, run.rollouts.evaluate())
+        published = publish(cfg, state, run)
     return state
+
+
+def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
+    """To the engines; and evaluate where that is due, once more after a resume or a rollback to such a step: what it
+    says travels with the metrics of the next step, so that the sentinel sees the same however the run came here."""
+    metrics = dict(run.rollouts.publish(run.trainer, state.lineage.version))
+    every = cfg.evaluation.every
+    if state.step in (0, cfg.steps) or (every and state.step % every == 0):
+        accuracy = run.rollouts.evaluate()
+        run.observer.evaluation(state.step, accuracy)
+        metrics |= accuracy
+    return metrics
 
 
 def check_fresh(taken: Taken, state: State, max_staleness: int) -> None:
@@ -113,10 +129,10 @@ def check_fresh(taken: Taken, state: State, max_staleness: int) -> None:
             )
 
 
-def roll_back(alarm: str, state: State, taken: Taken, run: Parts, limit: int) -> State:
+def roll_back(alarm: Alarm, state: State, taken: Taken, run: Parts, limit: int) -> State:
     """Back to the last good weights, but forward in the data: the batch that broke us is not replayed."""
     if state.rollbacks == limit:
-        raise Diverged(f"step {state.step + 1}: {alarm}; already rolled back sentinel.max_rollbacks={limit} times")
+        raise Diverged(f"{alarm}; already rolled back sentinel.max_rollbacks={limit} times")
     if run.checkpoints.newest() == state.restored:
         run.checkpoints.discard_newest()  # it broke twice: divergence is seen late, this one was already sick
     saved = run.checkpoints.restore(run.trainer)
@@ -129,7 +145,6 @@ def roll_back(alarm: str, state: State, taken: Taken, run: Parts, limit: int) ->
         restored=run.checkpoints.newest(),
     )
     run.checkpoints.note_rollback(back)  # before anything is published: a crash must not forget this
-    run.observer.event(
-        "rollback", f"{alarm}: rolled back from step {state.step + 1} to {back.step}", step=state.step, to=back.step
-    )
+    said = f"{alarm}: rolled back from step {state.step + 1} to {back.step}"
+    run.observer.event("rollback", said, step=state.step, to=back.step, alarm=alarm.fields())
     return back

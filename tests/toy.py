@@ -186,7 +186,7 @@ def recipe(steps: int, every: int = 3, evaluate_every: int = 0, max_rollbacks: i
         reward=RewardConfig({"math": PartConfig("toy")}),
         checkpoint=CheckpointConfig(every=every, keep=3),
         evaluation=EvaluationConfig(every=evaluate_every),
-        sentinel=SentinelConfig(window=4, max_rollbacks=max_rollbacks),
+        sentinel=SentinelConfig(max_rollbacks=max_rollbacks),
     )
 
 

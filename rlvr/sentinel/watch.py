@@ -1,41 +1,49 @@
-"""When to distrust an optimizer step. Pure: the same metrics and history give the same answer."""
+"""When to distrust an optimizer step. Pure: the same step and history give the same answer.
 
-import math
+metrics of a step --watch--> Row --inspect (with the history of good rows)--> Alarm | None
+                              `--> history, when there was none: saved with the run, cut with a rollback
+"""
+
 from collections.abc import Mapping, Sequence
-from statistics import median
+from math import isfinite
 
-from rlvr.config import SentinelConfig
+from rlvr.sentinel.detectors import WATCHED_FINITE, detectors
+from rlvr.sentinel.history import Alarm, History, Row
+from rlvr.sentinel_config import SentinelConfig
 
-WATCHED = ("policy/loss", "policy/entropy", "policy/grad_norm", "mismatch/mean_abs")
+WATCHED = (
+    *WATCHED_FINITE,
+    "policy/skipped",
+    "mismatch/ess",
+    "reward/mean",
+    "accuracy",
+    "completions/length_mean",
+    "completions/truncated",
+    "groups/no_signal",
+    "eval/accuracy_greedy",
+)
+OF_AN_UPDATE = ("policy/", "mismatch/")
 
 
 class Watch:
-    """The first reason to undo the last step, in words, or None."""
+    """The first reason to undo the last step, or None."""
 
     def __init__(self, cfg: SentinelConfig):
-        self.cfg, self.window = cfg, cfg.window
+        self.detectors, self.memory = detectors(cfg), cfg.memory
 
-    def watch(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """What must be remembered of a step; a skipped one has no gradient norm worth remembering."""
-        return {} if metrics.get("policy/skipped") else {"policy/grad_norm": metrics["policy/grad_norm"]}
+    def watch(self, step: int, metrics: Mapping[str, float]) -> Row:
+        """What matters of a step. Without trained tokens there was no update, and its zeros mean nothing; of one that
+        the optimizer skipped, only the numbers that are some."""
+        row = {name: metrics[name] for name in WATCHED if name in metrics}
+        if not metrics.get("tokens/trained", 1):
+            row = {name: x for name, x in row.items() if not name.startswith(OF_AN_UPDATE)}
+        if row.get("policy/skipped"):
+            row = {name: x for name, x in row.items() if isfinite(x)}
+        return {"step": step} | row
 
-    def inspect(self, metrics: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> str | None:
-        if metrics.get("policy/skipped"):  # nothing was broken: the optimizer never saw it
-            endless = len(history) == self.window and not any(history)
-            return f"gradients not finite for sentinel.window={self.window} steps in a row" if endless else None
-        for name in WATCHED:
-            if not math.isfinite(metrics.get(name, 0.0)):
-                return f"{name} is {metrics[name]}"
-        mismatch = metrics.get("mismatch/mean_abs", 0.0)
-        if mismatch > self.cfg.max_mismatch:
-            return f"mismatch/mean_abs {mismatch:.3g} > sentinel.max_mismatch {self.cfg.max_mismatch}"
-        recent = [seen["policy/grad_norm"] for seen in history if seen]
-        if len(recent) < self.window:
-            return None
-        usual = max(median(recent), self.cfg.grad_norm_floor)
-        if metrics["policy/grad_norm"] > self.cfg.grad_norm_factor * usual:
-            return (
-                f"policy/grad_norm {metrics['policy/grad_norm']:.3g} > sentinel.grad_norm_factor "
-                f"{self.cfg.grad_norm_factor} x {usual:.3g}"
-            )
-        return None
+    def inspect(self, row: Row, history: Sequence[Row]) -> Alarm | None:
+        return next(iter(self.all_alarms(row, history)), None)
+
+    def all_alarms(self, row: Row, history: Sequence[Row]) -> list[Alarm]:
+        seen = History([*history[-self.memory :], row])
+        return [alarm for detector in self.detectors if (alarm := detector(seen))]

@@ -1,0 +1,68 @@
+"""What the detectors look at: the remembered steps, as columns; and what they say. Knows no threshold.
+
+row   {"step": 12, "reward/mean": 0.41, "policy/entropy": 0.22, ...}    one good step, a metric may be missing
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite, nan
+from typing import Any, NamedTuple
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Alarm("entropy_rise", 236, 205, "policy/entropy", 1.31, 1.0, "sentinel.entropy_rise.floor",
+    "policy/entropy 1.31, median of 12 steps > sentinel.entropy_rise.floor 1")"""
+
+    detector: str
+    step: int  # when it was seen
+    onset: int  # the first step of the trouble: what was saved before it is sound
+    metric: str
+    value: float
+    limit: float
+    knob: str
+    message: str
+
+    def fields(self) -> dict[str, Any]:
+        """For a machine to read."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        began = f", since step {self.onset}" if self.onset < self.step else ""
+        return f"step {self.step}: {self.message}{began}"
+
+
+class Series(NamedTuple):
+    """One metric over the steps that have it."""
+
+    steps: list[int]
+    values: list[float]
+
+
+class History:
+    """The remembered steps and, last, the one that is judged."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = rows
+        self._columns: dict[str, Series] = {}
+
+    @property
+    def now(self) -> Row:
+        return self.rows[-1]
+
+    @property
+    def step(self) -> int:
+        return int(self.now["step"])
+
+    def series(self, metric: str) -> Series:
+        """The steps with a finite value."""
+        if metric not in self._columns:
+            found = [(int(row["step"]), x) for row in self.rows if (x := row.get(metric)) is not None and isfinite(x)]
+            self._columns[metric] = Series([step for step, _ in found], [x for _, x in found])
+        return self._columns[metric]
+
+    def fresh(self, metric: str) -> bool:
+        """Whether the step that is judged has a value: without one nothing new is known."""
+        return isfinite(self.now.get(metric, nan))
