@@ -136,7 +136,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             trainer, pipeline = stack.enter_context(workers(cfg))
         rollouts = SynchronousRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
-            (probe, probe_tolerance(cfg)),
+            (probe, probe_tolerance(cfg)), lambda text: recorder.event("warning", text),
         )  # fmt: skip
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(

@@ -7,19 +7,19 @@ Knows the objective's filter and the recipe; not where the engines run. Synchron
 with the weights published just before. Overlap of sampling and training belongs behind `take`.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
 from rlvr.collate import rewards_of
-from rlvr.config import Recipe, RunError
+from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
 from rlvr.evaluate import accuracy, correct
 from rlvr.objective import Objective
 from rlvr.state import State, Taken
 from rlvr.types import Group, Prompt, Sampling
+from rlvr.verify.health import Health
 from rlvr.weights import Destination, Source, transfer
 
 SAMPLED_EVALUATION = 2**40  # added to held-out positions: no training seed is ever theirs
@@ -41,10 +41,6 @@ class Pipeline(Destination, Protocol):
         ...
 
 
-class VerifiersFailed(RunError):
-    """A whole step without a single verdict to train on: the policy cannot do that, a broken verifier can."""
-
-
 class SynchronousRollouts:
     def __init__(
         self,
@@ -54,12 +50,14 @@ class SynchronousRollouts:
         stream: PromptStream,
         heldout: Sequence[Prompt],
         probe: tuple[list[int], float],
+        warn: Callable[[str], None],
     ):
         """`probe`: the token ids that prove a transfer, and the tolerance on their logprobs."""
         self.cfg, self.objective, self.pipeline, self.stream = cfg, objective, pipeline, stream
         self.heldout, self.probe = heldout, probe
         self.weights = cfg.reward.weights()
         self.main_part = next(iter(cfg.reward.parts))
+        self.health = Health(cfg, warn, pipeline.verify)
 
     def publish(self, trainer: Source, version: int) -> dict[str, float]:
         return transfer(trainer, self.pipeline, version, *self.probe)
@@ -82,8 +80,8 @@ class SynchronousRollouts:
             sampled += fresh
             kept += self._teaching(fresh)
             refills = done
-        check_judged(sampled)
-        metrics = self._metrics(sampled) | {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
+        metrics = self.health.step(sampled) | self._metrics(sampled)
+        metrics |= {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
         tokens = sum(len(c.token_ids) for g in sampled for c in g.completions)
         metrics |= {
             "tokens/sampled": tokens,
@@ -147,14 +145,3 @@ class SynchronousRollouts:
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
             result[f"eval/accuracy_{name}"] = sum(correct(v, self.main_part) for v in verdicts) / len(verdicts)
         return result
-
-
-def check_judged(groups: Sequence[Group]) -> None:
-    verdicts = [verdict for group in groups for verdict in group.verdicts]
-    if any(verdict.trainable for verdict in verdicts):
-        return
-    (reason, detail), count = Counter((v.reason, v.detail) for v in verdicts).most_common(1)[0]
-    raise VerifiersFailed(
-        f"none of the {len(verdicts)} completions of this step got a reward; "
-        f"{count} times {reason}: {detail or 'no detail'}"
-    )

@@ -16,6 +16,7 @@ LOGGING = (
     "run.py",
     "weights.py",
     "rollout/rollouts.py",
+    "verify/monitor.py",
     "train/deepspeed.py",
     "objective/objective.py",
 )
