@@ -95,6 +95,16 @@ def test_a_recipe_is_a_complete_objective_that_inherits_nothing(name):
 
 
 @every_algorithm
+def test_a_step_whose_groups_were_all_dropped_is_an_empty_batch_with_a_loss_of_0(name):
+    objective = load(name)
+    batch = collate([], objective, WEIGHTS)
+    assert len(batch) == 0
+    x = torch.zeros(batch.token_ids_BT.shape, requires_grad=True)
+    loss, statistics = objective.loss(x, replace(batch, ref_logprobs_BT=torch.zeros_like(batch.mask_BT)))
+    assert loss.item() == 0 and statistics.means() == {}
+
+
+@every_algorithm
 @few
 @given(seed=seeds)
 def test_permuting_the_completions_of_a_group_permutes_its_advantages(name, seed):
