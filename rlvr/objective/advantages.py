@@ -66,8 +66,6 @@ def whiten(advantages_NG: Tensor, valid_NG: Tensor, ddof: int = 1, eps: float = 
     Never one value a token: that leaks length. A group without signal stays exactly 0, whatever the step's mean is.
     """
     signal_N1 = (advantages_NG != 0).any(1, keepdim=True)
-    if not len(advantages_NG):  # every group of the step was dropped: nothing has a mean
-        return advantages_NG
     flat, valid = advantages_NG.reshape(1, -1), valid_NG.reshape(1, -1)
     white = masked_center(flat, valid) / (masked_std(flat, valid, ddof) + eps)
     return torch.where(signal_N1, white.view_as(advantages_NG), 0.0)

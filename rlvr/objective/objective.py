@@ -127,6 +127,8 @@ class Objective:
 
     def advantages(self, rewards: Rewards) -> Tensor:
         """[N,G] both stages; 0 where there is no reward."""
+        if not len(rewards.valid_NG):  # every group of the step was dropped: no variant need know what that means
+            return rewards.total_NG
         advantages_NG = self.advantage(rewards)
         return advantages_NG if self.whitening is None else self.whitening(advantages_NG, rewards.valid_NG)
 
