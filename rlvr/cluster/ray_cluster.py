@@ -31,10 +31,24 @@ from rlvr.verify.plan import Plan
 
 AHEAD = 16  # decoding steps with completions that an engine may be ahead of the driver
 CLOSE_S = 5.0  # for verifiers to close what they opened
+STARTS = 3  # tries
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
 class WorkerLost(RunError):
     """An actor died or failed; the message says which and why."""
+
+
+def start_ray() -> None:
+    """On this machine. Ray gives a node 30 s to come up, which is not enough under heavy load: it is tried again."""
+    for _ in range(STARTS):
+        try:
+            ray.init(address="local", include_dashboard=False, **QUIET)
+            return
+        except Exception as error:  # Ray has no type of its own for it
+            if "timed out during startup" not in str(error):
+                raise
+    raise RuntimeError(f"it did not come up within 30 s, {STARTS} times: is this machine overloaded?")
 
 
 class RayCluster:
@@ -47,12 +61,11 @@ class RayCluster:
         joins = self.cfg.cluster.kind == "ray"
         if joins:
             check_address(self.cfg.cluster.address)
-        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
         try:
             if joins:
-                ray.init(address=self.cfg.cluster.address, **settings)
+                ray.init(address=self.cfg.cluster.address, **QUIET)
             else:
-                ray.init(address="local", include_dashboard=False, **settings)
+                start_ray()
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise WorkerLost(f"Ray could not be {'joined' if joins else 'started'}: {error}") from error
         try:
