@@ -1,4 +1,7 @@
-"""How a verifier is found: an installed plugin's name, `package.module:attribute`, or `path/file.py:attribute`."""
+"""How a verifier is found: an installed plugin's name, `package.module:attribute`, or `path/file.py:attribute`.
+
+With `trl:` or `verl:` before one of the two last, it is a reward function of that library.
+"""
 
 import difflib
 import importlib
@@ -21,6 +24,12 @@ def installed() -> dict[str, EntryPoint]:
 @lru_cache(maxsize=256)
 def load(reference: str) -> Verifier:
     """The verifier; a bare function becomes one that is called with a sample. PluginError says what is wrong."""
+    kind, colon, rest = reference.partition(":")
+    if kind in ("trl", "verl") and colon:
+        from rlvr.verify.adapters import KINDS
+
+        found = load(rest)
+        return KINDS[kind](found.function, name=found.name)
     module, colon, attribute = reference.rpartition(":")
     if not colon:
         plugins = installed()
