@@ -1,0 +1,153 @@
+"""Steps, their values, and the tokens in which they stand."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rlvr_verifiers.arithmetic import calculations
+from rlvr_verifiers.steps import characters_after, steps, steps_of, tokenizer_of
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from rlvr.types import Outcome
+from rlvr.verify import PluginError, Sample
+from tests.verifiers.hostile import HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("(9+7)*5 = 16*5 = 80", [True, True]),
+        ("(9+7)*5 = 16*5 = 81", [True, False]),
+        ("so 3 + 4 = 7, and 7 - 2 = 4.", [True, False]),
+        ("1. 3 + 4 = 7", [True]),
+        ("- 3 \u00d7 4 = 12 apples", [True]),
+        ("(see 3 + 4 = 7)", [True]),
+        ("$3,000 + $500 = $3,500", [True]),
+        ("10/3 = 3.33", [True]),
+        ("10/3 = 3.4", [False]),
+        ("0.1 + 0.2 = 0.3", [True]),
+        ("-3 + 5 = 2", [True]),
+        ("2*(3 - -1) = 8", [True]),
+        ("7 = 7", []),  # calculates nothing
+        ("x = 4", []),
+        ("2x + 3 = 7", []),
+        ("3 + 4 = 7x", []),
+        ("2^3 + 1 = 9", []),
+        ("f(2+1) = 9", []),
+        ("2 + 2 = 50%", []),
+        ("\\frac{1}{2} + 1 = 2", []),
+        ("1/0 = 5", []),
+        ("3 + = 4", []),
+        ("((((3 = 4", []),
+        ("1 + 1" + " + 1" * 100 + " = 5", []),  # too long to be looked at
+        ("no numbers", []),
+    ],
+)
+def test_what_is_calculated_is_true_or_false_and_the_rest_is_left_alone(line, found):
+    assert calculations(line) == found
+
+
+@given(st.integers(-99, 99), st.sampled_from("+-*"), st.integers(0, 99), st.integers(-3, 3))
+def test_a_calculation_holds_exactly_when_python_says_so(a, sign, b, off):
+    result = {"+": a + b, "-": a - b, "*": a * b}[sign]
+    assert calculations(f"{a} {sign} {b} = {result + off}") == [off == 0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """Bytes are tokens, and so is `</think>`, which is special: decoded to nothing."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["</think>"])
+    path = tmp_path_factory.mktemp("model") / "tokenizer.json"
+    made.save(str(path))
+    return made, str(path.parent)
+
+
+def judged(text: str, tokenizer, **options):
+    made, folder = tokenizer
+    token_ids = tuple(made.encode(text).ids)
+    return steps(Sample("q", made.decode(list(token_ids)), "5", token_ids=token_ids), tokenizer=folder, **options)
+
+
+WORK = "2 + 3 = 5\nlet us go on\n5 * 2 = 11\n11 - 1 = 10"
+
+
+@pytest.mark.parametrize(("total", "reward"), [("mean", 2 / 3), ("min", 0.0), ("until_wrong", 1 / 3)])
+def test_the_reward_is_made_of_the_steps_that_calculate(tokenizer, total, reward):
+    verdict = judged(WORK, tokenizer, total=total)
+    assert (verdict.reward, verdict.reason, verdict.detail) == (pytest.approx(reward), "wrong_step", "1, 0, 1")
+
+
+def test_each_step_has_its_value_on_its_own_tokens(tokenizer):
+    verdict = judged(WORK, tokenizer)
+    third = len("2 + 3 = 5\nlet us go on\n")
+    assert verdict.step_rewards == ((0, 9, 1.0), (third, third + 10, 0.0), (third + 11, third + 22, 1.0))
+
+
+def test_spans_are_right_where_characters_and_tokens_differ(tokenizer):
+    made, _ = tokenizer
+    text = "\u6f22\U0001f600 2 + 3 = 5\n</think>\u00e9 1 + 1 = 3"
+    verdict = judged(text, tokenizer)
+    token_ids = made.encode(text).ids
+    decoded = [made.decode(token_ids[start:end]) for start, end, _ in verdict.step_rewards]
+    assert decoded == ["\u6f22\U0001f600 2 + 3 = 5", "\u00e9 1 + 1 = 3"]
+    assert [value for *_, value in verdict.step_rewards] == [1.0, 0.0]
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=60))
+def test_characters_are_counted_as_the_whole_text_is_decoded(tokenizer, text):
+    made, folder = tokenizer
+    token_ids, decode = made.encode(text).ids, tokenizer_of(folder)
+    ends = characters_after(token_ids, decode)
+    assert ends == sorted(ends) and len(ends) == len(token_ids)
+    if token_ids and "\ufffd" not in text:
+        assert ends[-1] == len(decode(token_ids))
+
+
+def test_another_verifier_can_judge_the_steps(tokenizer):
+    verdict = judged("a cat\na dog\na catfish", tokenizer, by="regex", params={"pattern": "cat"}, separator="\n")
+    assert [value for *_, value in verdict.step_rewards] == [1.0, 0.0, 1.0]
+    assert judged("a cat", tokenizer, by="regex", params={"pattern": "("}).reason == "no_steps"  # abstains on each
+
+
+def test_an_error_on_one_step_is_an_error(tokenizer, tmp_path):
+    (tmp_path / "silent.py").write_text(
+        "from rlvr.verify import Outcome, Verdict\n"
+        "def silent(sample):\n"
+        "    return Verdict(None, Outcome.ERROR, reason='gone') if 'b' in sample.completion else 1.0\n"
+    )
+    verdict = judged("a\nb", tokenizer, by=f"{tmp_path}/silent.py:silent")
+    assert (verdict.outcome, verdict.reward, verdict.reason) == (Outcome.ERROR, None, "step_gone")
+
+
+def test_a_completion_without_steps_earns_nothing(tokenizer):
+    for text in ("", "the answer is 5", "\n\n"):
+        verdict = judged(text, tokenizer)
+        assert (verdict.outcome, verdict.reason, verdict.reward) == (Outcome.REJECTED, "no_steps", 0.0)
+
+
+def test_another_models_tokenizer_is_an_error_not_a_wrong_span(tokenizer):
+    _, folder = tokenizer
+    with pytest.raises(ValueError, match="another model's"):
+        steps(Sample("q", "1 + 1 = 2", "5", token_ids=(1, 2, 3)), tokenizer=folder)
+    with pytest.raises(PluginError, match=r"no .*tokenizer\.json"):
+        tokenizer_of(folder + "/nowhere/tokenizer.json")
+
+
+def test_without_token_ids_there_is_a_reward_and_no_span(tokenizer):
+    verdict = steps(Sample("q", WORK, "5"), tokenizer="")
+    assert (verdict.reward, verdict.step_rewards) == (pytest.approx(2 / 3), ())
+
+
+def test_steps_stand_between_separators():
+    assert steps_of("a\n\n b\nc\n", r"\n+") == [(0, 1), (3, 5), (6, 7)]
+    assert steps_of("ab", "x*") == [(0, 2)]
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_completion_earns_nothing(kind):
+    verdict = steps(Sample("q", HOSTILE[kind], "5"), tokenizer="")
+    assert (verdict.reward, verdict.outcome) == (0.0, Outcome.REJECTED)

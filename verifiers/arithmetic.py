@@ -1,0 +1,110 @@
+"""Is what a text calculates true? Reads `3 + 4*2 = 11` and chains of such, exactly. Pure.
+
+Only plain arithmetic counts as a calculation: whatever touches a letter, a power or a command is left alone.
+"""
+
+import re
+from fractions import Fraction
+from itertools import pairwise
+
+RUN = re.compile(r"[0-9.,()+\-*/\u00d7\u00f7\u00b7\u2212= \t$]+")
+TOKEN = re.compile(r"\s*([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?|\.[0-9]{1,30}|[()+\-*/])")
+SPELT = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u00b7": "*", "\u2212": "-", "$": " "})
+LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\(?[0-9]{1,3}[.)])\s+")
+TOUCHING = set("\\^_{}%!'|<>")
+MAX_SIDE = 200  # characters
+
+
+def calculations(line: str) -> list[bool]:
+    """True or False for every link of every chain of equations that calculates something."""
+    line = LIST_MARK.sub("", line)
+    found = []
+    for run in RUN.finditer(line):
+        if "=" in run[0]:
+            before, after = line[: run.start()][-1:], line[run.end() :][:1]
+            found += links(run[0].translate(SPELT), touches(before), touches(after))
+    return found
+
+
+def touches(neighbour: str) -> bool:
+    return neighbour.isalnum() or neighbour in TOUCHING if neighbour else False
+
+
+def links(run: str, cut_before: bool, cut_after: bool) -> list[bool]:
+    """`cut_before`: something that is no arithmetic stands right before the run, and takes part in its first side."""
+    sides = run.split("=")
+    values: list[tuple[Fraction, int, bool] | None] = []
+    for place, side in enumerate(sides):
+        first, last = place == 0, place == len(sides) - 1
+        partial = (first and cut_before and not side[:1].isspace()) or (last and cut_after and not side[-1:].isspace())
+        text = balanced(side.strip().rstrip(".,") if last else side.strip())
+        values.append(
+            None if partial or not text or text[-1] in "+-*/" or (first and text[0] in "+*/") else value(text)
+        )
+    found = []
+    for one, other in pairwise(values):
+        if one is not None and other is not None and (one[2] or other[2]):  # `7 = 7` calculates nothing
+            found.append(agree(one, other))
+    return found
+
+
+def balanced(text: str) -> str:
+    """Without a bracket that was opened before the calculation, or is closed after it."""
+    more = text.count("(") - text.count(")")
+    if more > 0 and text.startswith("("):
+        return text[1:].strip()
+    return text[:-1].strip() if more < 0 and text.endswith(")") else text
+
+
+def agree(one: tuple[Fraction, int, bool], other: tuple[Fraction, int, bool]) -> bool:
+    """Equal, or equal to the digits behind the point that the shorter side gives: 10/3 = 3.33."""
+    digits = [side[1] for side in (one, other) if side[1] and not side[2]]
+    slack = Fraction(1, 2 * 10 ** min(digits)) if digits else Fraction(0)
+    return abs(one[0] - other[0]) <= slack
+
+
+def value(text: str) -> tuple[Fraction, int, bool] | None:
+    """(value, digits behind the point, whether anything was calculated); None for what is no plain arithmetic."""
+    if len(text) > MAX_SIDE:
+        return None
+    tokens, at = [], 0
+    while at < len(text):
+        found = TOKEN.match(text, at)
+        if found is None:
+            return None
+        tokens.append(found[1])
+        at = found.end()
+    try:
+        result, rest = total(tokens)
+    except (ZeroDivisionError, IndexError, ValueError, RecursionError):
+        return None
+    digits = max((len(token.partition(".")[2]) for token in tokens), default=0)
+    return None if rest else (result, digits, any(token in "+-*/" for token in tokens[1:]))
+
+
+def total(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    result, rest = product(tokens)
+    while rest and rest[0] in "+-":
+        term, after = product(rest[1:])
+        result, rest = (result + term if rest[0] == "+" else result - term), after
+    return result, rest
+
+
+def product(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    result, rest = atom(tokens)
+    while rest and rest[0] in "*/":
+        factor, after = atom(rest[1:])
+        result, rest = (result * factor if rest[0] == "*" else result / factor), after
+    return result, rest
+
+
+def atom(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    if tokens[0] == "-":
+        inner, rest = atom(tokens[1:])
+        return -inner, rest
+    if tokens[0] == "(":
+        inner, rest = total(tokens[1:])
+        if rest[0] != ")":
+            raise ValueError("an open bracket")
+        return inner, rest[1:]
+    return Fraction(tokens[0].replace(",", "")), tokens[1:]
