@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -26,6 +26,9 @@ from yaml import YAMLError
 
 from rlvr.config import PartConfig, Recipe, RecipeError, RunError
 from rlvr.objective import Objective
+from rlvr.sandbox import command as sandbox_command
+from rlvr.sentinel import command as sentinel_command
+from rlvr.sentinel_config import SentinelConfig
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
 
@@ -275,16 +278,34 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("overrides", nargs="*", help="key=value, e.g. steps=100")
     two.add_argument("--config-dir", help="as the run had it, for its Python modules")
     two.set_defaults(command=resume)
+    sandbox_command.add_parser(commands)
+    sentinel_command.add_parser(commands, sentinel_settings)
     return top
+
+
+def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
+    """A file of recipes/sentinel by its name, or any other by its path."""
+    folder = recipes_folder() / "sentinel"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise RecipeError(f"--sentinel {name}: no such file; there are: {there}")
+    schema = OmegaConf.structured(SentinelConfig)
+    try:
+        merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        return cast(SentinelConfig, OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise RecipeError(f"--sentinel {name}: {explain(error, list(all_keys(schema)))}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 could not go on, 2 bad input, 3 ended early (interrupted, or stopped by the sentinel),
     130 interrupted twice."""
     args, others = parser().parse_known_args(argv)  # argparse itself takes no overrides behind an option
-    if wrong := [word for word in others if word.startswith("-")]:
+    if wrong := [word for word in others if word.startswith("-") or "overrides" not in args]:
         parser().error(f"unrecognized arguments: {' '.join(wrong)}")
-    args.overrides += others
+    if others:
+        args.overrides += others
     try:
         return args.command(args)
     except RecipeError as error:

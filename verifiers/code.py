@@ -70,10 +70,10 @@ def code(
 ) -> Verdict:
     """1 when the program passes everything, else 0; with `partial` the share of cases that it passes.
 
-    `extract`: the last `fenced` block of code, the last `boxed` expression, `all` of the text, or `continued`: the row's
-    prompt with the completion behind it. `template`: the program, with the text in place of {code}. `cpu_s`: of one run,
-    `total_s` of all runs for one completion. `tolerance`: of expected floats, relative above 1. `min_level`: what the
-    sandbox must be worth: isolated, confined, or less safe: filtered, limited (with `allow_unsafe`).
+    `extract`: the last `fenced` block of code, the last `boxed` expression, `all` of the text, or `continued`: the
+    row's prompt with the completion behind it. `template`: the program, with the text in place of {code}. `cpu_s`: of
+    one run, `total_s` of all runs for one completion. `tolerance`: of expected floats, relative above 1. `min_level`:
+    what the sandbox must be worth: isolated, confined, or less safe: filtered, limited (with `allow_unsafe`).
     """
     try:
         task = read_task(sample.answer, sample.row)

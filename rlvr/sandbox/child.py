@@ -73,10 +73,16 @@ def leave(code: int) -> NoReturn:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    except BaseException as error:
+        report(error)
         code = code or 120
     os._exit(code)
+
+
+def report(error: BaseException) -> None:
+    """To stderr, as the interpreter would, without our own frame."""
+    trace = error.__traceback__
+    sys.excepthook(type(error), error.with_traceback(trace and trace.tb_next), trace and trace.tb_next)
 
 
 def define(program: str, name: str) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def define(program: str, name: str) -> dict[str, Any]:
         if error.code is not None and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
         leave((error.code or 0) & 0xFF if isinstance(error.code, int) else int(error.code is not None))
-    except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    except BaseException as error:
+        report(error)
         leave(1)
     return module.__dict__
 
@@ -213,8 +219,8 @@ def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:
         os._exit(0)
     except SolutionEnded:
         os._exit(4)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    except BaseException as error:
+        report(error)
         os._exit(1)
 
 

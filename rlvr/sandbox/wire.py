@@ -36,8 +36,12 @@ class Garbled(ValueError):
 def encode(value: Any, depth: int = 0) -> Tree:
     """The tree of a value; NotPlain when it holds anything but plain data, ValueError when nested too deeply."""
     kind = type(value)
-    if value is None or kind is bool or kind is float or kind is str:
+    if value is None or kind is bool or kind is float:
         return value
+    if kind is str or kind is bytes:
+        if len(value) > MAX_FRAME:
+            raise ValueError(f"a text of {len(value)} > {MAX_FRAME}")
+        return value if kind is str else ["b", value.hex()]
     if kind is int:
         return value if -SMALL <= value < SMALL else ["i", hex(value)]
     if depth >= MAX_DEPTH:
@@ -46,8 +50,6 @@ def encode(value: Any, depth: int = 0) -> Tree:
         return [CONTAINERS[kind], *[encode(item, depth + 1) for item in value]]
     if kind in DICTS:
         return ["d", *[encode(part, depth + 1) for pair in dict.items(value) for part in pair]]
-    if kind is bytes:
-        return ["b", value.hex()]
     if kind is complex:
         return ["c", value.real, value.imag]
     raise NotPlain(f"a {kind.__name__} is not plain data")
