@@ -1,0 +1,72 @@
+"""The mutation tests' own test: a toy of ten lines, whose tests miss what they are known to miss."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[1] / "scripts" / "mutation"
+CORE = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Box:
+    size: int = 3
+
+    @property
+    def room(self):
+        return self.size * 2
+
+def grown(x, by=1):
+    while x < 0:
+        x = x + by
+    return x
+
+def alone(x):
+    return not x
+"""
+TESTS = """
+from core import Box, grown
+
+def test_room():
+    assert Box().room == 6
+
+def test_grown():
+    assert grown(-2) == 0
+    assert grown(5) == 5
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict:
+    root = tmp_path_factory.mktemp("toy")
+    (root / "core.py").write_text(CORE)
+    (root / "tests").mkdir()
+    (root / "tests" / "test_core.py").write_text(TESTS)
+    (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\nmarkers = ['slow']\n")
+    command = [sys.executable, str(TOOL), "--root", str(root), "--sources", "core.py", "--limit", "0.3"]
+    done = subprocess.run([*command, "--copied", "core.py", "tests", "pyproject.toml"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert (root / "core.py").read_text() == CORE
+    return {"said": done.stdout, **json.loads((root / "docs" / "measured" / "mutation.json").read_text())}
+
+
+def test_exactly_what_the_tests_miss_survives(made):
+    assert {survivor["mutant"].removeprefix("core.py ") for survivor in made["survivors"]} == {
+        "Box: @dataclass(frozen=True) class Box:  ->  class Box:",
+        "Box: dataclass(frozen=True)  ->  dataclass(frozen=False)",
+        "grown: def grown(x, by=1):  ->  def grown(x, by=2):",
+        "alone: not x  ->  x",  # no test calls it
+    }
+
+
+def test_mutants_of_decorated_functions_and_of_defaults_die(made):
+    """`room` is a property, 3 and by=1 are defaults; with by=0, by -1, no step at all, or True there is no end."""
+    assert made["files"]["core.py"] == {"killed": 12, "endless": 4, "survived": 4}
+    assert made["score"] == 16 / 20
+
+
+def test_survivors_without_a_reason_are_complained_of(made):
+    assert made["said"].count("no reason for core.py") == len(made["survivors"])
