@@ -103,7 +103,7 @@ def observe(slot: Slot) -> Observed:
         got = frozenset(json.loads(attempts.stdout)) if attempts.ok else CLOSED | FILES
     except ValueError:
         got = CLOSED | FILES
-    spin = _run(slot, "while True: pass", Limits(cpu_s=0.1))
+    spin = _run(slot, "while True: pass", Limits(cpu_s=0.1, wall_factor=100))
     allocate = _run(slot, "bytearray(1 << 29)", Limits(cpu_s=5.0, memory_mb=128))
     flood = _run(slot, "while True: print('x' * 4096)", Limits(cpu_s=5.0, output_bytes=1 << 16))
     honest = _run(slot, "a, b = map(int, input().split()); print(a + b)", Limits(cpu_s=5.0))
