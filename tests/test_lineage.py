@@ -1,5 +1,7 @@
 """Versions only grow, and nothing of an abandoned branch is ever admitted: a state machine against a plain model."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,6 +12,18 @@ from rlvr.lineage import Lineage
 
 def test_publishing_grows_the_version_and_keeps_the_floor():
     assert Lineage(version=4, floor=2).publish() == Lineage(version=5, floor=2)
+
+
+def test_the_first_version_is_zero_and_admits_itself():
+    assert Lineage() == Lineage(version=0, floor=0)
+    assert Lineage().branch() == Lineage(version=1, floor=1)
+
+
+def test_a_lineage_is_frozen_and_slotted():
+    lineage = Lineage()
+    with pytest.raises(FrozenInstanceError):
+        lineage.version = 1
+    assert not hasattr(lineage, "__dict__")
 
 
 def test_a_branch_starts_above_everything_published_and_refuses_all_of_it():

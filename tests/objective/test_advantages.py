@@ -80,6 +80,10 @@ def test_leave_one_out_refuses_a_group_of_one():
         leave_one_out(Rewards.of_one_group([1.0]))
 
 
+def test_leave_one_out_of_two_is_the_difference():
+    assert_close(leave_one_out(Rewards.of_one_group([1.0, 0.0])), tensor([[1.0, -1.0]], dtype=F64))
+
+
 def test_leave_one_out_leaves_out_those_without_a_reward_too():
     # of [1, -, 0, 1]: 1 - 1/2, none, 0 - 1, 1 - 1/2
     out = leave_one_out(masked([1.0, 9.0, 0.0, 1.0], [True, False, True, True]))
@@ -144,6 +148,14 @@ def test_decoupled_parts_leave_out_those_without_a_reward():
     assert out[0, 1] == 0
 
 
+def test_decoupled_groups_do_not_see_each_other():
+    """Groups and parts share one axis inside: a mix-up would show as soon as there are two groups."""
+    first, second = [[1, 0], [0, 4], [0, 2]], [[3, 9], [1, 9], [2, 0]]
+    both = two_parts([first, second], [1.0, 0.5], [[True] * 3, [True, True, False]])
+    alone = [decouple(two_parts([first], [1.0, 0.5])), decouple(two_parts([second[:2]], [1.0, 0.5]))]
+    assert_close(decouple(both), torch.cat([alone[0], torch.cat([alone[1], torch.zeros(1, 1, dtype=F64)], dim=1)]))
+
+
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0]])
 def test_decoupling_one_part_is_refused(weights):
     with pytest.raises(ValueError, match="at least 2 parts with weight"):
@@ -156,6 +168,12 @@ def test_whitening_divides_by_the_spread_of_the_step():
     out = whiten(advantages, torch.ones(2, 2, dtype=torch.bool), eps=0.0)
     assert_close(out, advantages / math.sqrt(10 / 3))
     assert_close(whiten(advantages, torch.ones(2, 2, dtype=torch.bool), ddof=0, eps=0.5), advantages / (2.5**0.5 + 0.5))
+
+
+def test_whitening_keeps_away_from_zero_by_a_ten_thousandth():
+    # +-1: std sqrt(2) for two values
+    out = whiten(tensor([[1.0, -1.0]], dtype=F64), torch.ones(1, 2, dtype=torch.bool))
+    assert_close(out[0, 0].item(), 1 / (math.sqrt(2) + 1e-4), atol=1e-9, rtol=0)
 
 
 def test_whitening_ignores_who_has_no_reward_and_leaves_a_silent_group_at_exactly_zero():

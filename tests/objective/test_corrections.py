@@ -1,6 +1,7 @@
 """Weights for the mismatch of engine and trainer, by hand."""
 
 import math
+from dataclasses import FrozenInstanceError
 from functools import partial
 
 import pytest
@@ -78,6 +79,43 @@ def test_only_bad_completions_that_the_policy_left_behind_are_masked():
     made = mismatch([[1.0, 1.0]] * 5, masks, drift_BT=drift, advantages_B1=signs)
     assert_close(off_policy_mask(made), f64([0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]))
     assert_close(off_policy_mask(made, threshold=1.0), torch.ones(5, 2, dtype=torch.float64))
+
+
+def test_a_weight_just_below_one_is_within_the_default_bounds():
+    # 0.9 * 0.7 = 0.63
+    assert_close(sequence_mask(mismatch([[0.9, 0.7]])), f64([0.63, 0.63]))
+
+
+@pytest.mark.parametrize("correction", [token_mask, sequence_mask, geometric_mask])
+def test_the_bounds_themselves_are_within(correction):
+    assert_close(correction(mismatch([[1.0]]), low=1.0, high=1.0), f64([1.0]))
+    assert_close(correction(mismatch([[1.0]]), low=1.0, high=2.0), f64([1.0]))
+    assert_close(correction(mismatch([[1.0]]), low=0.5, high=1.0), f64([1.0]))
+
+
+def test_the_geometric_mean_of_one_token_is_that_token():
+    # sqrt(0.985) would be within
+    assert_close(geometric_mask(mismatch([[0.985, 1.0]], [[1, 0]])), f64([0.0, 0.0]))
+
+
+def test_exactly_at_the_threshold_and_exactly_without_advantage_nothing_is_masked():
+    # mean log pi_rollout - log pi: 0.5 | 0.9 with A = 0 | 0.9 with A = 0.5 | 0.9 with a small A < 0
+    drift, signs = f64([-0.5], [-0.9], [-0.9], [-0.9]), f64([-1.0], [0.0], [0.5], [-0.01])
+    made = mismatch([[1.0]] * 4, drift_BT=drift, advantages_B1=signs)
+    assert_close(off_policy_mask(made), f64([1.0], [1.0], [1.0], [0.0]))
+
+
+def test_the_log_weight_of_a_completion_is_bounded_on_both_sides():
+    # 3 * log 2 = 2.08; 100 tokens of +-19 would be +-1900
+    assert_close(mismatch([[2.0, 2.0, 2.0]]).sum_B1, f64([3 * math.log(2.0)]))
+    for log_weight, bound in ((19.0, 20.0), (-19.0, -20.0)):
+        assert mismatch([[math.exp(log_weight)] * 100]).sum_B1.tolist() == [[bound]]
+
+
+def test_a_mismatch_is_frozen_and_slotted():
+    with pytest.raises(FrozenInstanceError):
+        SIX.mask_BT = SIX.delta_BT
+    assert not hasattr(SIX, "__dict__")
 
 
 def test_several_corrections_multiply():

@@ -1,6 +1,7 @@
 """Estimators by hand, their gradients, and which coefficient a domain has."""
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -110,9 +111,30 @@ def test_off_policy_only_unbiased_has_the_gradient_of_the_kl():
 
 def test_a_penalty_is_in_the_loss_or_in_the_reward():
     assert KL(k3, 0.1).place == "loss"
+    assert KL(k3, 0.1, place="reward").place == "reward"
     with pytest.raises(ValueError, match=r"kl\.place=advantage: loss or reward"):
         KL(k3, 0.1, place="advantage")
 
 
 def test_the_domains_are_those_with_a_coefficient_of_their_own():
     assert KL(k3, {"math": 0.0, "chat": 0.04}).domains == {"math", "chat"} and KL(k3, 0.1).domains == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "value", "slope"),
+    [
+        # bounded at +-20, where it is flat: e^-20 - 1 + 20 and e^20 - 1 - 20; 19 is not bounded: slope 1 - e^-19
+        (1000.0, math.exp(-20.0) + 19.0, 0.0),
+        (-1000.0, math.exp(20.0) - 21.0, 0.0),
+        (19.0, math.exp(-19.0) + 18.0, 1 - math.exp(-19.0)),
+    ],
+)
+def test_k3_is_bounded_on_both_sides(log_ratio, value, slope):
+    assert at(k3, log_ratio, 0.0) == pytest.approx((value, slope), rel=1e-12)
+
+
+def test_a_penalty_is_frozen_and_slotted():
+    term = KL(k3, 0.1)
+    with pytest.raises(FrozenInstanceError):
+        term.coefficient = 0.2
+    assert not hasattr(term, "__dict__")

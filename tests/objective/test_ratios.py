@@ -42,3 +42,7 @@ def test_over_a_completion_the_gradient_is_that_of_the_geometric_mean():
 
 def test_a_completion_without_tokens_has_weight_one():
     assert torch.equal(ratios.sequence(torch.zeros(1, 2), torch.zeros(1, 2)), torch.zeros(1, 2))
+
+
+def test_a_completion_of_one_token_has_that_tokens_weight():
+    assert_close(ratios.sequence(tensor([[0.4, 0.0]]), tensor([[1.0, 0.0]])), tensor([[0.4, 0.4]]))

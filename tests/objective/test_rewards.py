@@ -1,6 +1,7 @@
 """Masked statistics: what is not valid leaves mean, standard deviation and count, whatever it holds."""
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -93,3 +94,50 @@ def test_masking_an_entry_is_the_same_as_leaving_it_out(rows, drop):
     assert_close(masked_center(x, valid)[:, kept], masked_center(x[:, kept], all_valid))
     assert_close(masked_std(x, valid, ddof=1), masked_std(x[:, kept], all_valid, ddof=1))
     assert_close(masked_std(x, valid, ddof=1)[:, 0], x[:, kept].std(dim=1), atol=1e-12, rtol=1e-9)
+
+
+def test_rewards_of_one_group_have_one_part_of_weight_one():
+    made = Rewards.of_one_group([1.0, 0.1, 0.0])
+    assert_close(made.parts_NGK, tensor([[[1.0], [0.1], [0.0]]], dtype=F64))
+    assert_close(made.weights_K, tensor([1.0], dtype=F64))
+    assert made.valid_NG.tolist() == [[True, True, True]]
+
+
+def test_one_more_part_has_weight_one_and_the_type_of_the_others():
+    # 2 * 0.5 + 1 * 10 = 11; 4 * 0.5 + 20 = 22; the third has no reward, whatever it is given
+    parts, weights = tensor([[[2.0], [4.0], [6.0]]], dtype=F64), tensor([0.5], dtype=F64)
+    more = Rewards(parts, weights, tensor([[True, True, False]])).plus(tensor([[10.0, 20.0, 30.0]]))
+    assert_close(more.parts_NGK, tensor([[[2.0, 10.0], [4.0, 20.0], [0.0, 0.0]]], dtype=F64))
+    assert_close(more.weights_K, tensor([0.5, 1.0], dtype=F64))
+    assert_close(more.total_NG, tensor([[11.0, 22.0, 0.0]], dtype=F64))
+
+
+def test_every_group_is_judged_by_its_own_rewards():
+    # of two groups of three, the second has a single reward
+    valid = tensor([[True, True, True], [True, False, False]])
+    rewards = Rewards(torch.ones(2, 3, 1, dtype=F64), torch.ones(1, dtype=F64), valid)
+    assert rewards.valid_NG.tolist() == [[True, True, True], [False, False, False]]
+    assert_close(rewards.total_NG, tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], dtype=F64))
+
+
+def test_statistics_are_one_number_a_row():
+    # rows 1, 5, - | 7, -, - | -, -, -: means 3, 7, 0; spreads around them 4 + 4 | 0 | none
+    x = tensor([[1.0, 5.0, 9.0], [7.0, 9.0, 9.0], [9.0, 9.0, 9.0]])
+    valid = tensor([[True, True, False], [True, False, False], [False, False, False]])
+    assert_close(masked_mean(x, valid), tensor([[3.0], [7.0], [0.0]]))
+    assert_close(masked_center(x, valid), tensor([[-2.0, 2.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    assert_close(masked_std(x, valid, ddof=1), tensor([[math.sqrt(8)], [0.0], [0.0]]))
+    assert_close(masked_std(x, valid, ddof=0), tensor([[2.0], [0.0], [0.0]]))
+
+
+def test_a_row_whose_valid_entries_agree_is_exactly_zero_whatever_the_others_are():
+    # the mean of three 0.1 is 0.10000000000000002
+    x, valid = tensor([[0.1, 0.1, 0.1, -7.0, 7.0]], dtype=F64), tensor([[True, True, True, False, False]])
+    assert (masked_center(x, valid) == 0).all()
+
+
+def test_rewards_are_frozen_and_slotted():
+    rewards = Rewards.of_one_group([1.0, 0.0])
+    with pytest.raises(FrozenInstanceError):
+        rewards.weights_K = torch.zeros(1)
+    assert not hasattr(rewards, "__dict__")

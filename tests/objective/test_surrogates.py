@@ -52,6 +52,7 @@ def test_clip_by_hand(rho, advantage, value, slope):
         (2.0, -1.0, -2.0),  # not yet there
         (5.0, -2.0, -6.0),  # max(-10, 3 * -2)
         (5.0, 1.0, 1.28),  # only where A < 0
+        (5.0, 0.5, 0.64),
         (0.5, 1.0, 0.5),
         (0.5, -1.0, -0.8),
     ],
@@ -94,7 +95,7 @@ def test_unclipped_is_the_weight_times_the_advantage_without_a_bound(rho, advant
     assert gain(unclipped, rho, advantage) == pytest.approx((rho * advantage, rho * advantage))
 
 
-@pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (-2.0, 3.0), (0.0, 3.0)])
+@pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (0.5, 1.0), (-2.0, 3.0), (-0.5, 3.0), (0.0, 3.0)])
 def test_sapo_by_hand(advantage, tau):
     # at w = 1.5: 4/tau * sigmoid(tau/2) * A; its slope in log w is 4 s (1 - s) * 1.5 * A
     s = 1 / (1 + math.exp(-tau * 0.5))
@@ -106,3 +107,9 @@ def test_the_gate_of_sapo_closes_on_both_sides_and_is_open_at_one():
     slopes = {rho: gain(sapo, rho, 1.0)[1] for rho in (0.01, 1.0, 9.0)}
     assert slopes[1.0] == pytest.approx(1.0)
     assert 0 < slopes[0.01] < 0.02 and 0 < slopes[9.0] < 0.02
+
+
+@pytest.mark.parametrize(("advantage", "tau"), [(1.0, 1.0), (-1.0, 1.05)])
+def test_sapo_closes_the_gate_sooner_for_bad_completions(advantage, tau):
+    # the paper's temperatures; 4/tau * sigmoid(tau * (3 - 1)) * A
+    assert gain(sapo, 3.0, advantage)[0] == pytest.approx(4 / tau / (1 + math.exp(-2 * tau)) * advantage)

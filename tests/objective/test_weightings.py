@@ -67,3 +67,9 @@ def test_tool_tokens_take_no_share():
     # one completion, sampled tokens at 0 and 2, tool output at 1
     mask = tensor([[1.0, 0.0, 1.0]])
     assert_close(sequence_mean(mask, mask), tensor([[1 / 2, 0.0, 1 / 2]]))
+
+
+def test_a_single_token_carries_the_whole_step():
+    mask = tensor([[0.0, 1.0]])
+    for weighting in (sequence_mean, token_mean, sequence_sum):
+        assert_close(weighting(mask, mask), mask)
