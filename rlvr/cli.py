@@ -29,6 +29,7 @@ from rlvr.objective import Objective
 from rlvr.sandbox import command as sandbox_command
 from rlvr.sentinel import command as sentinel_command
 from rlvr.sentinel_config import SentinelConfig
+from rlvr.verify import command as verify_commands
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
 
@@ -222,18 +223,36 @@ def resume(args: argparse.Namespace) -> int:
     check_overrides(args.overrides)
     import_from(args.config_dir)
     folder = RunFolder.open(args.run)
-    try:
-        saved = OmegaConf.create(folder.config_text())
-        composed = OmegaConf.merge(OmegaConf.structured(Recipe), saved, OmegaConf.from_dotlist(args.overrides))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise RecipeError(explain(error, list(all_keys(OmegaConf.structured(Recipe))))) from None
-    assert isinstance(composed, DictConfig)
+    composed = saved_recipe(folder.config_text(), args.overrides)
     cfg, objective = typed(composed)
     inputs = read_inputs(cfg, objective)
     if cfg.log.console:
         show(cfg, composed, inputs)
     folder.write_config(OmegaConf.to_yaml(composed, resolve=True))
     return go(cfg, objective, inputs, folder)
+
+
+def saved_recipe(text: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A run's config.yaml, checked against the schema as it is today."""
+    try:
+        saved = OmegaConf.create(text)
+        composed = OmegaConf.merge(OmegaConf.structured(Recipe), saved, OmegaConf.from_dotlist(list(overrides)))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise RecipeError(explain(error, list(all_keys(OmegaConf.structured(Recipe))))) from None
+    assert isinstance(composed, DictConfig)
+    return composed
+
+
+def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe:
+    import_from(folder)
+    return typed(compose_recipe(name, overrides, folder))[0]
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    if not (run / "config.yaml").is_file():
+        raise RecipeError(f"{run} is no run folder: it has no config.yaml")
+    import_from(None)
+    return typed(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))[0]
 
 
 def show(cfg: Recipe, composed: DictConfig, inputs: Any) -> None:
@@ -278,6 +297,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("overrides", nargs="*", help="key=value, e.g. steps=100")
     two.add_argument("--config-dir", help="as the run had it, for its Python modules")
     two.set_defaults(command=resume)
+    verify_commands.add_to(commands, recipe_of, recipe_of_run)
     sandbox_command.add_parser(commands)
     sentinel_command.add_parser(commands, sentinel_settings)
     return top

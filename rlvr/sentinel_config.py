@@ -71,7 +71,7 @@ class AccuracyConfig:
     """Alarm when more than this share of the best accuracy is gone ..."""
     floor: float = 0.05
     """... and at least this much ..."""
-    certainty: float = 3.0
+    certainty: float = 3.5
     """... and the size of the evaluation does not explain it, in standard errors."""
     problems: int = 200
     """Problems of one evaluation: the fewer, the noisier."""

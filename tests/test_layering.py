@@ -37,7 +37,7 @@ HOMES = {
     "math_verify": ("verifiers/",),
     "sympy": ("verifiers/",),
     "mpmath": ("verifiers/",),
-    "transformers": ("rlvr/train/", "rlvr/rollout/", "rlvr/data/"),
+    "transformers": ("rlvr/train/", "rlvr/rollout/", "rlvr/data/", "verifiers/reward_model.py"),
     "datasets": ("rlvr/data/",),
     "pyarrow": ("rlvr/data/",),
 }
@@ -62,6 +62,8 @@ THIRD_PARTY = {
     "rlvr/evaluate/": set(),
     # regex matches under a time limit; jsonschema and reasoning_gym are the subject of the verifiers of those names
     "verifiers/chat.py": {"aiohttp"},  # judges are asked over HTTP
+    "verifiers/reward_model.py": {"torch", "transformers"},  # when it is set up; importing it loads neither
+    "verifiers/steps.py": {"tokenizers"},  # to find in which tokens a step stands; the same
     "verifiers/": {"math_verify", "sympy", "mpmath", "regex", "jsonschema", "referencing", "reasoning_gym"},
 }
 
@@ -72,6 +74,7 @@ PROJECT = {
     "rlvr/config.py": {"reward_config", "sentinel_config"},
     "rlvr/reward_config.py": set(),
     "rlvr/sentinel_config.py": set(),
+    "rlvr/sentinel/command.py": {"config", "sentinel", "sentinel_config"},
     "rlvr/sentinel/": {"sentinel", "sentinel_config"},  # rows of numbers, and its knobs
     "rlvr/objective/": {"objective"},
     "rlvr/collate.py": {"objective", "types"},

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlvr.sentinel.history import Alarm, History, Series
 from rlvr.sentinel.levels import BLOCK, STRETCHES, Change, best, noise, onset, quietest
@@ -20,6 +20,7 @@ from rlvr.sentinel_config import (
     EntropyCollapseConfig,
     FallConfig,
     LengthConfig,
+    MismatchConfig,
     NonFiniteConfig,
     RiseConfig,
     SampleSizeConfig,
@@ -31,8 +32,12 @@ WATCHED_FINITE = ("policy/loss", ENTROPY, "policy/grad_norm", "policy/kl_ref", "
 
 
 class Detector(Protocol):
-    name: str
-    needs: tuple[str, ...]  # metrics without which it is silent
+    @property
+    def name(self) -> str: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...  # metrics without which it is silent
+    @property
+    def cfg(self) -> Any: ...  # its section of the recipe, with a switch: `enabled`
 
     def __call__(self, history: History) -> Alarm | None: ...
 
@@ -79,9 +84,12 @@ class Rise:
         return (self.metric,)
 
     def __call__(self, history: History) -> Alarm | None:
+        recent = history.recent(self.metric, self.cfg.window, zeros=not self.updates_only)
+        if recent is None or (now := median(map(abs, recent))) <= self.cfg.floor:
+            return None
         steps, values = sizes(history.series(self.metric), self.updates_only)
-        before, recent = values[: -self.cfg.window], values[-self.cfg.window :]
-        if not history.fresh(self.metric) or len(before) < BLOCK or (now := median(recent)) <= self.cfg.floor:
+        before = values[: -self.cfg.window]
+        if len(before) < BLOCK:
             return None
         low, end = quietest(before)
         limit = max(self.cfg.floor, self.cfg.factor * low)
@@ -104,6 +112,8 @@ def sizes(series: Series, updates_only: bool) -> Series:
 @dataclass(frozen=True)
 class Mismatch(Rise):
     """Also a single step, where no two implementations of one policy can differ so much."""
+
+    cfg: MismatchConfig
 
     def __call__(self, history: History) -> Alarm | None:
         value, limit = history.now.get(self.metric, 0.0), self.cfg.max
@@ -133,10 +143,13 @@ class Fall:
         if not history.fresh(self.metric) or len(raw) < BLOCK + self.cfg.windows[0]:
             return None
         values = [1 - x for x in raw] if self.complement else raw
+        recent = {m: fmean(values[-m:]) for m in self.cfg.windows if m <= len(values)}
+        top = max(values)
+        if min(recent.values()) >= top - max(self.cfg.floor, self.cfg.share * abs(top)):
+            return None  # as on most steps: there is no height that it could have fallen from
         spread = self.cfg.certainty * noise(values)
         proved = best(values[: -self.cfg.windows[0]], spread)
-        for m in self.cfg.windows:
-            now = fmean(values[-m:])
+        for m, now in recent.items():
             allowed = max(self.cfg.floor, self.cfg.share * abs(proved.bound), spread / math.sqrt(m))
             if now < proved.bound - allowed and not (self.solved and is_solved(history, self.solved)):
                 began = steps[onset(values, Change(proved.bound, now, proved.end))]
@@ -175,9 +188,12 @@ class EntropyCollapse:
     needs: tuple[str, ...] = (ENTROPY,)
 
     def __call__(self, history: History) -> Alarm | None:
+        recent = history.recent(ENTROPY, self.cfg.window)
+        if recent is None or (now := median(recent)) >= self.cfg.ceiling:
+            return None
         steps, values = history.series(ENTROPY)
-        before, recent = values[: -self.cfg.window], values[-self.cfg.window :]
-        if not history.fresh(ENTROPY) or len(before) < BLOCK or (now := median(recent)) >= self.cfg.ceiling:
+        before = values[: -self.cfg.window]
+        if len(before) < BLOCK:
             return None
         low, end = quietest([-x for x in before])
         limit = min(self.cfg.ceiling, -low / self.cfg.factor)
@@ -245,9 +261,9 @@ class HeldOut:
     needs: tuple[str, ...] = ("eval/accuracy_greedy",)
 
     def __call__(self, history: History) -> Alarm | None:
-        steps, values = history.series(self.metric)
-        if not history.fresh(self.metric) or len(values) < 3:
+        if not history.fresh(self.metric) or len((found := history.series(self.metric)).values) < 3:
             return None
+        steps, values = found
         top = max(values[:-2])
         now = max(values[-2:])
         error = math.sqrt(max(top * (1 - top), 0.0) / self.cfg.problems)
@@ -276,10 +292,10 @@ class SampleSize:
     needs: tuple[str, ...] = ("mismatch/ess",)
 
     def __call__(self, history: History) -> Alarm | None:
-        steps, values = history.series(self.metric)
-        recent = values[-self.cfg.window :]
-        if not history.fresh(self.metric) or len(recent) < self.cfg.window or (now := median(recent)) >= self.cfg.min:
+        recent = history.recent(self.metric, self.cfg.window)
+        if recent is None or (now := median(recent)) >= self.cfg.min:
             return None
+        steps, values = history.series(self.metric)
         healthy = [i for i, x in enumerate(values) if x >= self.cfg.min and i <= len(values) - len(recent) / 2]
         began = steps[healthy[-1] + 1] if healthy else steps[0]
         knob = f"sentinel.{self.name}.min"

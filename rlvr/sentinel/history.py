@@ -5,6 +5,7 @@ row   {"step": 12, "reward/mean": 0.41, "policy/entropy": 0.22, ...}    one good
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from math import isfinite, nan
 from typing import Any, NamedTuple
 
@@ -62,6 +63,15 @@ class History:
             found = [(int(row["step"]), x) for row in self.rows if (x := row.get(metric)) is not None and isfinite(x)]
             self._columns[metric] = Series([step for step, _ in found], [x for _, x in found])
         return self._columns[metric]
+
+    def recent(self, metric: str, count: int, zeros: bool = True) -> list[float] | None:
+        """The newest `count` finite values, without a walk through all of them; None while there are not so many, or
+        when the step that is judged has none: nothing new is known. Without `zeros` a 0 is none either."""
+        if not self.fresh(metric):
+            return None
+        found = (x for row in reversed(self.rows) if isfinite(x := row.get(metric, nan)) and (x or zeros))
+        values = list(islice(found, count))
+        return values if len(values) == count else None
 
     def fresh(self, metric: str) -> bool:
         """Whether the step that is judged has a value: without one nothing new is known."""

@@ -169,14 +169,17 @@ BROKEN: dict[str, tuple[Schedule, int, int, str]] = {  # schedule, the first bad
         "",
     ),
     "entropy rises": (
-        changed(steady, entropy=curve(200, 280, 0.12, 7.0), accuracy=line(240, 290, 0.65, 0.1)), 200, 90, "entropy_rise",
+        changed(steady, entropy=curve(200, 280, 0.12, 7.0), accuracy=line(240, 290, 0.65, 0.1)),
+        200, 90, "entropy_rise",
     ),
     "entropy is lost, and the reward with it": (
-        changed(steady, entropy=curve(200, 260, 0.2, 0.002), accuracy=line(200, 260, 0.65, 0.45)), 200, 250, "entropy_collapse",
+        changed(steady, entropy=curve(200, 260, 0.2, 0.002), accuracy=line(200, 260, 0.65, 0.45)),
+        200, 250, "entropy_collapse",
     ),
     "gradual decay": (changed(steady, accuracy=line(200, 500, 0.7, 0.1)), 200, 300, ""),
     "early collapse": (
-        changed(steady, accuracy=lambda t: line(1, 40, 0.15, 0.65)(t) if t < 60 else line(60, 90, 0.65, 0.01)(t)), 60, 60, "reward",
+        changed(steady, accuracy=lambda t: min(line(1, 40, 0.15, 0.65)(t), line(60, 90, 0.65, 0.01)(t))),
+        60, 60, "reward",
     ),
     "leaves the reference at once": (changed(steady, kl=curve(250, 270, 0.02, 5.0)), 250, 60, "kl"),
     "engine and trainer part": (changed(steady, mismatch=curve(250, 270, 0.01, 0.6)), 250, 60, "mismatch"),
