@@ -40,7 +40,15 @@ def prepare_citation(corpus: str = "", endpoint: Mapping[str, Any] | None = None
         prepare(endpoint)
 
 
-@verifier("citation", version="1", timeout_s=300.0, memory_gib=8.0, setup=prepare_citation)
+def unusable(answer: Any, row: Mapping[str, Any], corpus: str = "") -> str | None:
+    try:
+        documents_for(row, corpus)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@verifier("citation", version="1", timeout_s=300.0, memory_gib=8.0, setup=prepare_citation, check_answer=unusable)
 async def citation(
     sample: Sample,
     corpus: str = "",
@@ -57,10 +65,9 @@ async def citation(
     before it, of at least `min_words` words, stands in that document; with `quotes=false` an identifier is enough.
     With an `endpoint` a judge must also find that the quotation supports the sentence.
     """
-    try:
-        documents = documents_of(sample.row["documents"]) if "documents" in sample.row else read_corpus(corpus)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        return abstained("documents_invalid", f"{type(error).__name__}: {error}")
+    if why := unusable(sample.answer, sample.row, corpus):
+        return abstained("documents_invalid", why)
+    documents = documents_for(sample.row, corpus)
     text = after_thoughts(sample.completion)
     if text is None:
         return rejected("no_answer", "the thoughts are never closed")
@@ -125,6 +132,10 @@ def plain(text: str) -> str:
 async def supported(endpoint: Endpoint, one: Citation, documents: Mapping[str, str], votes: int) -> Any:
     source = one.quotation if one.quotation is not None else documents[one.identifier][:20_000]
     return await voted(endpoint, Case(SUPPORTS, {"SOURCE": source, "CLAIM": one.claim}), votes)
+
+
+def documents_for(row: Mapping[str, Any], corpus: str) -> dict[str, str]:
+    return documents_of(row["documents"]) if "documents" in row else read_corpus(corpus)
 
 
 def documents_of(given: Any) -> dict[str, str]:

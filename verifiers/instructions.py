@@ -9,6 +9,7 @@ The kind of instruction that can be verified by reading (after IFEval, arXiv:231
 import difflib
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rlvr_verifiers.boxes import after_thoughts
@@ -20,7 +21,17 @@ from rlvr.verify import Sample, Verdict, verifier
 MAX_CHARACTERS = 200_000
 
 
-@verifier("instructions", version="1")
+def unusable(answer: Any, row: Mapping[str, Any], checks: Any = None) -> str | None:
+    """Also tried on a text: a number where words are expected, and the like."""
+    try:
+        for name, options in asked_of(row, checks):
+            CHECKS[name]("A text.", **options)
+    except (TypeError, ValueError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@verifier("instructions", version="1", check_answer=unusable)
 def instructions(
     sample: Sample, checks: list[dict[str, Any]] | None = None, strict: bool = True, thoughts: bool = False
 ) -> Verdict:
@@ -29,11 +40,9 @@ def instructions(
     The instructions are the option's `checks`, else the row's `instructions` column (a list, or JSON text of one).
     They are about the text after the thoughts; with `thoughts=true` about everything.
     """
-    wanted = checks if checks is not None else sample.row.get("instructions")
-    try:
-        asked = [bound(one) for one in as_list(wanted)]
-    except (ValueError, TypeError) as error:
-        return abstained("instructions_invalid", str(error))
+    if why := unusable(sample.answer, sample.row, checks):
+        return abstained("instructions_invalid", why)
+    asked = asked_of(sample.row, checks)
     text = sample.completion if thoughts else after_thoughts(sample.completion)
     if text is None:
         return rejected("no_answer", "the thoughts are never closed")
@@ -41,20 +50,19 @@ def instructions(
         return rejected("empty")
     if len(text) > MAX_CHARACTERS:
         return rejected("too_long", f"{len(text)} characters > {MAX_CHARACTERS}")
-    try:
-        broken = [name for name, options in asked if not CHECKS[name](text.strip(), **options)]
-    except (TypeError, ValueError, AttributeError) as error:  # a number where words are expected, and the like
-        return abstained("instructions_invalid", f"{type(error).__name__}: {error}")
+    broken = [name for name, options in asked if not CHECKS[name](text.strip(), **options)]
     if not broken:
         return said(1.0, "kept")
     return said(0.0 if strict else 1 - len(broken) / len(asked), f"broke_{broken[0]}", ", ".join(broken))
 
 
-def as_list(wanted: Any) -> list[dict[str, Any]]:
+def asked_of(row: Mapping[str, Any], checks: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Names and options of the checks; ValueError says what is wrong with them."""
+    wanted = checks if checks is not None else row.get("instructions")
     loaded = json.loads(wanted) if isinstance(wanted, str) else wanted
     if not isinstance(loaded, (list, tuple)) or not loaded:
         raise ValueError("no instructions: neither the option `checks` nor a column `instructions`")
-    return list(loaded)
+    return [bound(one) for one in loaded]
 
 
 def bound(one: Any) -> tuple[str, dict[str, Any]]:

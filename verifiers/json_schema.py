@@ -5,6 +5,7 @@ Strict JSON: no NaN, no key twice. A schema may not refer to anything outside it
 
 import json
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +24,15 @@ def load_library() -> None:
         raise ImportError("json_schema needs the package jsonschema: pip install 'rlvr[schema]'") from error
 
 
-@verifier("json_schema", version="1", timeout_s=3.0, setup=load_library)
+def unusable(answer: Any, row: Mapping[str, Any], schema: dict[str, Any] | None = None) -> str | None:
+    try:
+        validator_for(row, schema)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+@verifier("json_schema", version="1", timeout_s=3.0, setup=load_library, check_answer=unusable)
 def json_schema(
     sample: Sample, schema: dict[str, Any] | None = None, fenced: bool = True, bare: bool = True
 ) -> Verdict:
@@ -32,11 +41,8 @@ def json_schema(
     The schema is the option's, else the row's `schema` column (an object, or a text with one). The JSON is all of the
     text (`bare`) or its only ``` fence (`fenced`).
     """
-    wanted = schema if schema is not None else sample.row.get("schema")
-    try:
-        validator = validator_of(json.dumps(json.loads(wanted) if isinstance(wanted, str) else wanted))
-    except (ValueError, TypeError) as error:
-        return abstained("schema_invalid", f"{error}")
+    if why := unusable(sample.answer, sample.row, schema):
+        return abstained("schema_invalid", why)
     region = after_thoughts(sample.completion)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
@@ -56,7 +62,7 @@ def json_schema(
     from referencing.exceptions import Unresolvable
 
     try:
-        broken = next(iter(validator.iter_errors(value)), None)
+        broken = next(validator_for(sample.row, schema).iter_errors(value), None)
     except Unresolvable as error:
         return abstained("schema_invalid", f"a reference leads nowhere: {error}")
     if broken is None:
@@ -99,6 +105,12 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(set(keys)) < len(keys):
         raise ValueError("a key stands twice in one object")
     return dict(pairs)
+
+
+def validator_for(row: Mapping[str, Any], schema: dict[str, Any] | None) -> Any:
+    """ValueError or TypeError says why there is none."""
+    wanted = schema if schema is not None else row.get("schema")
+    return validator_of(json.dumps(json.loads(wanted) if isinstance(wanted, str) else wanted))
 
 
 @lru_cache(maxsize=1024)

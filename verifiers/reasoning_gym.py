@@ -4,6 +4,7 @@ A row is an entry of one of its data sets: columns `question`, `answer`, and `me
 """
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,15 @@ def load_library() -> None:
         raise ImportError("reasoning_gym needs the package reasoning-gym: pip install reasoning-gym") from error
 
 
-@verifier("reasoning_gym", version="1", timeout_s=5.0, setup=load_library)
+def unusable(answer: Any, row: Mapping[str, Any], task: str = "") -> str | None:
+    try:
+        scorer(task or metadata_of(row).get("source_dataset"))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@verifier("reasoning_gym", version="1", timeout_s=5.0, setup=load_library, check_answer=unusable)
 def reasoning_gym(sample: Sample, task: str = "", partial: bool = False) -> Verdict:
     """1 for a full score by the task's own scorer, else 0; with `partial` the score itself, 0 to 1.
 
@@ -32,15 +41,11 @@ def reasoning_gym(sample: Sample, task: str = "", partial: bool = False) -> Verd
     The task is the option's, else `metadata.source_dataset` of the row. The answer stands in the last <answer> tags,
     else in the last box, else it is all of the text after the thoughts.
     """
-    try:
-        entry = entry_of(sample)
-    except ValueError as error:
-        return abstained("entry_invalid", str(error))
-    name = task or entry["metadata"].get("source_dataset")
-    try:
-        score_answer = scorer(name)
-    except ValueError as error:
-        return abstained("task_unknown", f"{name!r}: {error}")
+    if why := unusable(sample.answer, sample.row, task):
+        return abstained("task_unknown", why)
+    metadata = metadata_of(sample.row)
+    score_answer = scorer(task or metadata["source_dataset"])
+    entry = {"question": sample.row.get("question", sample.prompt), "answer": sample.answer, "metadata": metadata}
     region = after_thoughts(sample.completion)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
@@ -73,12 +78,12 @@ def answer_in(region: str) -> str:
     return (region if boxed is None else boxed).strip()
 
 
-def entry_of(sample: Sample) -> dict[str, Any]:
-    metadata = sample.row.get("metadata", {})
+def metadata_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = row.get("metadata") or {}
     metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
     if not isinstance(metadata, dict):
         raise ValueError(f"the column `metadata` is a {type(metadata).__name__}, not an object")
-    return {"question": sample.row.get("question", sample.prompt), "answer": sample.answer, "metadata": metadata}
+    return metadata
 
 
 @lru_cache(maxsize=256)

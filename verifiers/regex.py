@@ -1,5 +1,6 @@
 """Does a completion match a pattern? With the `regex` package, whose matching can be given a time limit."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -13,7 +14,16 @@ MAX_CHARACTERS = 100_000
 LIMIT_S = 1.0
 
 
-@verifier("regex", version="1", timeout_s=3.0)
+def unusable(answer: Any, row: Mapping[str, Any], pattern: str = "", ignore_case: bool = False) -> str | None:
+    source = pattern or row.get("pattern") or answer
+    try:
+        compiled_pattern(source, ignore_case)
+    except (engine.error, TypeError, ValueError) as error:
+        return f"{source!r}: {error}"
+    return None
+
+
+@verifier("regex", version="1", timeout_s=3.0, check_answer=unusable)
 def regex(
     sample: Sample,
     pattern: str = "",
@@ -30,11 +40,9 @@ def regex(
     """
     if where not in ("answer", "box", "all"):
         raise ValueError(f"regex: where={where!r} is none of answer, box, all")
-    source = pattern or sample.row.get("pattern") or sample.answer
-    try:
-        compiled = compiled_pattern(source, ignore_case)
-    except (engine.error, TypeError, ValueError) as error:
-        return abstained("pattern_invalid", f"{source!r}: {error}")
+    if why := unusable(sample.answer, sample.row, pattern, ignore_case):
+        return abstained("pattern_invalid", why)
+    compiled = compiled_pattern(pattern or sample.row.get("pattern") or sample.answer, ignore_case)
     region = sample.completion if where == "all" else after_thoughts(sample.completion)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")

@@ -46,7 +46,15 @@ def prepare_rubric(endpoint: Mapping[str, Any] | None = None, criteria: Sequence
             one_at_a_time(criterion)
 
 
-@verifier("rubric", version="1", timeout_s=300.0, setup=prepare_rubric)
+def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str | None:
+    try:
+        read(criteria if criteria is not None else row.get("rubric"))
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+@verifier("rubric", version="1", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
 async def rubric(
     sample: Sample,
     criteria: Sequence[Mapping[str, Any]] | None = None,
@@ -62,10 +70,9 @@ async def rubric(
     where a judge decides; `controls` as in the judge: on that share of prompts an answer that is worth nothing is
     graded too, and where it earns half of the rubric nothing is believed.
     """
-    try:
-        wanted = read(criteria if criteria is not None else sample.row.get("rubric"))
-    except (ValueError, TypeError) as error:
-        return abstained("rubric_invalid", str(error))
+    if why := unusable(sample.answer, sample.row, criteria):
+        return abstained("rubric_invalid", why)
+    wanted = read(criteria if criteria is not None else sample.row.get("rubric"))
     chosen = Endpoint.of(endpoint) if endpoint is not None else None
     if chosen is None and any(criterion.judge for criterion in wanted):
         raise ValueError("rubric: a criterion asks for a judge, and the option `endpoint` is missing")

@@ -108,9 +108,13 @@ def tokens_of(
     if decode(sample.token_ids) != sample.completion:
         raise ValueError("steps: `tokenizer` does not decode the token ids to the completion: it is another model's")
     ends = characters_after(sample.token_ids, decode)
+    begins = [0, *ends[:-1]]
     found, last = [], 0
     for start, end, value in valued:
-        first, after = max(bisect_left(ends, start + 1), last), bisect_left(ends, end) + 1
+        first, after = bisect_left(begins, start), bisect_left(ends, end) + 1
+        if first == len(begins) or begins[first] > start:
+            first -= 1  # it begins within a token
+        first = max(first, last)
         if first < after:
             found.append((first, after, value))
             last = after

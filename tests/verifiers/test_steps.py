@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rlvr_verifiers.arithmetic import calculations
-from rlvr_verifiers.steps import characters_after, steps, steps_of, tokenizer_of
+from rlvr_verifiers.steps import characters_after, steps, steps_of, tokenizer_of, tokens_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from rlvr.types import Outcome
@@ -94,6 +94,14 @@ def test_spans_are_right_where_characters_and_tokens_differ(tokenizer):
     decoded = [made.decode(token_ids[start:end]) for start, end, _ in verdict.step_rewards]
     assert decoded == ["\u6f22\U0001f600 2 + 3 = 5", "\u00e9 1 + 1 = 3"]
     assert [value for *_, value in verdict.step_rewards] == [1.0, 0.0]
+
+
+def test_a_step_that_begins_within_a_token_has_that_token():
+    words = ["1 + 1 = 2", "\n2", " + 2 = 4"]
+    sample = Sample("q", "".join(words), "5", token_ids=(0, 1, 2))
+    valued = [(start, end, 1.0) for start, end in steps_of(sample.completion, r"\n+")]
+    spans = tokens_of(valued, sample, lambda token_ids: "".join(words[i] for i in token_ids))
+    assert spans == ((0, 1, 1.0), (1, 3, 1.0))
 
 
 @settings(max_examples=50)
