@@ -28,7 +28,7 @@ from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
-from rlvr.verify.plan import Plan
+from rlvr.verify.plan import Plan, leave_out
 from rlvr.weights import probe_tokens
 
 
@@ -39,6 +39,7 @@ class Inputs:
     train: list[Prompt]
     heldout: list[Prompt]
     vocabulary: int
+    notes: tuple[str, ...] = ()  # of what was left out
 
 
 def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
@@ -50,12 +51,16 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
     plan.check_rows(prompts)
+    prompts, left_out = leave_out(plan, prompts, f"data.train={cfg.data.train}")
     check_domains(cfg, objective, prompts)
     heldout: list[Prompt] = []
+    unused = ""
     if cfg.data.heldout:
         heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room)[: cfg.evaluation.limit]
+        plan.check_rows(heldout)
+        heldout, unused = leave_out(plan, heldout, f"data.heldout={cfg.data.heldout}")
         refuse_overlap(prompts, heldout)
-    return Inputs(prompts, heldout, len(render.tokenizer))
+    return Inputs(prompts, heldout, len(render.tokenizer), tuple(filter(None, (left_out, unused))))
 
 
 def check_objective(cfg: Recipe, objective: Objective) -> None:
@@ -131,6 +136,8 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
         stack.callback(sinks.close)
         recorder = Recorder(cfg, folder, sinks)
+        for note in inputs.notes:
+            recorder.event("warning", note)
         stop = stack.enter_context(stop_on_signals(recorder.event))
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
             trainer, pipeline = stack.enter_context(workers(cfg))

@@ -1,7 +1,7 @@
 """Rows -> Prompts -> a stream in which every position always holds the same prompt."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from rlvr.data.rows import Row, read_rows
 from rlvr.types import Prompt
 
 Messages = tuple[Mapping[str, str], ...]
+Render = Callable[[Messages], tuple[int, ...]]  # a Renderer, or whatever is enough for the purpose
 PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 
@@ -55,7 +56,7 @@ class Renderer:
         return tuple(rendered)
 
 
-def load_prompts(source: str, knob: str, data: DataConfig, render: Renderer, room: int) -> list[Prompt]:
+def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room: int) -> list[Prompt]:
     """Every row of `source` as a Prompt of at most `room` tokens."""
     rows = read_rows(source, data.split, knob)
     wanted = {"data.prompt": data.prompt, "data.answer": data.answer, "data.domain": data.domain}
@@ -74,7 +75,7 @@ def load_prompts(source: str, knob: str, data: DataConfig, render: Renderer, roo
     return prompts
 
 
-def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Renderer) -> Prompt:
+def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render) -> Prompt:
     for column in (data.prompt, data.answer, data.domain):
         if column is not None and row.get(column) is None:
             raise RecipeError(f"{source}, row {number}: no {column}")

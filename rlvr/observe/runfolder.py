@@ -182,10 +182,13 @@ def completion_records(
                 "messages": group.prompt.messages,
                 "reference": group.prompt.answer,
                 "completion": completion.text,
+                "token_ids": completion.token_ids,
                 "tokens": len(completion.token_ids),
                 "stop_reason": completion.stop_reason,
                 "policy_version": completion.policy_version,
             }
+            if i == 0:  # once a group: rows may hold whole documents and tests
+                record["row"] = group.prompt.row
             if group.verdicts:
                 record |= {"outcome": group.verdicts[i].outcome.value} | {
                     name: value for name, value in asdict(group.verdicts[i]).items() if name != "outcome"

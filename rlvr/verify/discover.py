@@ -28,8 +28,8 @@ def load(reference: str) -> Verifier:
     if kind in ("trl", "verl") and colon:
         from rlvr.verify.adapters import KINDS
 
-        found = load(rest)
-        return KINDS[kind](found.function, name=found.name)
+        theirs = load(rest)
+        return KINDS[kind](theirs.function, name=theirs.name)
     module, colon, attribute = reference.rpartition(":")
     if not colon:
         plugins = installed()

@@ -104,6 +104,20 @@ def unusable(plan: Plan, prompts: Iterable[Prompt]) -> dict[str, str]:
     return found
 
 
+def leave_out(plan: Plan, prompts: list[Prompt], knob: str) -> tuple[list[Prompt], str]:
+    """The prompts whose reference can be used, and what to say of the others; RecipeError when none is left."""
+    bad = unusable(plan, prompts)
+    if not bad:
+        return prompts, ""
+    first, why = next(iter(bad.items()))
+    said = f"{knob}: {len(bad)} of {len(prompts)} rows are left out, as their reference cannot be used"
+    said += f"; the first is {first}: {why}"
+    left = [prompt for prompt in prompts if prompt.id not in bad]
+    if not left:
+        raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
+    return left, said
+
+
 def params_of(words: Iterable[str]) -> Mapping[str, Any]:
     """`key=value` words as a verifier's options; a value that is JSON is that, any other is text."""
     options: dict[str, Any] = {}

@@ -1,0 +1,208 @@
+"""The commands `rlvr verifiers`, `rlvr data check` and `rlvr rescore`. Parses words and prints; judges nothing.
+
+`composed(recipe, overrides, folder)` and `saved(run)` give a Recipe: the command line knows Hydra, this does not.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlvr.config import DataConfig, Recipe, RecipeError
+from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.verify.discover import installed, load
+from rlvr.verify.plan import Plan, assignment, params_of, unusable
+from rlvr.verify.plugin import PluginError, Sample
+
+Composed = Callable[[str, Sequence[str], str | None], Recipe]
+Saved = Callable[[Path], Recipe]
+
+
+def add_to(commands: Any, composed: Composed, saved: Saved) -> None:
+    """The sub-commands, into argparse's own object."""
+    verifiers = commands.add_parser("verifiers", help="list, test and run verifiers")
+    what = verifiers.add_subparsers(required=True, metavar="what")
+    one = what.add_parser("list", help="what is installed")
+    one.set_defaults(command=list_all, overrides=[])
+    two = what.add_parser("test", help="what every verifier must stand")
+    two.add_argument("verifier", help="an installed name, package.module:attribute, or file.py:attribute")
+    two.add_argument("samples", nargs="?", help="a .jsonl file: prompt, reference; completion and reward where known")
+    two.add_argument("overrides", nargs="*", metavar="key=value", help="the verifier's options")
+    two.add_argument("--form", action="store_true", help="it judges the form of a completion, not the answer in it")
+    two.set_defaults(command=test)
+    three = what.add_parser("run", help="one verdict a line, as JSON")
+    three.add_argument("verifier", help="as for test")
+    three.add_argument("samples", help="a .jsonl file with prompt, completion, reference; - is standard input")
+    three.add_argument("overrides", nargs="*", metavar="key=value", help="the verifier's options")
+    three.add_argument("--processes", type=int, default=2, help="that judge at a time (default 2)")
+    three.set_defaults(command=run)
+    data = commands.add_parser("data", help="look at data sets").add_subparsers(required=True, metavar="what")
+    four = data.add_parser("check", help="whether the verifiers can use each row's reference")
+    four.add_argument("source", help="a recipe, or a data file together with --verifier")
+    four.add_argument("overrides", nargs="*", metavar="key=value", help="as for train; of a file: prompt=, answer=")
+    four.add_argument("--verifier", help="that a data file is for")
+    four.add_argument("--config-dir", help="as for train")
+    four.set_defaults(command=lambda args: check_data(args, composed))
+    five = commands.add_parser("rescore", help="judge a run's recorded completions again, and show what changed")
+    five.add_argument("run", help="the run folder")
+    five.add_argument("overrides", nargs="*", metavar="key=value", help="options of --verifier")
+    five.add_argument("--verifier", help="another one, instead of the main part's; none: the run's own reward")
+    five.add_argument("--part", help="the part that --verifier stands in for (default: the first)")
+    five.add_argument("--changes", help="a .jsonl file for every verdict that changed")
+    five.set_defaults(command=lambda args: rescore(args, saved))
+
+
+def list_all(args: argparse.Namespace) -> int:
+    broken = 0
+    for name in sorted(installed()):
+        try:
+            found = load(name)
+        except PluginError as error:
+            broken += 1
+            print(f"{name:16} cannot be loaded: {error}")
+            continue
+        about = (found.function.__doc__ or "").strip().split("\n")[0]
+        words = [found.scope, found.isolation, "async" if found.is_async else "", f"{found.timeout_s:g} s"]
+        how = ", ".join(filter(None, words))
+        print(f"{name:16} {found.version:6} {how:24} {about}")
+    return 1 if broken else 0
+
+
+def test(args: argparse.Namespace) -> int:
+    from rlvr.verify import kit
+
+    words = list(args.overrides)
+    if args.samples and "=" in args.samples and not Path(args.samples).exists():
+        words, args.samples = [args.samples, *words], None
+    rows = list(read_lines(args.samples)) if args.samples else []
+    cases = [
+        kit.Case(s.prompt, s.answer, row.get("completion"), row.get("reward"), s.row) for s, row in map(sample_of, rows)
+    ]
+    params = checked(args.verifier, words)
+    found = kit.check(args.verifier, cases, params, args.form)
+    print("\n".join(map(str, found)))
+    failed = sum(finding.passed is False for finding in found)
+    print(f"{args.verifier}: {f'{failed} checks failed' if failed else 'sound'}")
+    return 1 if failed else 0
+
+
+def run(args: argparse.Namespace) -> int:
+    from rlvr.verify.kit import Kit
+    from rlvr.verify.pool import Pool
+
+    if args.processes < 1:
+        raise RecipeError(f"--processes {args.processes}: at least 1")
+    part = PartConfig(args.verifier, dict(checked(args.verifier, args.overrides)))
+    asked = assignment("run", part, args.verifier)
+    samples = [sample for sample, _ in map(sample_of, read_lines(args.samples))]
+    pool = Pool([asked], args.processes)
+    try:
+        for verdict in Kit(asked, pool, []).asked(samples):
+            print(json.dumps(asdict(verdict)))
+    finally:
+        pool.close()
+    return 0
+
+
+def checked(verifier: str, words: Sequence[str]) -> dict[str, Any]:
+    params = dict(params_of(words))
+    assignment("x", PartConfig(verifier, params), verifier)
+    return params
+
+
+def read_lines(path: str) -> Iterator[dict[str, Any]]:
+    if path != "-" and not Path(path).is_file():
+        raise RecipeError(f"{path}: no such file")
+    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise RecipeError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise RecipeError(f"{path}, line {number}: a {type(row).__name__}, not an object")
+        yield row
+
+
+def sample_of(row: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
+    """`prompt` may be text or messages; what is not a sample's own field is a column of the data set."""
+    prompt = row.get("prompt", "")
+    messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+    reference = row.get("reference", row.get("answer"))
+    own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row"}
+    columns = {key: value for key, value in row.items() if key not in own} | dict(row.get("row") or {})
+    question = str(messages[-1]["content"]) if messages else ""
+    sample = Sample(
+        question, row.get("completion", ""), reference, row.get("stop_reason", "eos"), tuple(row.get("token_ids", ())),
+        messages, columns, str(row.get("group", question)),
+    )  # fmt: skip
+    return sample, row
+
+
+def check_data(args: argparse.Namespace, composed: Composed) -> int:
+    from rlvr.data.prompts import load_prompts
+
+    if args.verifier:
+        options = dict(params_of(args.overrides))
+        known = {name: options.pop(name) for name in ("prompt", "answer", "split") if name in options}
+        data = DataConfig(train=args.source, **known)
+        plan = Plan(RewardConfig({"data": PartConfig(args.verifier, options)}))
+    else:
+        cfg = composed(args.source, args.overrides, args.config_dir)
+        data, plan = cfg.data, Plan(cfg.reward)
+    usable = 0
+    for knob, source in (("data.train", data.train), ("data.heldout", data.heldout)):
+        if source is None:
+            continue
+        prompts = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
+        plan.check_rows(prompts)
+        bad = unusable(plan, prompts)
+        usable += len(prompts) - len(bad)
+        share = f"{len(bad) / len(prompts):.2%}"
+        print(f"{knob}={source}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
+        for prompt in [prompt for prompt in prompts if prompt.id in bad][:SHOWN]:
+            print(f"  row {prompt.position}, id {prompt.id}: {bad[prompt.id]}; reference {str(prompt.answer)!r:.100}")
+    if blind := [part for part, chain in plan.chains.items() if chain[0].verifier.check_answer is None]:
+        print(f"not checked: {', '.join(blind)} (the verifier has no check_answer)")
+    return 0 if usable else 1
+
+
+SHOWN = 10  # rows a data set
+
+
+def rescore(args: argparse.Namespace, saved: Saved) -> int:
+    from rlvr.verify.judge import Judge
+    from rlvr.verify.rescore import Change, changes, recorded, summary
+
+    run = Path(args.run)
+    cfg = saved(run)
+    main = next(iter(cfg.reward.parts))
+    part = args.part or main
+    if part not in cfg.reward.parts:
+        raise RecipeError(f"--part {part}: the run's reward has {', '.join(cfg.reward.parts)}")
+    reward, renamed = cfg.reward, {}
+    if args.verifier:
+        reward = RewardConfig({part: PartConfig(args.verifier, checked(args.verifier, args.overrides))})
+        renamed = {part: part}
+    elif args.overrides or args.part:
+        raise RecipeError("options and --part go with --verifier")
+    for cfg_part in reward.parts.values():
+        cfg_part.audit = None
+    judge = Judge(reward, cfg.verify.processes)
+    found: list[Change] = []
+    groups = completions = 0
+    try:
+        for entry in recorded(run):
+            groups, completions = groups + 1, completions + len(entry.group.completions)
+            found += changes(entry, judge, renamed)
+    finally:
+        judge.close()
+    print("\n".join(summary(found, groups, completions)))
+    if args.changes:
+        Path(args.changes).write_text("".join(json.dumps(asdict(change)) + "\n" for change in found))
+    return 0

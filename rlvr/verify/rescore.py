@@ -1,0 +1,101 @@
+"""The completions that a run recorded, judged again: by its own verifiers as they are today, or by another one."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr.config import RecipeError
+from rlvr.types import Completion, Group, Outcome, Prompt, Provenance, Verdict
+from rlvr.verify.judge import Judge
+from rlvr.verify.monitor import words
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A group as it was written, with the step that trained on it."""
+
+    step: int
+    group: Group
+
+
+def recorded(run: Path) -> Iterator[Recorded]:
+    """Every group in completions/, step by step."""
+    files = sorted((run / "completions").glob("step-*.jsonl"))
+    if not files:
+        raise RecipeError(f"{run}/completions holds no completions (log.completions_every=0?)")
+    for path in files:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        step, start = int(path.stem.removeprefix("step-")), 0
+        for n in range(1, len(lines) + 1):
+            if n == len(lines) or lines[n]["index"] == 0:
+                yield Recorded(step, group_of(lines[start:n]))
+                start = n
+
+
+def group_of(records: Sequence[dict[str, Any]]) -> Group:
+    first = records[0]
+    prompt = Prompt(
+        first["prompt"], first["position"], tuple(first["messages"]), (), first["reference"], first["domain"],
+        first.get("row", {}),
+    )  # fmt: skip
+    return Group(prompt, tuple(map(completion_of, records)), tuple(map(verdict_of, records)))
+
+
+def completion_of(record: dict[str, Any]) -> Completion:
+    ids = tuple(record.get("token_ids", ()))
+    mask = (True,) * len(ids)
+    version, reason = record["policy_version"], record["stop_reason"]
+    return Completion(ids, mask, (0.0,) * len(ids), version, record["completion"], reason)
+
+
+def verdict_of(record: dict[str, Any]) -> Verdict:
+    return Verdict(
+        record["reward"], Outcome(record["outcome"]), record["parts"], record["reason"], record["detail"],
+        record["answer"], tuple(map(tuple, record["step_rewards"])),
+        tuple(Provenance(**where) for where in record["provenance"]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One verdict that is not what it was. Change(12, "train-7", 3, "math", "ok equal 1", "ok differs 0")"""
+
+    step: int
+    prompt: str
+    index: int
+    part: str  # `reward` for what was made of the parts
+    before: str
+    after: str
+
+
+def changes(entry: Recorded, judge: Judge, renamed: dict[str, str]) -> Iterator[Change]:
+    """What each part says now and said then. `renamed`: a part's own name, where another verifier stands in for it."""
+    now = judge.verify_group(entry.group)
+    for i, ((_, old), (_, new)) in enumerate(zip(words([entry.group]), words([now]), strict=True)):
+        for part, records in new.items():
+            before = old.get(renamed.get(part, part))
+            pair = said(before[-1]) if before else "nothing", said(records[-1])
+            if pair[0] != pair[1]:
+                yield Change(entry.step, entry.group.prompt.id, i, part, *pair)
+        before_v, after_v = entry.group.verdicts[i], now.verdicts[i]
+        if not renamed and before_v.reward != after_v.reward:
+            yield Change(entry.step, entry.group.prompt.id, i, "reward", f"{before_v.reward}", f"{after_v.reward}")
+
+
+def said(record: Provenance) -> str:
+    """Outcome, reason and reward; a reward that differs by rounding is the same."""
+    reward = "" if record.reward is None else f" {record.reward:.6g}"
+    return f"{record.outcome} {record.reason}{reward}"
+
+
+def summary(found: Sequence[Change], groups: int, completions: int) -> list[str]:
+    """In sentences: how many of how many, which ways, and where to look."""
+    lines = [f"{completions} completions of {groups} groups judged again; {len(found)} verdicts changed"]
+    for (part, before, after), count in Counter((c.part, c.before, c.after) for c in found).most_common(20):
+        example = next(c for c in found if (c.part, c.before, c.after) == (part, before, after))
+        where = f"step {example.step}, prompt {example.prompt}, completion {example.index}"
+        lines.append(f"  {count:6} {part}: {before} -> {after}   e.g. {where}")
+    return lines
