@@ -109,6 +109,7 @@ def test_a_part_of_weight_zero_that_no_verifier_could_judge_is_simply_absent():
     groups = [Group(prompt(), (completion(), completion()), verdicts)]
     batch = collate(groups, CENTER, {"math": 1.0, "length": 0.0})
     assert_close(batch.advantages_B1, tensor([[0.5], [-0.5]]))
+    assert rewards_of(groups, {"math": 1.0, "length": 0.0}).parts_NGK.tolist() == [[[1.0, 7.0], [0.0, 0.0]]]
 
 
 def test_a_part_that_counts_must_be_there():
@@ -143,6 +144,8 @@ def test_every_completion_gets_the_kl_coefficient_of_its_domain():
     groups = [group([1.0, 0.0], of=prompt(domain="chat")), group([1.0, 0.0], of=prompt(domain="math"))]
     assert_close(collate(groups, objective, MATH).kl_coefficients_B1, tensor([[0.04], [0.04], [0.0], [0.0]]))
     assert not collate(groups, GRPO, MATH).kl_coefficients_B1.any()
+    whole = collate(groups, replace(GRPO, kl=kl.KL(kl.k3, 1)), MATH).kl_coefficients_B1
+    assert_close(whole, torch.ones(4, 1))  # floats, also where the recipe says 1
 
 
 def test_an_empty_completion_weighs_nothing():
@@ -154,9 +157,11 @@ def test_an_empty_completion_weighs_nothing():
 @pytest.mark.parametrize("weighting", ["sequence_mean", "token_mean"])
 def test_a_step_whose_groups_were_all_dropped_is_an_empty_batch(weighting):
     """A policy that solves every prompt of a step leaves nothing to learn, and no reason to crash."""
-    objective = replace(GRPO, weighting=getattr(weightings, weighting))
+    objective = replace(
+        GRPO, weighting=getattr(weightings, weighting), train_on_truncated=False, keep_sampling_mask=True
+    )
     batch = collate([], objective, MATH)
-    assert len(batch) == 0
+    assert len(batch) == 0 and batch.lengths_B.dtype == torch.int64 and batch.kept_BTC is None
     loss, _ = objective.loss(batch.rollout_logprobs_BT, batch)
     assert loss == 0
 
@@ -164,6 +169,7 @@ def test_a_step_whose_groups_were_all_dropped_is_an_empty_batch(weighting):
 def test_padded_fills_with_zeros_behind():
     assert padded([[1, 2, 3], [], [4]], torch.int64).tolist() == [[1, 2, 3], [0, 0, 0], [4, 0, 0]]
     assert len(padded([], torch.float32)) == 0
+    assert padded([[0.1], []], torch.float64).tolist() == [[0.1], [0.0]]  # not the 0.1 of float32
 
 
 def test_what_was_left_to_sample_from_travels_only_where_it_is_wanted():
@@ -174,5 +180,19 @@ def test_what_was_left_to_sample_from_travels_only_where_it_is_wanted():
     assert collate([group([1.0, 0.0])], keeping, MATH).kept_BTC is None
     none = [-1, -1, -1]
     kept = collate([of], keeping, MATH).kept_BTC
-    assert kept.tolist() == [[none, [7, 3, 4], [8, -1, -1]], [none, none, none]]
+    assert kept.tolist() == [[none, [7, 3, 4], [8, -1, -1]], [none, none, none]] and kept.dtype == torch.int32
     assert collate([of], keeping, MATH).rows([1]).kept_BTC.tolist() == [[none, none]]
+
+
+def test_rewards_travel_only_where_a_penalty_will_be_taken_from_them():
+    objective = replace(CENTER, kl=kl.KL(kl.k1, 0.1, place="reward"))
+    groups = [group([1.0, 0.0]), group([0.0, None, 1.0])]
+    batch = collate(groups, objective, MATH)
+    assert batch.rewards.total_NG.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    for none in (CENTER, replace(CENTER, kl=kl.KL(kl.k1, 0.1)), replace(CENTER, kl=kl.KL(kl.k1, 0.0, place="reward"))):
+        assert collate(groups, none, MATH).rewards is None
+
+
+def test_every_row_knows_its_place_among_the_rewards():
+    # two rows of three places: the third of the first is padding
+    assert collate([group([1.0, 0.0]), group([0.0, None, 1.0])], CENTER, MATH).slots_B.tolist() == [0, 1, 3, 4, 5]

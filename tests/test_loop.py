@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import FrozenInstanceError
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from rlvr.checkpoint import disk
 from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.lineage import Lineage
-from rlvr.loop import Diverged, check_fresh
+from rlvr.loop import Diverged, Parts, check_fresh
 from rlvr.state import State, Taken
 from tests import toy
 from tests.builders import completion, group
@@ -58,6 +59,29 @@ def test_every_step_is_taken_once_on_its_own_prompts(tmp_path):
     assert done.observer.steps == list(range(1, STEPS + 1))
     assert done.trainer.trained == [[2 * i, 2 * i + 1] for i in range(STEPS)]
     assert (done.state.step, done.state.cursor, done.state.rollbacks) == (STEPS, 2 * STEPS, 0)
+
+
+def test_a_run_says_where_it_begins(tmp_path):
+    assert toy.run(tmp_path, toy.recipe(3)).observer.events[0] == ("begin", "from the start", {"to": 0})
+    assert toy.run(tmp_path, toy.recipe(4)).observer.events[0] == ("begin", "going on after step 3", {"to": 3})
+
+
+def test_the_observer_sees_the_groups_of_a_step_and_the_batch_made_of_them(tmp_path):
+    class Looks(toy.ToyObserver):
+        def step(self, state, taken, batch, metrics):
+            super().step(state, taken, batch, metrics)
+            tokens = [c.token_ids for g in taken.groups for c in g.completions]
+            assert [tuple(row[1:]) for row in batch.token_ids_BT.tolist()] == tokens
+            assert state.cursor == taken.cursor
+
+    assert toy.run(tmp_path, toy.recipe(2), observer=Looks()).observer.steps == [1, 2]
+
+
+def test_nobody_asks_a_run_to_end_unless_told_so():
+    parts = Parts(*[None] * 6)
+    assert parts.stop() is False
+    with pytest.raises(FrozenInstanceError):
+        parts.stop = None
 
 
 def test_it_learns(tmp_path):

@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2))
     parser.add_argument("--only", default="", help="mutants with this in their name; then no report is written")
     parser.add_argument("--again", action="store_true", help="the survivors of the last report; no new one is written")
-    parser.add_argument("--limit", type=float, default=5.0, help="seconds for a test, beyond five times the usual")
+    parser.add_argument("--limit", type=float, default=2.0, help="seconds for a test, beyond five times the usual")
     args = parser.parse_args()
     began = time.monotonic()
     report, listed = args.root / "docs" / "measured" / "mutation.json", args.root / "tests" / "mutation.yaml"
@@ -134,7 +134,7 @@ def main() -> int:
             say(f"{len(mutants)} mutants, {len(session.items)} tests")
             for mutant, fate in session.fates(mutants, args.jobs):
                 fates.append((mutant, fate))
-                if fate != "killed" or len(fates) % 100 == 0:
+                if fate != "killed" or len(fates) % 50 == 0:
                     say(f"no. {len(fates)} {fate}: {mutant.name}")
 
         def say(text: str) -> None:

@@ -4,6 +4,7 @@ Not changed: annotations, docstrings, imports, `__all__`, and `assert`, which te
 """
 
 import ast
+import builtins
 import copy
 from collections import Counter
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def variants(node: Any) -> Iterator[ast.AST]:
             yield ast.Constant("")
         case ast.Compare(ops=[op]):
             yield from (with_(node, ops=[other()]) for other in COMPARISONS[type(op)])
-        case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op) if type(op) in OPERATORS:
+        case ast.BinOp(op=op) | ast.BoolOp(op=op) if type(op) in OPERATORS:
             yield with_(node, op=OPERATORS[type(op)]())
         case ast.UnaryOp(op=ast.Not() | ast.USub()):
             yield node.operand
@@ -73,7 +74,7 @@ def variants(node: Any) -> Iterator[ast.AST]:
             yield from (with_(node, test=ast.Constant(value)) for value in (True, False))
         case ast.comprehension(ifs=[_, *_]):
             yield with_(node, ifs=[])
-        case ast.Name(id=name) if name in NAMES and name != "float":  # the type
+        case ast.Name(id=name) if name in NAMES and hasattr(builtins, NAMES[name]):
             yield with_(node, id=NAMES[name])
         case ast.Attribute(attr=name) if name in NAMES:
             yield with_(node, attr=NAMES[name])
@@ -81,7 +82,7 @@ def variants(node: Any) -> Iterator[ast.AST]:
             yield with_(node, arg=NAMES[name])
         case ast.Call():
             yield from calls(node)
-        case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue():
+        case ast.AugAssign() | ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue():
             yield ast.Pass()
         case ast.Return(value=ast.Name() | ast.Attribute()):
             yield with_(node, value=ast.Constant(None))
@@ -134,8 +135,11 @@ def mutants_of(file: str, tree: ast.Module) -> list[Mutant]:
         for new in [*variants(node), *([ast.Pass()] if node in free else [])]:
             before = head(shown)
             put(holder, slot, new)
-            change = difference(before, head(new if shown is node else shown))
+            after = head(new if shown is node else shown)
             put(holder, slot, node)
+            if after == before:
+                continue  # two equal arguments exchanged
+            change = difference(before, after)
             seen[f"{where} {change}"] += 1
             nth = seen[f"{where} {change}"]
             change += f" (no. {nth})" if nth > 1 else ""
@@ -169,7 +173,7 @@ def skipped(node: ast.AST, parent: ast.AST) -> bool:
             return True  # one variant for the whole text
         case ast.Import() | ast.ImportFrom() | ast.Assert() | ast.Expr(value=ast.Constant()):
             return True
-        case ast.Assign(targets=[ast.Name(id="__all__")]):
+        case ast.Assign(targets=[ast.Name(id="__all__")]) | ast.ClassDef(bases=[ast.Name(id="Protocol")]):
             return True
     return False
 

@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from functools import partial
 
 import pytest
@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from rlvr.collate import collate
 from rlvr.objective import Batch, Objective, Rewards, Statistics, advantages, corrections, kl, ratios, surrogates
+from rlvr.objective.objective import statistics, without_gradient
 from rlvr.objective.weightings import sequence_mean, token_mean
 from tests.builders import group
 
@@ -203,6 +204,28 @@ def test_no_rows_are_a_batch_too():
     assert len(nothing) == 0 and nothing.token_ids_BT.shape == (0, 0)
 
 
+def test_a_batch_goes_to_a_device_whole():
+    moved = batch(rewards=Rewards.of_one_group([1.0, 0.0])).to("meta")
+    assert {moved.mask_BT.device.type, moved.old_logprobs_BT.device.type, moved.lengths_B.device.type} == {"meta"}
+    assert moved.rewards is not None
+
+
+def test_rows_leave_the_rewards_of_the_groups_behind():
+    assert batch(rewards=Rewards.of_one_group([1.0, 0.0])).rows([0]).rewards is None
+
+
+def test_records_are_frozen_and_slotted():
+    for record, name in ((batch(), "mask_BT"), (GRPO, "kl")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, name, None)
+    assert not hasattr(batch(), "__dict__") and not hasattr(Statistics(), "__dict__")
+
+
+def test_an_objective_says_what_it_asks_for_only_where_a_recipe_does():
+    assert (GRPO.no_signal, GRPO.train_on_truncated) == ("drop", True)
+    assert (GRPO.count_masked, GRPO.keep_sampling_mask) == (False, False)
+
+
 def test_what_a_batch_does_not_have_stays_absent():
     assert batch(old_logprobs_BT=None).rows([0]).old_logprobs_BT is None
     assert batch().to("cpu").ref_logprobs_BT is None
@@ -210,9 +233,14 @@ def test_what_a_batch_does_not_have_stays_absent():
 
 def test_bare_tokens_score_every_token_but_the_first():
     made = Batch.of_tokens(tensor([[4, 5, 6], [7, 8, 9]]))
-    assert made.mask_BT.tolist() == [[0.0, 1.0, 1.0]] * 2
+    assert made.token_ids_BT.tolist() == [[4, 5, 6], [7, 8, 9]]
     assert made.lengths_B.tolist() == [3, 3]
-    assert not made.weights_BT.any() and not made.advantages_B1.any()
+    for scored_BT in (made.mask_BT, made.counted_BT):
+        assert_close(scored_BT, tensor([[0.0, 1.0, 1.0]] * 2))
+    for nothing_BT in (made.weights_BT, made.rollout_logprobs_BT):
+        assert_close(nothing_BT, torch.zeros(2, 3))
+    for nothing_B1 in (made.advantages_B1, made.kl_coefficients_B1):
+        assert_close(nothing_B1, torch.zeros(2, 1))
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
@@ -231,6 +259,33 @@ def test_statistics_by_hand():
     assert means["mismatch/ess"] == pytest.approx(3.25**2 / 5.0625 / 3)
     assert means["policy/kl_ref"] == pytest.approx(0.5)
     assert means["mismatch/masked"] == pytest.approx(1 / 3)
+    assert means["policy/clipped"] == 0  # without a gradient there is nothing to lose
+    assert replace(objective, correction=None).loss(RHO.log(), of)[1].means().get("mismatch/masked") is None
+
+
+def test_masked_is_what_a_correction_gives_no_weight():
+    # pi_old/pi_rollout 1, 1, 1/4, of which the last is below 1/2
+    delta = tensor([[7.0, 1.0, 7.0], [7.0, 1.0, 0.25]]).log()
+    objective = replace(GRPO, correction=corrections.token_mask)
+    means = objective.loss(RHO.log(), batch(rollout_logprobs_BT=-delta))[1].means()
+    assert means["mismatch/masked"] == pytest.approx(1 / 3)
+
+
+def test_statistics_are_summed_in_double_precision():
+    # in float32, 1 + 2^-40 is 1
+    small = 2.0**-40
+    seen = {"mismatch": tensor([[1.0, small, 9.0]])}
+    made = statistics(tensor([[True, True, False]]), seen)
+    assert made.sums == {"mismatch": 1.0 + small, "tokens": 2.0} and made.maxima == {"mismatch_max": 1.0}
+
+
+def test_no_token_adds_nothing_to_what_others_saw():
+    nothing = GRPO.loss(torch.zeros(1, 2), batch(torch.zeros(1, 2), torch.zeros(1, 1)))[1]
+    real = GRPO.loss(RHO.log(), batch(rollout_logprobs_BT=torch.full((2, 3), 0.3)))[1]
+    for other in (nothing, Statistics()):
+        assert (real + other).means() == real.means() == (other + real).means()
+    assert (real + real).tokens == 2 * real.tokens == 6.0
+    assert Statistics().tokens == 0.0
 
 
 def test_the_effective_sample_size_is_one_when_engine_and_trainer_agree():
@@ -334,6 +389,29 @@ def test_a_kl_penalty_in_the_reward_by_hand():
     assert_close(objective.penalised(of).advantages_B1, tensor([[0.3], [-0.3]]))
 
 
+def test_a_kl_penalty_in_the_reward_weighs_no_token_by_who_sampled_it():
+    """Before the step pi is pi_old, so `unbiased` is k3: log 2 - 1/2 a token. No gradient leaves this place."""
+    objective = replace(GRPO, advantage=advantages.center, kl=kl.KL(kl.unbiased, 1.0, place="reward"))
+    of = batch(
+        tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]),
+        old_logprobs_BT=torch.full((2, 3), -1.0, requires_grad=True),
+        ref_logprobs_BT=torch.full((2, 3), -1.0 - math.log(2)),
+        kl_coefficients_B1=torch.ones(2, 1),
+        rewards=Rewards.of_one_group([1.0, 1.0]),
+        slots_B=tensor([0, 1]),
+    )
+    # penalties 2 x and x: advantages -x/2 and x/2
+    made, x = objective.penalised(of).advantages_B1, math.log(2) - 0.5
+    assert_close(made, tensor([[-x / 2], [x / 2]]))
+    assert not made.requires_grad
+
+
+def test_only_a_penalty_that_counts_and_is_in_the_reward_is_a_penalty_in_the_reward():
+    assert not GRPO.kl_in_reward
+    assert not replace(GRPO, kl=kl.KL(kl.k3, 1.0)).kl_in_reward
+    assert not replace(GRPO, kl=kl.KL(kl.k3, 0.0, place="reward")).kl_in_reward
+
+
 def test_a_kl_penalty_in_the_reward_is_not_in_the_loss_too():
     objective = replace(GRPO, kl=kl.KL(kl.k3, 1.0, place="reward"))
     of = batch(ref_logprobs_BT=torch.full((2, 3), -2.0), kl_coefficients_B1=torch.ones(2, 1))
@@ -353,3 +431,62 @@ def test_a_penalty_finds_its_completion_in_groups_of_different_sizes():
     rewards = tensor([1.0 - 0.3, 0.0 - 0.6, 1.0 - 0.9, 0.0 - 1.2, 0.0, 1.0 - 1.8])
     first, rest = rewards[:2].mean(), rewards[[2, 3, 5]].mean()
     assert_close(made, tensor([*(rewards[:2] - first), rewards[2] - rest, rewards[3] - rest, 0.0, rewards[5] - rest]))
+
+
+# ---- what the slots see ----------------------------------------------------------------------------------------------
+
+
+def test_every_slot_sees_its_tensors_and_zeros_where_nothing_is_trained_on():
+    seen = {}
+
+    def spied(name, function):
+        def call(*arguments):
+            seen[name] = arguments
+            return function(*arguments)
+
+        return call
+
+    off, nan = MASK == 0, math.nan
+    of = batch(
+        old_logprobs_BT=torch.full((2, 3), -2.0),
+        rollout_logprobs_BT=torch.full((2, 3), -2.5),
+        ref_logprobs_BT=torch.full((2, 3), -4.0).masked_fill(off, nan),
+        kl_coefficients_B1=torch.full((2, 1), 0.1),
+    )
+    objective = replace(
+        GRPO,
+        ratio=spied("ratio", ratios.token),
+        surrogate=spied("surrogate", GRPO.surrogate),
+        correction=spied("correction", corrections.token_truncate),
+        kl=kl.KL(spied("kl", kl.k3), 0.1),
+    )
+    objective.loss(torch.full((2, 3), -1.0).masked_fill(off, nan), of)
+    # log pi, pi_old, pi_rollout, pi_ref are -1, -2, -2.5, -4
+    log_ratio_BT, advantages_B1 = 1.0 * MASK, tensor([[1.0], [-1.0]])
+    assert_close(seen["ratio"], (log_ratio_BT, MASK))
+    assert_close(seen["surrogate"], (log_ratio_BT, advantages_B1, -1.0 * MASK))
+    assert_close(seen["kl"], (-1.0 * MASK, -4.0 * MASK, log_ratio_BT))
+    mismatch = seen["correction"][0]
+    assert_close(mismatch.delta_BT, 0.5 * MASK)
+    assert_close(mismatch.drift_BT, 1.5 * MASK)
+    assert_close((mismatch.mask_BT, mismatch.advantages_B1), (MASK, advantages_B1))
+
+
+@pytest.mark.parametrize(("far", "bound"), [(1e4, 20.0), (-1e4, -20.0)])
+def test_what_a_correction_sees_is_bounded(far, bound):
+    seen = []
+    objective = replace(GRPO, correction=lambda mismatch: seen.append(mismatch) or torch.ones_like(mismatch.delta_BT))
+    one = torch.ones(1, 1)
+    objective.loss(0 * one, batch(one, one, rollout_logprobs_BT=-far * one))
+    assert seen[0].delta_BT.tolist() == seen[0].drift_BT.tolist() == [[bound]]
+
+
+def test_a_step_without_groups_has_no_advantages():
+    none = Rewards(torch.zeros(0, 1, 1), torch.ones(1), torch.ones(0, 1, dtype=torch.bool))
+    assert replace(GRPO, whitening=advantages.whiten).advantages(none).shape == (0, 1)
+
+
+def test_without_a_gradient_no_token_is_clipped():
+    one = torch.ones(1, 1)
+    clipped_BT = without_gradient(one, one, one, one)
+    assert clipped_BT.dtype == torch.bool and not clipped_BT.any()

@@ -21,6 +21,7 @@ GOOD = Objective(
 def test_what_works_passes(size, weights):
     trial(GOOD, weights, size)
     trial(replace(GOOD, whitening=advantages.whiten), weights, size)
+    trial(replace(GOOD, shaping=None), weights, size)
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,14 @@ def test_what_works_passes(size, weights):
         ({"advantage": advantages.decouple, "shaping": None}, [1.0, 0.0], 8, "at least 2 parts"),
         ({"advantage": advantages.leave_one_out}, [1.0], 1, "at least 2"),
         ({"advantage": lambda r: r.total_NG.sum(1)}, [1.0], 4, "Dimension out of range"),
+        ({"advantage": lambda r: r.total_NG[:, :1]}, [1.0], 4, r"advantages of one group of 4 .* finite \[1,4\]"),
         ({"advantage": lambda r: r.total_NG / 0}, [1.0], 4, "must be finite"),
+        ({"advantage": lambda r: r.total_NG / torch.tensor([1.0, 1.0, 1.0, 0.0])}, [1.0], 4, "must be finite"),
         ({"weighting": lambda mask, counted: mask.sum(1)}, [1.0], 4, "weighting made"),
+        ({"weighting": lambda mask, counted: mask * torch.inf}, [1.0], 4, "finite gradient"),
         ({"surrogate": lambda w, a, lp: (a * lp).detach(), "kl": None}, [1.0], 4, "gradient|require grad"),
         ({"surrogate": lambda w, a, lp: w * torch.inf, "kl": None}, [1.0], 4, "finite gradient"),
+        ({"surrogate": lambda w, a, lp: w * torch.tensor([1.0, 1.0, torch.inf])}, [1.0], 4, "finite gradient"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(change, weights, size, says):
@@ -44,3 +49,32 @@ def test_what_cannot_work_is_refused_with_the_reason(change, weights, size, says
 def test_a_slot_that_takes_other_arguments_is_a_type_error():
     with pytest.raises(TypeError):
         trial(replace(GOOD, ratio=lambda log_ratio: log_ratio), [1.0], 4)
+
+
+def test_every_slot_is_called_with_what_it_is_called_with_in_training():
+    seen: dict[str, list] = {}
+
+    def spied(name, function):
+        def call(*arguments):
+            seen.setdefault(name, []).append(arguments)
+            return function(*arguments)
+
+        return call
+
+    slots = {
+        name: spied(name, getattr(GOOD, name)) for name in ("advantage", "ratio", "surrogate", "weighting", "shaping")
+    }
+    trial(replace(GOOD, **slots, kl=kl.KL(spied("kl", kl.k3), 0.1)), [0.9, 0.1], 4)
+    (plain,), (more,) = seen["advantage"][0], seen["advantage"][-1]
+    assert plain.parts_NGK.shape == (1, 4, 2) and plain.weights_K.tolist() == [0.9, 0.1] and plain.valid_NG.all()
+    assert len(plain.parts_NGK.unique()) == 8, "rewards that differ, or there would be no advantage"
+    assert more.weights_K.tolist() == [0.9, 0.1, 1.0]  # the shaping joined
+    (lengths_NG,) = seen["shaping"][0]
+    T = int(lengths_NG[0, 0])
+    assert (lengths_NG == T).all() and lengths_NG.shape == (1, 4)
+    for mask_BT in (*seen["weighting"][0], seen["ratio"][0][1]):
+        assert torch.equal(mask_BT, torch.ones(4, T))
+    log_ratio_BT, (_, advantages_B1, logprobs_BT) = seen["ratio"][0][0], seen["surrogate"][0]
+    assert torch.equal(log_ratio_BT, logprobs_BT) and (logprobs_BT != 0).all()  # the old ones are 0
+    assert advantages_B1.shape == (4, 1) and advantages_B1.dtype == torch.float32 and advantages_B1.all()
+    assert torch.equal(seen["kl"][0][1], torch.zeros(4, T))
