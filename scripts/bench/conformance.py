@@ -72,7 +72,8 @@ def ours(case: Case, tensors: Tensors, dtype: torch.dtype) -> Tensors:
 
     def placed(x_BT: Tensor) -> Tensor:
         junk_BT = x_BT.new_full((len(x_BT), PROMPT_TOKENS), float("nan"))
-        return torch.cat([junk_BT, x_BT], dim=1)[:, :T].to(dtype)
+        known_BT = x_BT.masked_fill(tensors["mask"] == 0, float("nan"))
+        return torch.cat([junk_BT, known_BT], dim=1)[:, :T].to(dtype)
 
     batch = replace(batch, old_logprobs_BT=placed(tensors["old"]), ref_logprobs_BT=placed(tensors["ref"]))
     if dtype == torch.float64:
@@ -139,12 +140,18 @@ def verdict_on(case: Case, row: dict) -> str:
     return "" if apart <= TOLERANCE else f"differs by {apart:.1e} > {TOLERANCE:.0e}"
 
 
+def measured() -> list[dict]:
+    return json.loads(MEASURED.read_text()) if MEASURED.exists() else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="may be repeated")
     parser.add_argument("--page", action="store_true", help="only write the page anew from the measured numbers")
     arguments = parser.parse_args()
-    rows = json.loads(MEASURED.read_text()) if MEASURED.exists() else []
+    if not arguments.peer and not arguments.page:
+        parser.error("nothing to do: name a --peer, or --page")
+    rows = measured()
     wrong = []
     for peer, _, interpreter in (one.partition("=") for one in arguments.peer):
         cases = [case for case in CASES if case.peer == peer]
@@ -161,7 +168,7 @@ def main() -> int:
             print(f"{peer:9} {case.name:50} {'  '.join(apart)}", flush=True)
             if said := verdict_on(case, row):
                 wrong.append(f"{peer}, {case.name}: {said}")
-        rows = [row for row in rows if row["peer"] != peer] + fresh
+        rows = [row for row in measured() if row["peer"] != peer] + fresh
         MEASURED.parent.mkdir(parents=True, exist_ok=True)
         MEASURED.write_text(json.dumps(sorted(rows, key=lambda row: row["peer"]), indent=1) + "\n")
     if not wrong:

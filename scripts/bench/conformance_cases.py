@@ -143,6 +143,8 @@ TRL = [
     trl("scale_rewards=batch", {"scale_rewards": "batch"}, "reinforce_pp", "algorithm.kl.coefficient=0.0", f"{WEIGHTING}sequence_mean", differs="divides by the std of the raw rewards of the step; ours, as REINFORCE++-baseline, by that of the centred ones. No key"),
     trl("gspo + TIS token_truncate", GSPO | on_vllm("token_truncate", None, 1.2), "gspo", EPS4, correction("token_truncate", cap=1.2), differs="same loss; TRL's gradient of the completion's ratio spreads the tokens' weights evenly, ours (GSPO-token) keeps each with its token. Use sequence_truncate with gspo: equal"),
     trl("gspo + TIS sequence_truncate", GSPO | on_vllm("sequence_truncate", None, 1.2), "gspo", EPS4, correction("sequence_truncate", cap=1.2)),
+    trl("gspo with k3", GSPO | K3, "gspo", EPS4, kl_in_loss("k3", 0.04)),
+    trl("gspo with KL unbiased", GSPO | {"beta": 0.04}, "gspo", EPS4, kl_in_loss("unbiased", 0.04), differs="the KL term carries the completion's ratio too, ours the token's. No key; with k3 equal"),
     trl("rloo, off-policy loss", {"trainer": "RLOO"}, "rloo", SEQUENCE, world="whole_mask", differs="clips the *product* of the tokens' ratios; ours have the token's or the geometric mean. No key"),
     trl("vespo", {"loss_type": "vespo"}, "cispo", EPS4, differs="a gamma weight on the product of ratios. No key; a surrogate of one's own sees one token"),
 ]
@@ -228,4 +230,30 @@ OPENRLHF = [
     openrlhf("reinforce_baseline", {"estimator": "reinforce_baseline"}, "reinforce_pp", "algorithm.kl.coefficient=0.0", "algorithm.whitening.eps=0", "algorithm.whitening.ddof=0", compare=("advantages",), differs=LEAKS),
 ]
 
-CASES = [*TRL, *VERL, *OPENRLHF]
+
+def skyrl(name: str, call: dict, preset: str, *keys: str, **more: Any) -> Case:
+    return Case("skyrl", name, {"estimator": "compute_grpo_outcome_advantage"} | call, preset, keys, **more)
+
+
+def regular(reduction: str = "sequence_mean", **settings: Any) -> dict[str, Any]:
+    return {"policy_loss": "ppo_policy_loss", "algorithm": {"loss_reduction": reduction} | settings}
+
+
+MEAN_EPS = "adds 1e-6 to the mean it divides by. No key; prime-rl's, as read, adds nothing, like ours"
+
+SKYRL = [
+    skyrl("grpo, token_mean (its default)", regular("token_mean"), "grpo_no_kl", TOKEN_MEAN),
+    skyrl("grpo, sequence_mean", regular(), "grpo_no_kl"),
+    skyrl("dr_grpo, seq_mean_token_sum_norm", regular("seq_mean_token_sum_norm") | {"estimator_settings": {"grpo_norm_by_std": False}}, "dr_grpo"),
+    skyrl("dual_clip", regular(policy_loss_type="dual_clip", eps_clip_high=0.28), "grpo_no_kl", "algorithm.surrogate.high=0.28", DUAL3),
+    skyrl("gspo", regular(eps_clip_low=3e-4, eps_clip_high=4e-4) | {"policy_loss": "gspo_policy_loss"}, "gspo"),
+    skyrl("sapo", regular() | {"policy_loss": "sapo_policy_loss"}, "sapo"),
+    skyrl("cispo", regular("token_mean") | {"policy_loss": "compute_policy_loss_cispo"}, "cispo"),
+    skyrl("TIS token", regular() | {"correction": {"tis_ratio_type": "token", "token_tis_ratio_clip_high": 1.2}}, "grpo_no_kl", correction("token_truncate", cap=1.2)),
+    skyrl("TIS sequence", regular() | {"correction": {"tis_ratio_type": "sequence", "sequence_tis_ratio_clip_high": 1.2}}, "grpo_no_kl", correction("sequence_truncate", cap=1.2)),
+    skyrl("geometric mask", regular() | {"correction": {"sequence_mask_metric": "geometric", "geo_mask_low": 0.9, "geo_mask_high": 1.05}}, "grpo_no_kl", correction("geometric_mask", low=0.9, high=1.05)),
+    skyrl("rloo, advantages", {"estimator": "compute_rloo_outcome_advantage"}, "rloo", compare=("advantages",)),
+    skyrl("maxrl, advantages", {"estimator": "compute_maxrl_advantage"}, "maxrl", compare=("advantages",), differs=MEAN_EPS),
+]
+
+CASES = [*TRL, *VERL, *OPENRLHF, *SKYRL]

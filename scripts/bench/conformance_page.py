@@ -43,13 +43,13 @@ def spread(first: float, others: float) -> tuple[float, ...]:
 READINGS = [
     Reading("TRL 1.16.0", "`trl/trainer/grpo_trainer.py`", "(r - mean)/(std + 1e-4)", spread(0.75 / 0.5001, -0.25 / 0.5001), "grpo", ("algorithm.advantage.eps=1e-4",), "grpo"),
     Reading("verl 0.9.1", "`verl/trainer/ppo/core_algos.py`", "(r - mean)/(std + 1e-6)", spread(0.75 / 0.500001, -0.25 / 0.500001), "grpo", (), "grpo, token-mean (its default)"),
-    Reading("SkyRL 0.4.0", "`skyrl/backends/skyrl_train/utils/ppo_utils.py`", "(r - mean)/(std + 1e-6)", spread(0.75 / 0.500001, -0.25 / 0.500001), "grpo"),
+    Reading("SkyRL 0.4.0", "`skyrl/backends/skyrl_train/utils/ppo_utils.py`", "(r - mean)/(std + 1e-6)", spread(0.75 / 0.500001, -0.25 / 0.500001), "grpo", (), "grpo, token_mean (its default)"),
     Reading("slime 0.3.1", "`slime/ray/rollout.py` at 624b824", "(r - mean)/(std + 1e-6)", spread(0.75 / 0.500001, -0.25 / 0.500001), "grpo"),
-    Reading("OpenRLHF 0.11.2, `group_norm`", "`openrlhf/trainer/ppo_utils/experience_maker.py`", "(r - mean)/(std + 1e-9)", spread(1.5, -0.5), "grpo", ("algorithm.advantage.eps=1e-9",), "group_norm, per completion"),
+    Reading("OpenRLHF 0.11.2, `group_norm`", "`openrlhf/trainer/ppo_utils/experience_maker.py`", "(r - mean)/(std + 1e-9)", spread(0.75 / 0.500000001, -0.25 / 0.500000001), "grpo", ("algorithm.advantage.eps=1e-9",), "group_norm, per completion"),
     Reading("AReaL 1.0.4, `reward_norm` by group", "`areal/utils/data.py`, `NormConfig`", "(r - mean)/(std + 1e-5); its recipes then whiten over the batch's tokens", spread(0.75 / 0.50001, -0.25 / 0.50001), "grpo", ("algorithm.advantage.eps=1e-5",)),
     Reading("AReaL before 0.3.4", "help text of `std_unbiased` in `areal/api/cli_args.py`", "population std", spread(0.75 / 0.4330227, -0.25 / 0.4330227), "grpo", ("algorithm.advantage.ddof=0", "algorithm.advantage.eps=1e-5")),
     Reading("prime-rl 0.8.0", "`src/prime_rl/orchestrator/algo/grpo.py` at 559b447", "r - mean", spread(0.75, -0.25), "dr_grpo"),
-    Reading("oat-llm 0.2.4, `critic_type=grpo`", "`oat/algorithms/ppo.py`", "(r - mean)/(std + 1e-8)", spread(1.5, -0.5), "grpo", ("algorithm.advantage.eps=1e-8",)),
+    Reading("oat-llm 0.2.4, `critic_type=grpo`", "`oat/algorithms/ppo.py`", "(r - mean)/(std + 1e-8)", spread(0.75 / 0.50000001, -0.25 / 0.50000001), "grpo", ("algorithm.advantage.eps=1e-8",)),
     Reading("NeMo-RL 0.6.0", "`nemo_rl/algorithms/advantage_estimator.py`, `utils.py` at 7ea279a", "mean *and* std of the others; not divided where that std is 0", spread(1.0, -1 / 3 / (3**-0.5 + 1e-6)), ""),
     Reading("NeMo-RL, `use_leave_one_out_baseline: false`", "the same", "(r - mean)/(std + 1e-6)", spread(0.75 / 0.500001, -0.25 / 0.500001), "grpo"),
 ]

@@ -13,8 +13,7 @@ Knows torch and the peer, nothing of rlvr. What is replaced is only what would n
              that has the settings it reads. The sum of policy loss and KL is written here. The __init__ of
              `openrlhf.models` and `openrlhf.trainer.ray` are not run (they import flash_attn and vllm), and
              `RayActorGroup`, named in annotations only, is `object`.
-  skyrl      its registered estimators and policy losses; the reduction is its own, of the advantages.
-  areal      `ppo_actor_loss_fn`, `sapo_loss_fn` and `Normalization`.
+  skyrl      its registered estimators and policy losses; the reduction is its own, applied to the advantages.
 """
 
 import importlib.util
@@ -211,7 +210,26 @@ def openrlhf(call: dict, world: World) -> Answer:
     return {"advantages": advantages_B, "loss": loss, "gradient": gradient(loss, logprobs_BT)}
 
 
-PEERS = {"trl": trl, "verl": verl, "openrlhf": openrlhf}
+def skyrl(call: dict, world: World) -> Answer:
+    from skyrl.backends.skyrl_train.utils import ppo_utils
+    from skyrl.train.config import config as configs
+
+    logprobs_BT, mask_BT = world["logprobs"].clone().requires_grad_(), world["mask"]
+    estimator = getattr(ppo_utils, call["estimator"])
+    advantages_B = by_estimator(estimator, call, world, **call.get("estimator_settings", {}))
+    if "policy_loss" not in call:
+        return {"advantages": advantages_B}
+    corrections = configs.OffPolicyCorrectionConfig(**call.get("correction", {}))
+    config = configs.AlgorithmConfig(off_policy_correction=corrections, **call.get("algorithm", {}))
+    advantages_BT = ppo_utils.apply_loss_reduction_to_advantages_minibatch(
+        advantages_B[:, None].expand_as(mask_BT), mask_BT, config.loss_reduction, len(mask_BT), world["max_tokens"]
+    )
+    policy_loss = getattr(ppo_utils, call["policy_loss"])
+    loss, _ = policy_loss(logprobs_BT, world["old"], advantages_BT, config, mask_BT, world["rollout"])
+    return {"advantages": advantages_B, "loss": loss, "gradient": gradient(loss, logprobs_BT)}
+
+
+PEERS = {"trl": trl, "verl": verl, "openrlhf": openrlhf, "skyrl": skyrl}
 
 
 def version(peer: str) -> str:
