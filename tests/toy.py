@@ -198,6 +198,7 @@ def run(
     rollouts: ToyRollouts | None = None,
     stop: Callable[[], bool] = lambda: False,
     observer: ToyObserver | None = None,
+    watch: Watch | None = None,
 ) -> Finished:
     """Train from whatever `folder` holds."""
     trainer = ToyTrainer(set(poison), hook)
@@ -207,7 +208,8 @@ def run(
     observer.hook = hook
     checkpoints = HookedCheckpoints(folder, cfg.checkpoint.keep, probe=[0, 1])
     checkpoints.hook = hook
-    parts = Parts(trainer, rollouts, checkpoints, Watch(cfg.sentinel), observer, lambda step: 0.5 / (step + 1), stop)
+    watch = watch or Watch(cfg.sentinel)
+    parts = Parts(trainer, rollouts, checkpoints, watch, observer, lambda step: 0.5 / (step + 1), stop)
     return Finished(train(cfg, GRPO, parts), trainer, rollouts, checkpoints, observer)
 
 

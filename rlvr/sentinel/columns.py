@@ -8,7 +8,7 @@ from dataclasses import dataclass
 STEP = "step"
 # our name: what others call it, the likeliest first; ours come first of all
 KNOWN = {
-    STEP: ("step", "_step", "global_step", "trainer/global_step", "training/global_step", "iteration", "iter", "update"),
+    STEP: ("step", "_step", "global_step", "iteration", "iter", "update"),
     "reward/mean": (
         "reward", "reward_avg", "avg_reward", "mean_reward", "reward_mean", "rewards", "critic/rewards/mean",
         "critic/score/mean", "objective/rlhf_reward", "rollout/reward", "rollout/raw_reward", "env/all/reward/total",
@@ -16,12 +16,12 @@ KNOWN = {
     ),
     "accuracy": ("train_accuracy", "train_acc", "acc", "rollout/accuracy", "accuracy/mean"),
     "policy/entropy": (
-        "entropy", "entropy_avg", "avg_entropy", "mean_entropy", "actor/entropy", "actor/entropy_loss", "policy_entropy",
-        "entropy/mean", "optim/entropy", "objective/entropy",
+        "entropy", "entropy_avg", "avg_entropy", "mean_entropy", "actor/entropy", "actor/entropy_loss",
+        "policy_entropy", "entropy/mean", "optim/entropy", "objective/entropy",
     ),
     "policy/kl_ref": (
-        "kl", "kl_avg", "avg_kl", "mean_kl", "kl_ref", "ref_kl", "actor/kl_loss", "actor/kl", "objective/kl", "critic/kl",
-        "kl_div", "kl_loss", "actor/reward_kl_penalty",
+        "kl", "kl_avg", "avg_kl", "mean_kl", "kl_ref", "ref_kl", "actor/kl_loss", "actor/kl", "objective/kl",
+        "critic/kl", "kl_div", "kl_loss", "actor/reward_kl_penalty",
     ),
     "policy/grad_norm": ("grad_norm", "gradient_norm", "grad_norm_avg", "actor/grad_norm", "optim/grad_norm", "gnorm"),
     "policy/loss": (
@@ -39,7 +39,7 @@ KNOWN = {
         "rollout/truncated", "rollout/truncated_ratio", "is_truncated/all/mean",
     ),
     "groups/no_signal": ("no_signal", "frac_reward_zero_std", "zero_std_ratio", "no_signal_ratio"),
-    "mismatch/mean_abs": ("mismatch", "rollout_probs_diff_mean", "training/rollout_probs_diff_mean", "mismatch_kl/all/mean"),
+    "mismatch/mean_abs": ("mismatch", "rollout_probs_diff_mean"),
     "mismatch/ess": ("ess", "ess_ratio", "rollout_corr/rollout_is_eff_sample_size"),
     "eval/accuracy_greedy": (
         "eval_acc", "eval_accuracy", "eval/accuracy", "eval/acc", "val_acc", "val/accuracy", "val/acc", "test_acc",
@@ -47,9 +47,13 @@ KNOWN = {
     ),
     "tokens/trained": (),
 }  # fmt: skip
-SHORT = {"reward": "reward/mean", "entropy": "policy/entropy", "kl": "policy/kl_ref", "length": "completions/length_mean"} | {
-    name.rpartition("/")[2]: name for name in KNOWN
-}  # fmt: skip
+SHORT = {name.rpartition("/")[2]: name for name in KNOWN} | {
+    "reward": "reward/mean",
+    "kl": "policy/kl_ref",
+    "length": "completions/length_mean",
+    "mismatch": "mismatch/mean_abs",
+    "eval": "eval/accuracy_greedy",
+}
 PREFIXES = ("train/", "training/", "metrics/", "trainer/", "")
 
 

@@ -62,7 +62,8 @@ def onset(values: Sequence[float], change: Change) -> int:
     changed it is the likeliest (Page 1954), and a quarter rather than a half dates a slow change by its beginning.
     """
     quarter = change.before + (change.now - change.before) / 4
+    begin = max(change.end - BLOCK, 0)  # the stretch that shows the old level may hold the first of the new one
     sign = 1.0 if change.now < change.before else -1.0
-    sums = list(accumulate((sign * (value - quarter) for value in values[change.end :]), initial=0.0))
+    sums = list(accumulate((sign * (value - quarter) for value in values[begin:]), initial=0.0))
     turn = max(range(len(sums)), key=lambda i: (sums[i], i))
-    return min(change.end + turn, len(values) - 1)
+    return min(begin + turn, len(values) - 1)

@@ -1,0 +1,77 @@
+"""Whole made-up runs: no alarm on those that do well, and one in time on those that do not, with its beginning."""
+
+import pytest
+
+from rlvr.sentinel.history import Alarm
+from rlvr.sentinel.watch import Watch
+from rlvr.sentinel_config import SentinelConfig
+from tests.sentinel.runs import BROKEN, HEALTHY, Schedule, rows
+
+WATCH = Watch(SentinelConfig())
+SEEDS, MANY = range(2), range(2, 22)
+
+
+def first_alarm(schedule: Schedule, steps: int, seed: int, groups: int, begin: int, every: int = 1) -> Alarm | None:
+    """Inspecting is pure, so it may begin at step `begin`, and look at every so manieth step."""
+    history: list = []
+    for metrics in rows(schedule, steps, seed, groups):
+        row = WATCH.watch(metrics["step"], metrics)
+        if metrics["step"] >= begin and metrics["step"] % every == 0 and (alarm := WATCH.inspect(row, history)):
+            return alarm
+        history.append(row)
+    return None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_run_that_does_well_is_left_alone(name, seed):
+    schedule, steps = HEALTHY[name]
+    assert first_alarm(schedule, steps, seed, groups=1, begin=1, every=5) is None
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_run_of_many_groups_a_step_is_left_alone(name):
+    schedule, steps = HEALTHY[name]
+    assert first_alarm(schedule, steps, seed=7, groups=16, begin=1, every=5) is None
+
+
+@pytest.mark.parametrize(("groups", "seed"), [(1, 0), (1, 1), (16, 0)])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_run_that_breaks_is_seen_in_time(name, groups, seed):
+    schedule, onset, within, who = BROKEN[name]
+    alarm = first_alarm(schedule, onset + within, seed, groups, begin=onset)
+    assert alarm is not None and alarm.step <= onset + within
+    assert alarm.detector == who or not who
+    # a straight decay over 300 steps begins nowhere in particular: dated when it could first be told
+    assert onset - 60 <= alarm.onset <= onset + (150 if within > 100 else 35)
+    assert alarm.onset <= alarm.step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEALTHY)
+def test_false_alarms_stay_rare_over_many_seeds(name):
+    """One in forty is allowed: of runs noisier than most, over hundreds of steps."""
+    schedule, steps = HEALTHY[name]
+    alarms = [first_alarm(schedule, steps, seed, groups=1, begin=1) for seed in MANY]
+    assert sum(alarm is not None for alarm in alarms) <= len(MANY) // 20, alarms
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROKEN)
+def test_no_break_is_missed_over_many_seeds(name):
+    schedule, onset, within, _ = BROKEN[name]
+    alarms = [first_alarm(schedule, onset + within, seed, groups=1, begin=onset) for seed in MANY]
+    assert sum(alarm is None for alarm in alarms) <= len(MANY) // 20
+
+
+def test_a_solved_task_is_no_alarm_for_five_hundred_steps():
+    """All rewards 1, no group with a signal, no trained token, and before that gradients near 0."""
+    solved = {"reward/mean": 1.0, "accuracy": 1.0, "groups/no_signal": 1.0, "completions/truncated": 0.0}
+    solved |= {"policy/entropy": 1e-4, "policy/grad_norm": 1e-6, "policy/loss": 1e-9, "completions/length_mean": 20.0}
+    history: list = []
+    for metrics in rows(HEALTHY["learns fast"][0], 60, 0, 16):
+        history.append(WATCH.watch(metrics["step"], metrics))
+    for step in range(61, 561):
+        row = WATCH.watch(step, solved | {"tokens/trained": step % 2})
+        assert WATCH.inspect(row, history) is None
+        history.append(row)

@@ -1,0 +1,291 @@
+"""Each reason to distrust a step, at its limit; the successes that must not look like one; and that it is pure."""
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from rlvr.observe.metrics import find
+from rlvr.sentinel.columns import KNOWN
+from rlvr.sentinel.detectors import WATCHED_FINITE
+from rlvr.sentinel.replay import replay
+from rlvr.sentinel.watch import WATCHED, Watch
+from rlvr.sentinel_config import (
+    EntropyCollapseConfig,
+    FallConfig,
+    MismatchConfig,
+    NonFiniteConfig,
+    RiseConfig,
+    SampleSizeConfig,
+    SentinelConfig,
+)
+from tests import toy
+from tests.sentinel.runs import BROKEN, rows
+
+HEALTHY = {
+    "policy/loss": 0.1,
+    "policy/entropy": 0.5,
+    "policy/grad_norm": 3.0,
+    "policy/kl_ref": 0.01,
+    "mismatch/mean_abs": 0.01,
+    "mismatch/ess": 0.98,
+    "reward/mean": 0.5,
+    "completions/length_mean": 100.0,
+    "completions/truncated": 0.0,
+    "groups/no_signal": 0.4,
+}
+
+
+def watch(**sections) -> Watch:
+    return Watch(SentinelConfig(**sections))
+
+
+def told(watch: Watch, *parts: tuple[int, dict]):
+    """The alarm of the first step that has one, after stretches of (steps, what differs from HEALTHY)."""
+    history: list = []
+    for count, changes in parts:
+        for _ in range(count):
+            row = watch.watch(len(history) + 1, HEALTHY | changes)
+            if alarm := watch.inspect(row, history):
+                return alarm
+            history.append(row)
+    return None
+
+
+def test_a_healthy_run_raises_no_alarm():
+    assert told(watch(), (200, {})) is None
+
+
+# ---- numbers that are none -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WATCHED_FINITE)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_is_an_alarm_that_names_it(name, value):
+    alarm = told(watch(), (3, {}), (1, {name: value}))
+    assert (alarm.detector, alarm.step, alarm.onset, alarm.metric) == ("nonfinite", 4, 4, name)
+    assert str(alarm) == f"step 4: {name} is {value}, not finite (sentinel.nonfinite)"
+
+
+def test_a_metric_that_a_trainer_does_not_report_is_no_alarm():
+    assert watch().inspect(watch().watch(1, {"policy/grad_norm": 1.0}), ()) is None
+
+
+SKIPPED = {"policy/skipped": 1.0, "policy/loss": math.nan, "policy/grad_norm": math.nan}
+
+
+def test_a_skipped_step_broke_nothing_and_what_is_no_number_is_not_remembered():
+    row = watch().watch(1, HEALTHY | SKIPPED)
+    assert watch().inspect(row, ()) is None
+    assert row["policy/skipped"] == 1.0 and not {"policy/loss", "policy/grad_norm"} & set(row)
+
+
+def test_so_many_skipped_steps_in_a_row_are_an_alarm_from_the_first_one_on():
+    patient = watch(nonfinite=NonFiniteConfig(patience=4))
+    assert told(patient, (5, {}), (3, SKIPPED), (1, {}), (3, SKIPPED)) is None
+    alarm = told(patient, (5, {}), (4, SKIPPED))
+    assert (alarm.step, alarm.onset, alarm.knob) == (9, 6, "sentinel.nonfinite.patience")
+
+
+# ---- levels ----------------------------------------------------------------------------------------------------------
+
+RISES = [
+    ("entropy_rise", "policy/entropy"), ("kl", "policy/kl_ref"), ("grad_norm", "policy/grad_norm"),
+    ("loss", "policy/loss"), ("mismatch", "mismatch/mean_abs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "metric"), RISES)
+def test_a_rise_is_seen_above_factor_times_the_quietest_stretch_and_not_below(name, metric):
+    kind = MismatchConfig if name == "mismatch" else RiseConfig
+    one = watch(**{name: kind(window=4, factor=5.0, floor=0.001)})
+    usual = HEALTHY[metric]
+    assert told(one, (30, {}), (30, {metric: 4.9 * usual})) is None
+    alarm = told(one, (30, {}), (30, {metric: 5.1 * usual}))
+    assert (alarm.detector, alarm.metric, alarm.onset) == (name, metric, 31)
+    assert alarm.step == 33  # the median of [usual, usual, 5.1, 5.1] is not above 5 yet
+    assert alarm.value == pytest.approx(5.1 * usual) and alarm.limit == pytest.approx(5 * usual)
+    assert alarm.knob == f"sentinel.{name}.factor" and "since step 31" in str(alarm)
+
+
+@pytest.mark.parametrize(("name", "metric"), RISES)
+def test_a_rise_below_the_floor_is_none(name, metric):
+    kind = MismatchConfig if name == "mismatch" else RiseConfig
+    one = watch(**{name: kind(window=4, factor=5.0, floor=0.5)})
+    tiny = {metric: 1e-6}
+    assert told(one, (30, tiny), (30, {metric: 0.49})) is None
+    assert told(one, (30, tiny), (30, {metric: 0.51})).knob == f"sentinel.{name}.floor"
+
+
+def test_one_wild_gradient_is_no_alarm_and_neither_are_steps_without_an_update():
+    assert told(watch(), (30, {}), (1, {"policy/grad_norm": 1e6}), (30, {})) is None
+    idle = {"policy/grad_norm": 0.0, "policy/loss": 0.0}
+    assert (
+        told(watch(), (20, idle), (20, {"policy/grad_norm": 9.0}), (20, idle), (3, {"policy/grad_norm": 9.0})) is None
+    )
+
+
+def test_nothing_is_compared_before_there_is_something_to_compare_with():
+    assert told(watch(), (10, {}), (17, {"policy/entropy": 9.0, "reward/mean": 0.0})) is None
+
+
+@pytest.mark.parametrize(("value", "alarms"), [(0.99, False), (1.0, False), (1.01, True)])
+def test_engine_and_trainer_may_differ_in_a_single_step_up_to_the_limit(value, alarms):
+    alarm = told(watch(), (1, {"mismatch/mean_abs": value}))
+    assert (alarm is not None) is alarms
+    assert not alarms or alarm.message == "mismatch/mean_abs 1.01 > sentinel.mismatch.max 1"
+
+
+def test_few_tokens_that_decide_are_an_alarm():
+    one = watch(sample_size=SampleSizeConfig(window=4, min=0.5))
+    assert told(one, (30, {"mismatch/ess": 0.51})) is None
+    alarm = told(one, (30, {}), (9, {"mismatch/ess": 0.4}))
+    assert (alarm.detector, alarm.step, alarm.onset) == ("sample_size", 33, 31)
+
+
+def test_a_fallen_reward_is_seen_in_words():
+    alarm = told(watch(reward=FallConfig(windows=[12])), (40, {}), (30, {"reward/mean": 0.1}))
+    assert (alarm.detector, alarm.onset) == ("reward", 41)
+    assert alarm.step == 46  # 12 steps, 6 of them at 0.1: 0.30; proved of 0.5 is 0.47, for the jump looks like noise
+    assert alarm.message.startswith("reward/mean 0.3 (mean of 12 steps) < 0.306: sentinel.reward.share allows 0.165")
+
+
+def test_a_reward_that_rises_or_was_never_there_is_no_alarm():
+    assert told(watch(), *[(20, {"reward/mean": 0.1 * i}) for i in range(10)]) is None
+    assert told(watch(), (300, {"reward/mean": 0.0})) is None
+    assert told(watch(), (100, {"reward/mean": -1.0}), (100, {"reward/mean": -0.5})) is None
+
+
+def test_a_reward_below_zero_falls_too():
+    assert told(watch(), (60, {"reward/mean": -0.2}), (30, {"reward/mean": -1.0})).detector == "reward"
+
+
+def test_completions_that_run_into_the_limit_are_an_alarm():
+    alarm = told(watch(), (60, {}), (30, {"completions/truncated": 0.9}))
+    assert (alarm.detector, alarm.metric, alarm.onset) == ("truncated", "completions/truncated", 61)
+    assert alarm.value > alarm.limit
+    assert told(watch(), (60, {"completions/truncated": 0.7}), (60, {"completions/truncated": 0.75})) is None
+
+
+def test_longer_answers_are_an_alarm_only_when_they_do_not_pay():
+    longer = {"completions/length_mean": 200.0}
+    assert told(watch(), (60, {}), (60, longer | {"reward/mean": 0.6})) is None
+    assert told(watch(), (60, {}), (60, longer | {"reward/mean": 0.4})).detector == "length"
+
+
+NO_ENTROPY = {"policy/entropy": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("changes", "alarms"),
+    [({"reward/mean": 0.45}, True), ({"reward/mean": 0.6}, False), ({"reward/mean": 0.5, "accuracy": 0.95}, False)],
+)
+def test_lost_entropy_is_an_alarm_unless_it_was_spent_on_reward_or_the_task_is_solved(changes, alarms):
+    one = watch(entropy_collapse=EntropyCollapseConfig(window=4))
+    alarm = told(one, (60, {}), (60, NO_ENTROPY | changes))
+    assert (alarm is not None) is alarms
+    assert not alarms or (alarm.detector, alarm.onset) == ("entropy_collapse", 61)
+
+
+@pytest.mark.parametrize(("reward", "alarms"), [(0.5, True), (0.95, False)])
+def test_a_batch_that_teaches_nothing_is_an_alarm_unless_the_task_is_solved(reward, alarms):
+    alarm = told(watch(), (60, {}), (60, {"groups/no_signal": 1.0, "reward/mean": reward}))
+    assert (alarm is not None) is alarms
+    assert not alarms or alarm.detector == "no_signal"
+
+
+def test_held_out_accuracy_must_be_low_twice():
+    def evaluated(*values):
+        return [part for value in values for part in ((1, {"eval/accuracy_greedy": value}), (9, {}))]
+
+    assert told(watch(), *evaluated(0.5, 0.6, 0.3, 0.58, 0.57)) is None
+    alarm = told(watch(), *evaluated(0.5, 0.6, 0.4, 0.3))
+    assert (alarm.detector, alarm.step, alarm.onset, alarm.value) == ("accuracy", 31, 21, 0.4)
+
+
+# ---- purity, switches, memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["entropy_rise", "kl", "grad_norm", "loss", "reward", "truncated", "no_signal", "length"]
+)
+def test_a_detector_can_be_switched_off(name):
+    cfg = SentinelConfig()
+    getattr(cfg, name).enabled = False
+    assert name not in {d.name for d in Watch(cfg).detectors}
+    assert len(Watch(cfg).detectors) == len(watch().detectors) - 1
+
+
+def test_a_sentinel_that_is_off_says_nothing():
+    assert told(watch(enabled=False), (60, {}), (60, {"policy/loss": math.nan, "reward/mean": 0.0})) is None
+
+
+def test_every_knob_in_an_alarm_exists():
+    for schedule, onset, within, _ in BROKEN.values():
+        history = []
+        for metrics in rows(schedule, onset + within, 0, 16):
+            row = watch().watch(metrics["step"], metrics)
+            if metrics["step"] > onset and (alarm := watch().inspect(row, history)):
+                section = SentinelConfig()
+                for key in alarm.knob.split(".")[1:]:
+                    section = getattr(section, key)
+                assert alarm.metric in WATCHED and alarm.knob in alarm.message
+                break
+            history.append(row)
+
+
+def test_steps_without_a_trained_token_say_nothing_of_the_policy():
+    row = watch().watch(5, HEALTHY | {"tokens/trained": 0.0, "policy/entropy": 0.0, "policy/grad_norm": 0.0})
+    assert row["reward/mean"] == 0.5 and not any(name.startswith(("policy/", "mismatch/")) for name in row)
+
+
+def test_what_is_watched_is_in_the_table_of_metrics_and_a_replay_finds_it():
+    assert all(find(name) for name in WATCHED)
+    assert set(WATCHED) <= set(KNOWN) and "tokens/trained" in KNOWN
+
+
+def test_the_same_step_and_history_give_the_same_answer_and_only_the_memory_counts():
+    one = watch(memory=100)
+    history = [one.watch(m["step"], m) for m in rows(BROKEN["reward falls"][0], 320, 3)]
+    row, past = history[-1], history[:-1]
+    before = [dict(old) for old in past]
+    answers = {one.inspect(row, past), one.inspect(row, tuple(past)), one.inspect(row, past[-100:])}
+    assert len(answers) == 1 and [dict(old) for old in past] == before
+
+
+# ---- in the loop -----------------------------------------------------------------------------------------------------
+
+
+class Breaks(toy.ToyRollouts):
+    """Its metrics go bad from a place in the data on, and are bad for a while."""
+
+    def take(self, state):
+        taken = super().take(state)
+        bad = 100 <= state.cursor < 130
+        noise = random.Random(state.cursor).uniform(-0.05, 0.05)
+        taken.metrics.update({"reward/mean": (0.1 if bad else 0.6) + noise})
+        return taken
+
+
+def test_a_replay_of_what_was_logged_gives_the_alarms_that_the_live_run_had(tmp_path: Path):
+    class Keeps(toy.ToyObserver):
+        """Logs as a run folder does that nothing is cut from, the steps that were undone included."""
+
+        def event(self, kind, message, **fields):
+            super().event(kind, message, **fields)
+            if kind == "rollback":
+                alarms.append(fields["alarm"])
+
+    live_rows, alarms = [], []
+
+    class Listening(Watch):
+        def watch(self, step, metrics):
+            live_rows.append({"step": step, **metrics})
+            return super().watch(step, metrics)
+
+    cfg = toy.recipe(90, every=10, max_rollbacks=9)
+    done = toy.run(tmp_path, cfg, rollouts=Breaks(), observer=Keeps(), watch=Listening(cfg.sentinel))
+    assert done.state.rollbacks == len(alarms) >= 1
+    assert {alarm["detector"] for alarm in alarms} == {"reward"}
+    assert [alarm.fields() for alarm in replay(live_rows, Watch(cfg.sentinel))] == alarms
