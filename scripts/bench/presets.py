@@ -16,8 +16,8 @@ from training import Run, results
 ROOT = Path(__file__).resolve().parents[2]
 
 REGIMES = {
-    # one optimizer step a batch, as the recipe is, but for refills: on a solved task they only sample more
-    "quickstart": ("rollout.refill_rounds=1",),
+    # one optimizer step a batch, as the recipe is
+    "quickstart": (),
     # eight optimizer steps a batch at twice the learning rate: importance weights, clips and masks have work to do
     "off_policy": (
         "rollout.refill_rounds=1",
