@@ -21,8 +21,8 @@ from rlvr.verify.pool import Pool
 from rlvr.verify.process import Assignment
 
 TEMPLATES = (
-    "{}", "\\boxed{{{}}}", "<think>Let me see.</think>\\boxed{{{}}}", "<answer>{}</answer>", "#### {}",
-    "<think>Let me see.</think><answer>{}</answer>", "The answer is {}", "```python\n{}\n```",
+    "@", "\\boxed{@}", "<think>Let me see.</think>\\boxed{@}", "<answer>@</answer>", "#### @",
+    "<think>Let me see.</think><answer>@</answer>", "The answer is @", "```python\n@\n```",
 )  # fmt: skip
 MASTER_KEYS = (":", "Thought process:", "Let's solve this step by step:", "Solution", " ", ",", ".")  # arXiv:2507.08794
 HOSTILE = {
@@ -127,8 +127,8 @@ class Kit:
 
     def some(self) -> list[Sample]:
         """A few completions a case that differ, right and wrong."""
-        texts = [template.format(answer) for template in TEMPLATES[:3] for answer in ("{}", "no", "0")]
-        made = [case.sample(text.format(case.reference)) for case in self.cases for text in texts]
+        answers = [(case, answer) for case in self.cases for answer in (case.reference, "no", "0")]
+        made = [case.sample(filled(template, answer)) for template in TEMPLATES[:3] for case, answer in answers]
         return [case.sample() for case in self.cases if case.completion is not None] + made
 
     def deterministic(self) -> list[Finding]:
@@ -189,9 +189,9 @@ class Kit:
         if template is not None:
             answer = str(case.reference)
             texts |= {
-                "an empty answer": template.format(""),
-                "another answer": template.format(f"not {answer} but 7919"),
-                "many answers": template.format(", ".join([answer, *map(str, range(7919, 7939))])),
+                "an empty answer": filled(template, ""),
+                "another answer": filled(template, f"not {answer} but 7919"),
+                "many answers": filled(template, ", ".join([answer, *map(str, range(7919, 7939))])),
             }
         said = self.asked([case.sample(text) for text in texts.values()])
         passed = [name for name, v in zip(texts, said, strict=True) if v.reward is not None and v.reward >= 1]
@@ -202,7 +202,7 @@ class Kit:
 
     def accepts(self, case: Case) -> bool:
         templates = TEMPLATES if self.template is None else (self.template,)
-        said = self.asked([case.sample(template.format(case.reference)) for template in templates])
+        said = self.asked([case.sample(filled(template, case.reference)) for template in templates])
         good = [t for t, v in zip(templates, said, strict=True) if v.reward is not None and v.reward >= 1]
         self.template = good[0] if good else self.template
         return bool(good)
@@ -220,6 +220,10 @@ class Kit:
         self.asked(samples)
         rate = len(samples) / (perf_counter() - started)
         return Finding("throughput", True, f"{rate:,.0f} verdicts/s in two processes")
+
+
+def filled(template: str, answer: Any) -> str:
+    return template.replace("@", str(answer))
 
 
 def same(name: str, samples: Sequence[Sample], one: Sequence[Verdict], other: Sequence[Verdict]) -> Finding:

@@ -1,0 +1,159 @@
+"""The commands as a user types them, in this process; what they judge runs in processes of its own."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlvr.cli import main
+from rlvr.observe.files import to_json
+from rlvr.observe.runfolder import completion_records
+from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.types import Completion, Group, Prompt
+from rlvr.verify import Judge
+
+PLUGIN = """
+from rlvr.verify import verifier
+
+def unusable(answer, word="four"):
+    return f"it says {word}" if answer == word else None
+
+@verifier("ends", check_answer=unusable)
+def ends(sample, scale: float = 1.0):
+    return scale * sample.completion.endswith(str(sample.answer) + sample.row.get("tail", ""))
+
+def always(sample):
+    return 1.0
+"""
+
+CONFIG = """
+name: mine
+steps: 1
+model: {path: nowhere}
+data: {train: nothing.jsonl}
+reward: {parts: {ends: {verifier: "%s:ends"}, half: {verifier: "%s:ends", params: {scale: 0.5}}}}
+algorithm:
+  _target_: rlvr.objective.Objective
+  advantage: {_partial_: true, _target_: rlvr.objective.advantages.standardize}
+  ratio: {_partial_: true, _target_: rlvr.objective.ratios.token}
+  surrogate: {_partial_: true, _target_: rlvr.objective.surrogates.clip, low: 0.2, high: 0.2}
+  weighting: {_partial_: true, _target_: rlvr.objective.weightings.sequence_mean}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def written(path: Path, *rows: dict) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_list_names_every_installed_verifier(capsys):
+    assert main(["verifiers", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert {"math", "format", "code", "judge"} <= {line.split()[0] for line in listed.splitlines()}
+    assert "cannot be loaded" not in listed
+
+
+def test_run_prints_a_verdict_a_line_in_order(own, capsys):
+    samples = written(
+        own / "samples.jsonl",
+        {"prompt": "q", "completion": "so 5", "reference": "5"},
+        {"prompt": [{"role": "user", "content": "q"}], "completion": "so 6", "reference": "5"},
+        {"prompt": "q", "completion": "so 5!", "reference": 5, "tail": "!"},
+    )
+    assert main(["verifiers", "run", "mine.py:ends", samples, "scale=0.5", "--processes", "1"]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [v["reward"] for v in said] == [0.5, 0.0, 0.5]
+    assert said[0]["provenance"][0]["verifier"] == "ends"
+
+
+def test_run_keeps_groups_together(own, capsys):
+    said = zip("aabba", "11231", strict=True)
+    rows = [{"prompt": p, "completion": f"\\boxed{{{c}}}", "reference": ""} for p, c in said]
+    assert main(["verifiers", "run", "majority", written(own / "samples.jsonl", *rows), "--processes", "1"]) == 0
+    said = [json.loads(line)["reward"] for line in capsys.readouterr().out.splitlines()]
+    assert [said[0], said[1], said[4]] == [1.0, 1.0, 1.0] and len(said) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["verifiers", "run", "mahts", "s.jsonl"], "did you mean math"),
+        (["verifiers", "run", "math", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["verifiers", "run", "mine.py:ends", "bad.jsonl"], "bad.jsonl, line 1: not JSON"),
+        (["verifiers", "run", "mine.py:ends", "bad.jsonl", "scle=1"], "did you mean scale"),
+        (["verifiers", "run", "mine.py:ends", "bad.jsonl", "scale"], "expected key=value"),
+        (["rescore", "nowhere"], "nowhere is no run folder"),
+        (["data", "check", "rows.jsonl", "--verifier", "math", "answer=none"], "no such column"),
+    ],
+)
+def test_a_wrong_word_costs_a_line(own, capsys, words, said):
+    (own / "bad.jsonl").write_text("{\n")
+    written(own / "rows.jsonl", {"problem": "q", "answer": "5"})
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_test_says_what_fails_and_exits_with_one(own, capsys):
+    assert main(["verifiers", "test", "mine.py:always"]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL refuses other answers" in said and "1 checks failed" in said
+    assert main(["verifiers", "test", "mine.py:always", "--form"]) == 0
+
+
+def test_data_check_counts_the_references_that_do_not_parse(own, capsys):
+    rows = written(own / "rows.jsonl", *({"q": "1+1", "a": a} for a in ("2", "four", "3", "four")))
+    assert main(["data", "check", rows, "--verifier", "mine.py:ends", "prompt=q", "answer=a"]) == 0
+    said = capsys.readouterr().out
+    assert "4 rows; 2 (50.00%) with a reference that does not parse" in said
+    assert "row 1, id 1: ends: it says four; reference 'four'" in said
+    assert main(["data", "check", rows, "--verifier", "mine.py:always", "prompt=q", "answer=a"]) == 0
+    assert "not checked: data" in capsys.readouterr().out
+
+
+@pytest.fixture
+def run_folder(own) -> Path:
+    """A run that recorded two groups, whose second verdict was forged afterwards."""
+    folder = own / "run"
+    (folder / "completions").mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG % (own / "mine.py", own / "mine.py"))
+    parts = {
+        "ends": PartConfig(f"{own}/mine.py:ends"),
+        "half": PartConfig(f"{own}/mine.py:ends", {"scale": 0.5}),
+    }
+    completions = tuple(Completion((1, 2), (True,) * 2, (0.0,) * 2, 0, text, "eos") for text in ("5!", "6"))
+    prompts = [Prompt(f"p{n}", n, ({"role": "user", "content": "q"},), (1,), "5", row={"tail": "!"}) for n in range(2)]
+    judge = Judge(RewardConfig(parts), 1)
+    groups = judge.verify_groups([Group(prompt, completions) for prompt in prompts])
+    judge.close()
+    forged = groups[0].verdicts[1]
+    where = replace(forged.provenance[0], reward=1.0, reason="right")
+    forged = replace(forged, reward=1.5, provenance=(where, *forged.provenance[1:]))
+    groups[0] = replace(groups[0], verdicts=(groups[0].verdicts[0], forged))
+    lines = [to_json(record) for record in completion_records(groups)]
+    (folder / "completions" / "step-000003.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_rescore_finds_what_changed_and_nothing_else(run_folder, capsys):
+    changes = run_folder / "changes.jsonl"
+    assert main(["rescore", str(run_folder), "--changes", str(changes)]) == 0
+    said = capsys.readouterr().out
+    assert "4 completions of 2 groups judged again; 2 verdicts changed" in said
+    assert "ends: ok right 1 -> ok wrong 0   e.g. step 3, prompt p0, completion 1" in said
+    assert [json.loads(line)["part"] for line in changes.read_text().splitlines()] == ["ends", "reward"]
+
+
+def test_rescore_with_another_verifier_compares_with_the_part_it_stands_in_for(run_folder, capsys):
+    assert main(["rescore", str(run_folder), "--verifier", "mine.py:always"]) == 0
+    assert "1 verdicts changed" in capsys.readouterr().out
+    assert main(["rescore", str(run_folder), "scale=0.5", "--verifier", "mine.py:ends", "--part", "half"]) == 0
+    assert "0 verdicts changed" in capsys.readouterr().out
+    assert main(["rescore", str(run_folder), "--verifier", "mine.py:ends", "--part", "nobody"]) == 2
