@@ -29,7 +29,7 @@ from rlvr.sandbox.wire import Frames, Garbled, frame
 
 START_S = 60.0
 LOOK_S = 0.05  # how often the clocks are looked at
-STARVED = 5  # wall time, as a multiple of what is allowed, after which a job that never got a CPU is given up
+STARVED, STARVED_S = 5, 60.0  # wall time, as a multiple and at least, after which a job that gets no CPU is given up
 MAX_MESSAGES_BYTES = 8 << 20
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin", "HOME": "/tmp", "USER": "sandbox", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC",
@@ -70,7 +70,10 @@ class Slot:
         if not select.select([self.control], [], [], limit_s)[0]:
             self.close()
             raise SlotFailed(f"the sandbox said nothing for {limit_s:g} s")
-        content, descriptors, _, _ = socket.recv_fds(self.control, 65536, 4)
+        try:
+            content, descriptors, _, _ = socket.recv_fds(self.control, 65536, 4)
+        except ConnectionResetError:
+            content, descriptors = b"", []
         message = json.loads(content) if content else {"failed": self._last_words()}
         if "failed" in message:
             self.close()
@@ -107,7 +110,8 @@ class Run:
         self._frames, self._received = Frames(), 0
         self._pending: dict[int, memoryview] = {}
         self._hang_up = False
-        self.own_s = self._starved = 0.0
+        self.own_s = self._cpu_s = 0.0
+        self._threads = 0
         self._start(job)
 
     def _start(self, job: Job) -> None:
@@ -228,38 +232,44 @@ class Run:
 
     # clocks and the end -----------------------------------------------------------------------------------------------
 
-    def look_at_clocks(self, starved_s: float) -> None:
-        """`starved_s`: time that this job, or one that it waits for, was ready to run and got no CPU."""
+    def look(self) -> tuple[bool, float]:
+        """Whether it could run just now, if a CPU were free, and the CPU time it has used since the last look."""
+        if self.wait_status is not None:
+            return False, 0.0
+        before, self._cpu_s = self._cpu_s, self._clock()
+        states = [self._stat("stat")]
+        if states[0][1] not in ("0", "1"):
+            with suppress(OSError):
+                states += [self._stat(f"task/{thread}/stat") for thread in os.listdir(f"/proc/{self.pid}/task")]
+        self._threads = int(states[0][1])
+        return any(state[0] == "R" for state in states), self._cpu_s - before
+
+    def advance(self, own_s: float) -> None:
+        """Time has passed for it; see `_pass_time`."""
+        self.own_s += own_s
         if self.wait_status is not None or self.end:
             return
-        wall = monotonic() - self.began
-        self.own_s = max(self.own_s, wall - starved_s)
-        if self._cpu_s() > self.limits.cpu_s:
+        if self._cpu_s > self.limits.cpu_s:
             self.kill("cpu_limit")
         elif self.own_s > self.limits.wall_s:
             self.kill("timeout")
-        elif wall > STARVED * self.limits.wall_s:
+        elif monotonic() - self.began > max(STARVED_S, STARVED * self.limits.wall_s):
             self.kill("starved")
-        elif self._threads() > self.limits.threads:
+        elif self._threads > self.limits.threads:
             self.kill("thread_limit")
 
-    def _cpu_s(self) -> float:
-        """Of all its threads, by the process's own clock."""
+    def _clock(self) -> float:
+        """CPU time of all its threads, by the process's own clock."""
         with suppress(OSError):
             return clock_gettime((~self.pid << 3) | 2)
-        return 0.0
+        return self._cpu_s
 
-    def starved_s(self) -> float:
-        """Of its main thread; what the kernel said last, when it is gone."""
-        if self.wait_status is None:
-            with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/schedstat") as file:
-                self._starved = int(file.read().split()[1]) / 1e9
-        return self._starved
-
-    def _threads(self) -> int:
-        with suppress(OSError, ValueError, IndexError), open(f"/proc/{self.pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[17])
-        return 0
+    def _stat(self, name: str) -> list[str]:
+        """State and number of threads."""
+        with suppress(OSError), open(f"/proc/{self.pid}/{name}") as file:
+            fields = file.read().rpartition(")")[2].split()
+            return [fields[0], fields[17]]
+        return ["gone", "0"]
 
     def kill(self, why: str) -> None:
         self.end = self.end or why
@@ -318,7 +328,7 @@ def run_together(slots: list[Slot], jobs: list[Job], relay: Relay) -> list[Resul
 
 
 def _turn(runs: list[Run], relay: Relay) -> None:
-    poll = select.poll()
+    poll, before = select.poll(), monotonic()
     for run in runs:
         if not run.done:
             for descriptor, events in run.interests().items():
@@ -333,9 +343,17 @@ def _turn(runs: list[Run], relay: Relay) -> None:
         if run.done and not was_done:
             for to, reply in relay(number, None):
                 runs[to].hang_up() if reply is None else runs[to].send(reply)
-    starved_s = sum(run.starved_s() for run in runs)
+    _pass_time(runs, monotonic() - before)
+
+
+def _pass_time(runs: list[Run], passed_s: float) -> None:
+    """The wall clock runs while all of them sleep. While one could run, only the CPU time that it gets counts: a busy
+    machine is not its fault, nor that of one that waits for it."""
+    looks = [run.look() for run in runs]
+    used_s = sum(cpu_s for _, cpu_s in looks)
+    own_s = min(used_s, passed_s) if any(could_run for could_run, _ in looks) else min(passed_s, 4 * LOOK_S)
     for run in runs:
-        run.look_at_clocks(starved_s)
+        run.advance(own_s)
 
 
 def pid_of(handle: int) -> int:

@@ -1,0 +1,73 @@
+"""The attacks of the shared data file, at both levels, as this user and as one without privileges."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlvr.sandbox import Level, Sandbox
+from tests.sandbox.attacks import ROOT, baits, failure
+
+SHARED = Path(os.environ.get("RLVR_SHARED_DATA", ROOT.parent / "shared" / "data"))
+FILE = SHARED / "attacks.jsonl"
+ATTACKS = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
+NOBODY = 65_530  # no such user: no home, no files, no groups
+
+pytestmark = pytest.mark.skipif(not ATTACKS, reason=f"{FILE} is absent")
+both_levels = pytest.mark.parametrize(
+    ("level", "without"), [(Level.ISOLATED, []), (Level.CONFINED, ["namespaces"])], ids=["isolated", "confined"]
+)
+
+
+@pytest.fixture(scope="module")
+def strongest():
+    with baits() as bait, Sandbox() as sandbox:
+        yield sandbox, bait
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack["id"])
+def test_no_attack_gets_through_at_the_best_level_of_this_machine(strongest, attack):
+    sandbox, bait = strongest
+    assert failure(sandbox, attack, bait) is None
+
+
+@pytest.mark.slow
+@both_levels
+def test_no_attack_gets_through_as_this_user(level, without):
+    with baits() as bait, Sandbox(without=without) as sandbox:
+        need(level, sandbox.level)
+        assert {a["id"]: what for a in ATTACKS if (what := failure(sandbox, a, bait))} == {}
+
+
+@pytest.mark.slow
+@both_levels
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can become another user")
+def test_no_attack_gets_through_as_a_user_without_privileges(level, without):
+    done = subprocess.run(
+        [*as_nobody(), "-m", "tests.sandbox.attacks", FILE, *without], cwd=ROOT, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    need(level, Level[said["level"].upper()])
+    assert (said["uid"], said["count"], said["failed"]) == (NOBODY, len(ATTACKS), {})
+
+
+def need(level: Level, found: Level) -> None:
+    if found < level:
+        pytest.skip(f"this machine offers {found}, not {level}")
+    assert found == level
+
+
+def as_nobody() -> list[str]:
+    """A Python that such a user can run: ours, or the system's."""
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    check = "import sys; sys.exit(sys.version_info < (3, 11))"
+    for python in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
+        words = [*become, python, "-B"]
+        if subprocess.run([*words, "-c", check], capture_output=True, check=False, cwd="/").returncode == 0:
+            return words
+    pytest.skip("no Python of 3.11 or later that another user can run")
