@@ -25,6 +25,10 @@ from rlvr.verify import Sample, Verdict, verifier
 
 LETTERS = "ABCDEFGHIJ"
 INTEGER = re.compile(r"-?[0-9]{1,18}")
+CHOSEN = re.compile(
+    r"(?:(?i:option|choice|answer) )?(?:\(([A-Z])\)(?![A-Za-z])|([A-Z])(?:\)(?![A-Za-z])|[.:]|(?= )|$))"
+    r"[.:]? ?((?![,;+*/=^_<>&\\!'-]|or\b|and\b).*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +166,13 @@ def unreadable(shape: Shape) -> str:
 
 def chosen(answer: str, letters: str) -> str:
     """The letter of `B`, `(B)`, `B. 12` or `\\text{(B) } 12`; "" when there is none, or more than one."""
-    text = re.sub(r"\s+", " ", undressed(answer)).strip()
-    found = re.match(r"(?:option |choice |answer )?\(?([A-Z])(?:\)|[.:]|\s|$)\.?\s*(.*)", text, re.IGNORECASE)
-    if not found or found[1] not in letters or re.match(r"[,;+*/=^_<>&-]|or\b|and\b|\\", found[2]):
+    text = re.sub(r"\s+", " ", undressed(answer)).strip("{} ")
+    found = CHOSEN.fullmatch(text)
+    letter = found[1] or found[2] if found else ""
+    if not found or letter not in letters:
         return ""
-    another = re.search(r"(?<![A-Za-z\\])([A-Z])(?![A-Za-z])", found[2])
-    return "" if another and another[1] in letters else found[1]
+    another = re.search(r"(?<![A-Za-z\\])([A-Z])(?![A-Za-z])", found[3])
+    return "" if another and another[1] in letters else letter
 
 
 def chosen_last(region: str, letters: str) -> str | None:

@@ -13,6 +13,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from rlvr_verifiers.math_arithmetic import TooLarge
+
 # read once, when sympy and mpmath are first imported; `check_ground_types` says so where that was too late
 os.environ["SYMPY_GROUND_TYPES"] = "python"
 os.environ["MPMATH_NOGMPY"] = "1"
@@ -30,6 +32,8 @@ KNOWN = UNEVALUATED | set(
     )
 )
 PLAIN = re.compile(r"[A-Za-z0-9\s+\-*/^_(){}\[\]|!.,=<>\\]*")
+# what sympy may compute for minutes: a power of a power, large exponents, factorials
+HEAVY = re.compile(r"\^ ?\{[^{}]*[\^!]|\^ ?\{? ?[0-9]{3,}|\)? ?! ?\^|! ?\)? ?!|[0-9]{4,} ?\)?!|\) ?!|\^ ?\\frac")
 ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{[pbv]matrix\}")
 
 
@@ -62,6 +66,8 @@ def by_algebra(gold: str, answer: str) -> bool | None:
     new = set(re.findall(r"\\([A-Za-z]+)", answer)) & UNEVALUATED
     if not understood(answer) or new - set(re.findall(r"\\([A-Za-z]+)", gold)):
         return False  # to write the question down again is no answer
+    if HEAVY.search(answer) and not HEAVY.search(gold):
+        raise TooLarge("a power or a factorial in what only sympy could read")
     parsed_answer = parsed(answer)
     if not parsed_answer:
         return False

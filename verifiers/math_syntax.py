@@ -88,18 +88,18 @@ class _Reader:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable(f"deeper than {MAX_DEPTH}")
-        terms = [self.product(first=True)]
+        terms = [self.product()]
         while self.peek() in ("+", "-"):
             terms.append(self.product() if self.take() == "+" else ("neg", self.product()))
         self.depth -= 1
         return terms[0] if len(terms) == 1 else ("+", *terms)
 
-    def product(self, first: bool = False) -> Tree:
-        sign = self.signs(first)
+    def product(self) -> Tree:
+        sign = self.signs()
         factors = [self.juxtaposed()]
         while self.peek() in ("*", "\\cdot", "\\times", "/", "\\div"):
             divide = self.take() in ("/", "\\div")
-            negative = self.signs(True)
+            negative = self.signs()
             factor = self.juxtaposed()
             if divide and factor[0] == "*":
                 raise Foreign("a/bc is read in two ways")
@@ -108,9 +108,9 @@ class _Reader:
         total = factors[0] if len(factors) == 1 else ("*", *factors)
         return ("neg", total) if sign else total
 
-    def signs(self, allowed: bool) -> bool:
+    def signs(self) -> bool:
         negative, seen = False, 0
-        while allowed and self.peek() in ("+", "-"):
+        while self.peek() in ("+", "-"):
             negative ^= self.take() == "-"
             seen += 1
         if seen > 2:

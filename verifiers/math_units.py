@@ -34,10 +34,11 @@ NO_UNITS = set(WORDS) | set(
         """
         or and not nor no neither either but if is are isn't wrong than less more fewer plus minus times over divided by
         mod modulo base half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh
-        eighth sevenths eighths ninth ninths tenth tenths twelfth hundredth hundredths thousandth thousandths dozen pair pairs
-        score hundred thousand million billion trillion pi root to through between at most least about approximately
-        around nearly almost power factorial sqrt theta alpha beta gamma lambda omega infinity infty sinh cosh tanh
-        arcsin arccos arctan th st nd rd maybe with without for unless except a the can cannot none false true undefined
+        eighth sevenths eighths ninth ninths tenth tenths twelfth hundredth hundredths thousandth thousandths dozen pair
+        pairs score hundred thousand million billion trillion pi root to through between at most least about
+        approximately around nearly almost power factorial sqrt theta alpha beta gamma lambda omega infinity infty
+        sinh cosh tanh arcsin arccos arctan th st nd rd maybe with without for unless except a the can cannot none
+        false true undefined
         """,
     )
 )

@@ -1,57 +1,34 @@
-"""The math verifier: right pairs, wrong pairs, and where an answer is looked for."""
+"""The math verifier: right pairs, wrong pairs, its options, and where an answer is looked for."""
 
 import json
 import os
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from rlvr_verifiers.math import math
+from rlvr_verifiers.math import math, unusable, warm_up
 
 from rlvr.verify import Outcome, Sample
 
 SHARED = Path(os.environ.get("RLVR_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+OURS = [json.loads(line) for line in (Path(__file__).parent / "math_pairs.jsonl").read_text().splitlines()]
 
 
-def judged(gold: str, completion: str):
-    return math(Sample("", completion, gold))
+def judged(gold: str, completion: str, **options):
+    return math(Sample("", completion, gold), **options)
 
 
-@pytest.mark.parametrize(
-    ("gold", "answer"),
-    [
-        ("5", "5"), ("5", "5.0"), ("1000", "1,000"), ("0.5", "\\frac12"), ("\\frac{7}{3}", "2\\frac{1}{3}"),
-        ("#### 72", "72"), ("so \\boxed{9}", "9"), ("x+1", "1+x"), ("B", "\\text{(B)}"), ("15\\text{ cm}", "15"),
-        ("25\\%", "0.25"), ("0.\\overline{3}", "\\frac{1}{3}"), ("{1,2}", "2,1"), ("y=3", "3"), ("-7", "\u22127"),
-    ],
-)  # fmt: skip
-def test_equal_answers_are_right(gold, answer):
-    assert judged(gold, f"<think>a</think>\\boxed{{{answer}}}").reward == 1.0
-
-
-@pytest.mark.parametrize(
-    ("gold", "answer"),
-    [
-        ("5", "6"), ("5", "5,6"), ("5", "7=5"), ("\\frac13", "0.333"), ("10^{-20}", "10^{-21}"), ("7", "7 = 8"),
-        ("\\text{ab}", "\\text{ba}"), ("(1,2)", "(2,1)"), ("0.25", "0.25\\%"), ("15\\text{ cm}", "15\\text{ m}"),
-        ("12:00", "1:00"), ("7", "7 \\lor 8"), ("5", ""), ("B", "A"),
-    ],
-)  # fmt: skip
-def test_other_answers_are_wrong(gold, answer):
-    assert judged(gold, f"\\boxed{{{answer}}}").reward == 0.0
-
-
-def test_the_last_box_behind_the_thoughts_counts():
-    assert judged("4", "\\boxed{3}. Wait, no. It is \\boxed{4}").reward == 1.0
-    assert judged("3", "\\boxed{3}. Wait, no. It is \\boxed{4}").reward == 0.0
-    assert judged("4", "\\boxed{\\boxed{4}}").reward == 1.0
-    assert judged("7", "<think>\\boxed{7}</think> I do not know").outcome == Outcome.REJECTED
-    assert judged("7", "<think>\\boxed{7}").reason == "no_answer"
-
-
-def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
-    assert (judged("5", "5").outcome, judged("5", "5").reason) == (Outcome.REJECTED, "no_box")
-    assert judged("5", "\\boxed{" + "9" * 301 + "}").reason == "too_long"
-    assert judged("", "\\boxed{5}").outcome == Outcome.ABSTAIN
+@pytest.mark.parametrize("category", sorted({pair["category"] for pair in OURS}))
+def test_every_pair_of_our_own_is_judged_right(category):
+    pairs = [pair for pair in OURS if pair["category"] == category]
+    wrong = []
+    for pair in pairs:
+        verdict = judged(pair["gold"], f"\\boxed{{{pair['answer']}}}", **pair.get("options", {}))
+        if (verdict.reward == 1.0) != pair["equal"]:
+            wrong.append((pair["gold"], pair["answer"], verdict.reason))
+    assert pairs
+    assert wrong == []
 
 
 def test_every_shared_pair_is_judged_right():
@@ -64,3 +41,88 @@ def test_every_shared_pair_is_judged_right():
         if not pair["policy"] and (judged(pair["gold"], pair["pred"]).reward == 1.0) != pair["expected"]
     ]
     assert wrong == []
+
+
+def test_no_answer_of_our_pairs_is_accepted_for_another_reference():
+    """Any answer against any reference of its category that is not its own: equal only where values say so."""
+    answers = [pair for pair in OURS if pair["equal"] and pair["category"] in ("polynomial", "radical", "trig", "log")]
+    golds = sorted({pair["gold"] for pair in answers})
+    equal = {
+        (pair["gold"], gold)
+        for pair in answers
+        for gold in golds
+        if gold != pair["gold"] and judged(gold, f"\\boxed{{{pair['answer']}}}").reward == 1.0
+    }
+    assert equal == set()
+
+
+def test_the_last_box_behind_the_thoughts_counts():
+    assert judged("4", "\\boxed{3}. Wait, no. It is \\boxed{4}").reward == 1.0
+    assert judged("3", "\\boxed{3}. Wait, no. It is \\boxed{4}").reward == 0.0
+    assert judged("4", "\\boxed{\\boxed{4}}").reward == 1.0
+    assert judged("4", "\\boxed{x = \\fbox{4}}").reward == 1.0
+    assert judged("4", "\\boxed{4} and \\boxed{4}").reward == 1.0
+    assert judged("1,2", "\\boxed{1}, \\boxed{2}").reward == 1.0
+    assert judged("2", "\\boxed{1} or \\boxed{2}").reward == 0.0
+    assert judged("7", "<think>\\boxed{7}</think> I do not know").outcome == Outcome.REJECTED
+    assert judged("7", "<think>\\boxed{7}").reason == "no_answer"
+    assert judged("7", "thoughts without a start \\boxed{6} </think> \\boxed{7}").reward == 1.0
+    assert judged("\\frac{1}{2}", "\\boxed{\\frac{1}{2}} \\boxed{\\frac{").reward == 1.0
+
+
+def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
+    assert (judged("5", "5").outcome, judged("5", "5").reason) == (Outcome.REJECTED, "no_box")
+    for answer in ("9" * 301, "9," * 1_500, "(" * 51 + "5" + ")" * 51):
+        verdict = judged("5", f"\\boxed{{{answer}}}")
+        assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "too_long")
+    assert judged("5", "\\boxed{9^{9^{9^9}}}").reason == "too_large"
+    for gold in (
+        "",
+        "$ $",
+        "\\frac{1}{",
+        "\\frac{1}{0}",
+        "9" * 301,
+        "\\begin{cases} 1 \\\\ 2 \\end{cases}",
+        "9^{9^{9^9}}",
+    ):
+        assert unusable(gold), gold
+        assert judged(gold, "\\boxed{5}").outcome == Outcome.ABSTAIN
+    for gold in ("5", "\\text{east}", "1, 2, \\ldots, n", "C", "#### 5", "so \\boxed{x^2}", "f(x)+2"):
+        assert unusable(gold) is None, gold
+
+
+def test_a_verdict_says_the_answer_and_which_rung_decided():
+    verdict = judged("\\frac12", "\\boxed{0.5}")
+    assert (verdict.answer, verdict.reason, verdict.detail) == ("0.5", "equal", "decided as number")
+    assert judged("B", "\\boxed{(B) 12}").detail == "decided as choice"
+
+
+def test_an_answer_without_a_box_counts_only_where_that_is_asked_for():
+    for text in ("so\n#### 18", "The answer is 18.", "The final answer is: $18$.", "Answer: 18", "**Answer:** \\$18"):
+        assert judged("18", text).reason == "no_box"
+        assert judged("18", text, unboxed=True).reward == 1.0, text
+    assert judged("18", "The answer is 18 or 19.", unboxed=True).reward == 0.0
+    assert judged("18", "The answer is 18. No, it may be anything.\nI give up", unboxed=True).reason == "no_box"
+    assert judged("18", "The answer is 17: \\boxed{18}", unboxed=True).reward == 1.0
+    assert judged("B", "The answer is (B).").reward == 1.0  # choices need no box
+    assert judged("B", "The answer is (C).").reward == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tolerance": "loose"}, "tolerance='loose'"), ({"tolerance": 2.0}, "tolerance=2.0"),
+        ({"percent": "maybe"}, "optional, value, literal"), ({"units": "no"}, "optional, required, ignored"),
+        ({"choices": "abc"}, "capital letters"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_said_before_the_first_completion(options, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        warm_up(**options)
+
+
+def test_it_says_the_same_in_threads():
+    pairs = [pair for pair in OURS if not pair.get("options")][::3]
+    with ThreadPoolExecutor(4) as threads:
+        said = list(threads.map(lambda p: judged(p["gold"], f"\\boxed{{{p['answer']}}}").reward == 1.0, pairs))
+    assert said == [pair["equal"] for pair in pairs]
