@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-quick lint
+.PHONY: help setup quickstart test test-quick lint mutation
 help:
 	@sed -n "s/^# //p" Makefile
 
@@ -19,6 +19,9 @@ lint: setup
 
 test-quick: setup
 	$(BIN)/python -m pytest -q -m "not slow"
+
+mutation: setup
+	$(BIN)/python scripts/mutation $(ARGS)
 
 test: lint test-quick
 	$(BIN)/python -m pytest -q -m slow

@@ -41,7 +41,7 @@ def mean_normalize(rewards: Rewards) -> Tensor:
     Meant for rewards of 0 and 1: a negative mean would turn every sign round, and gives 0 instead.
     """
     mean_N1 = masked_mean(rewards.total_NG, rewards.valid_NG)
-    return torch.where(mean_N1 > 0, center(rewards) / torch.where(mean_N1 > 0, mean_N1, 1.0), 0.0)
+    return torch.where(mean_N1 > 0, center(rewards) / mean_N1, 0.0)
 
 
 def decouple(rewards: Rewards, ddof: int = 1, eps: float = 1e-4) -> Tensor:

@@ -87,7 +87,7 @@ class Statistics:
             "mismatch/mean_abs": self.sums["mismatch"] / tokens,
             "mismatch/max_abs": self.maxima["mismatch_max"],
             # Kish's effective sample size of the importance weights, as a share of the tokens: 1 when all are equal
-            "mismatch/ess": weight**2 / max(self.sums["mismatch_weight_squared"], 1e-30) / tokens,
+            "mismatch/ess": weight**2 / self.sums["mismatch_weight_squared"] / tokens,
         }
         if "kl_ref" in self.sums:
             means["policy/kl_ref"] = self.sums["kl_ref"] / tokens

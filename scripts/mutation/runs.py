@@ -30,7 +30,7 @@ import pytest
 from mutants import Mutant, put
 
 ENDLESS = {-signal.SIGPROF, -signal.SIGALRM}
-OPTIONS = ["-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", "-o", "tmp_path_retention_policy=none"]
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-o", "tmp_path_retention_policy=none"]
 DEAD, BROKEN = 1, 70
 
 
@@ -49,9 +49,11 @@ class Session:
         self.work(self)
         return True
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            print(report.nodeid, report.longreprtext)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> None:
+        """Before the report is made: to print a traceback through torch takes seconds."""
+        if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+            print(item.nodeid, call.excinfo.exconly())
             leave(DEAD)
 
     def run(self, test: str) -> None:
