@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rlvr.sandbox.job import Job, Level, Limits
-from rlvr.sandbox.slot import Slot, run_together
+from rlvr.sandbox.running import run_together
+from rlvr.sandbox.slot import Slot
 
 CANARY = b"canary"
 ATTEMPTS = """

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from rlvr.sandbox.job import Job, Level, Refused, Relay, Result
 from rlvr.sandbox.probe import Observed, observe
-from rlvr.sandbox.slot import Slot, SlotFailed, numpy_packages, run_together
+from rlvr.sandbox.running import run_together
+from rlvr.sandbox.slot import Slot, SlotFailed, numpy_packages
 
 RECYCLE = 5_000  # jobs of a slot
 ATTEMPTS = 2

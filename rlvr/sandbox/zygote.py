@@ -61,6 +61,7 @@ def main() -> None:
     gc.freeze()
     control.send(json.dumps({"ready": said | lock.said, "python": sys.version.split()[0]}).encode())
     Zygote(control, lock, private, size).serve()
+    os._exit(0)
 
 
 def preload(packages: list[str]) -> None:
