@@ -87,7 +87,7 @@ def assignment(part: str, choice: VerifierChoice, knob: str, params: bool = True
         if params:
             verifier.check_params(choice.params, f"{knob}.params")
     except PluginError as error:
-        raise RecipeError(f"{knob}: {error}") from error
+        raise RecipeError(str(error) if str(error).startswith(knob) else f"{knob}: {error}") from error
     return Assignment(part, choice.verifier, dict(choice.params), choice.timeout_s)
 
 

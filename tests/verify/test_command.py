@@ -77,7 +77,8 @@ def test_run_prints_a_verdict_a_line_in_order(own, capsys):
 def test_run_keeps_groups_together(own, capsys):
     said = zip("aabba", "11231", strict=True)
     rows = [{"prompt": p, "completion": f"\\boxed{{{c}}}", "reference": ""} for p, c in said]
-    assert main(["verifiers", "run", "majority", written(own / "samples.jsonl", *rows), "--processes", "1"]) == 0
+    words = [written(own / "samples.jsonl", *rows), "unlabelled=true", "least=1", "--processes", "1"]
+    assert main(["verifiers", "run", "majority", *words]) == 0
     said = [json.loads(line)["reward"] for line in capsys.readouterr().out.splitlines()]
     assert [said[0], said[1], said[4]] == [1.0, 1.0, 1.0] and len(said) == 5
 

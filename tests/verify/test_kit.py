@@ -1,0 +1,157 @@
+"""The kit passes what is sound, and says what is wrong with what is not. Every verifier of ours passes it."""
+
+import os
+
+import pytest
+
+from rlvr.verify import kit
+
+PLUGIN = '''
+import itertools, random, re, time
+from rlvr.verify import Outcome, Verdict, verifier
+
+def boxed(text):
+    found = re.findall(r"\\\\boxed\\{([^{}]{0,100})\\}", text[-10_000:])
+    return found[-1] if found else None
+
+@verifier("sound", check_answer=lambda answer: None if answer else "empty")
+def sound(sample):
+    return boxed(sample.completion) == str(sample.answer)
+
+@verifier("moody")
+def moody(sample):
+    return random.random()
+
+counter = itertools.count()
+
+@verifier("counts")
+def counts(sample):
+    return next(counter) % 7 / 7
+
+@verifier("mixes", batch=8)
+def mixes(samples):
+    return [len(samples) / 8 for _ in samples]
+
+@verifier("lenient")
+def lenient(sample):
+    return str(sample.answer) in sample.completion
+
+@verifier("trusting")
+def trusting(sample):
+    return 1.0
+
+@verifier("strict")
+def strict(sample):
+    return 0.0
+
+@verifier("crashes")
+def crashes(sample):
+    return bool(sample.completion[0]) and boxed(sample.completion) == str(sample.answer)
+
+@verifier("maskable")
+def maskable(sample):
+    answer = boxed(sample.completion)
+    if len(sample.completion) > 100_000:
+        return None
+    return answer == str(sample.answer)
+
+@verifier("hangs", timeout_s=0.3)
+def hangs(sample):
+    if "9^{9" in sample.completion:
+        while True: pass
+    return boxed(sample.completion) == str(sample.answer)
+
+@verifier("best", scope="group")
+def best(samples):
+    longest = max(len(s.completion) for s in samples)
+    return [len(s.completion) == longest for s in samples]
+'''
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory):
+    path = tmp_path_factory.mktemp("kit") / "authors.py"
+    path.write_text(PLUGIN)
+    return lambda name: f"{path}:{name}"
+
+
+def failed(reference: str, **options) -> set[str]:
+    return {finding.check for finding in kit.check(reference, **options) if finding.passed is False}
+
+
+def test_a_sound_verifier_passes_every_check(at):
+    found = kit.check(at("sound"), [kit.Case("2+2=?", "4"), kit.Case("2+3=?", "5")])
+    assert [str(f) for f in found if f.passed is False] == []
+    assert {f.check for f in found if f.passed} >= {
+        "one verdict a sample", "two runs agree", "the order does not matter", "alone or together", "no errors",
+        "accepts its gold", "refuses other answers", "references parse", "throughput",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "checks"),
+    [
+        ("moody", {"two runs agree", "the order does not matter"}),
+        ("counts", {"two runs agree"}),
+        ("mixes", {"alone or together"}),
+        ("lenient", {"refuses other answers"}),
+        ("trusting", {"refuses other answers"}),
+        ("strict", {"accepts its gold"}),
+        ("crashes", {"hostile: empty"}),
+        ("maskable", {"hostile: 1 MB of letters", "hostile: 1 MB of words"}),
+        ("hangs", {"hostile: tower"}),
+    ],
+)
+def test_what_is_wrong_with_a_verifier_is_found(at, name, checks):
+    assert checks <= failed(at(name))
+
+
+def test_a_group_verifier_is_asked_about_groups(at):
+    found = kit.check(at("best"))
+    assert [str(f) for f in found if f.passed is False] == []
+
+
+def test_cases_may_say_what_is_right_and_references_that_do_not_parse_are_found(at):
+    right = [kit.Case("q", "4", r"so \boxed{4}", 1.0), kit.Case("q", "4", r"\boxed{5}", 0.0)]
+    assert failed(at("sound"), cases=right) == set()
+    assert "expected rewards" in failed(at("sound"), cases=[kit.Case("q", "4", r"\boxed{5}", 1.0)])
+    assert "references parse" in failed(at("sound"), cases=[*right, kit.Case("q", "")])
+
+
+def test_assert_sound_says_what_fails(at):
+    with pytest.raises(AssertionError, match=r"FAIL refuses other answers: passed: .*many answers"):
+        kit.assert_sound(at("lenient"))
+
+
+JSON_CASE = kit.Case("Give JSON.", "", '{"a": 1}', 1.0, {"schema": {"type": "object", "required": ["a"]}})
+WORDS = [{"check": "words", "least": 2, "most": 5}]
+OURS = {
+    "math": ([kit.Case("2+3=?", "5"), kit.Case("Solve.", "\\frac{1}{2}")], {}, False),
+    "format": ([], {}, True),
+    "length": ([], {"limit": 100}, True),
+    "repetition": ([], {}, True),
+    "language": ([], {"language": "en"}, True),
+    "instructions": ([kit.Case("q", "", "three short words", 1.0, {"instructions": WORDS})], {}, True),
+    "json_schema": ([JSON_CASE], {}, True),
+    "regex": ([kit.Case("q", "", "a crane", 1.0)], {"pattern": "a crane"}, True),
+    "citation": ([kit.Case("q", "", row={"documents": {"a": "The crane is a bird of the marsh."}})], {}, True),
+    "majority": ([kit.Case("2+3=?", "5")], {"unlabelled": True, "least": 1}, True),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_our_own_verifiers_pass(name):
+    cases, params, form = OURS[name]
+    kit.assert_sound(name, cases, params, form)
+
+
+TESTS = {"tests": "assert add(1, 2) == 3", "entry_point": "add"}
+CODE = [
+    kit.Case("Define add.", TESTS, "```python\ndef add(a, b):\n    return a + b\n```", 1.0),
+    kit.Case("Define add.", TESTS, "```python\ndef add(a, b):\n    return 3.5\n```", 0.0),
+]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the sandbox is a POSIX one")
+def test_our_code_verifier_passes():
+    kit.assert_sound("code", CODE)
