@@ -21,9 +21,10 @@ from rlvr_verifiers.math_syntax import Unreadable
 from rlvr_verifiers.math_text import normalised, too_large
 from rlvr_verifiers.verdicts import abstained, rejected, said
 
-from rlvr.verify import Sample, Verdict, verifier
+from rlvr.verify import Provenance, Sample, Verdict, verifier
 
 LETTERS = "ABCDEFGHIJ"
+FAST = {"string", "number", "choice"}  # rungs that need no algebra
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 CHOSEN = re.compile(
     r"(?:(?i:option|choice|answer) )?(?:\(([A-Z])\)(?![A-Za-z])|([A-Z])(?:\)(?![A-Za-z])|[.:]|(?= )|$))"
@@ -120,7 +121,9 @@ def compared(gold: Shape, answer: str, options: Options) -> Verdict:
 
 
 def verdict(equal: bool, answer: str, rung: str) -> Verdict:
-    return said(float(equal), "equal" if equal else "differs", f"decided as {rung}", answer=answer)
+    where = Provenance("math", path="fast" if rung in FAST else rung)
+    reason = "equal" if equal else "differs"
+    return said(float(equal), reason, f"decided as {rung}", answer=answer, provenance=(where,))
 
 
 @lru_cache(maxsize=4096)
