@@ -19,6 +19,7 @@ from rlvr_verifiers.math_arithmetic import TooLarge
 os.environ["SYMPY_GROUND_TYPES"] = "python"
 os.environ["MPMATH_NOGMPY"] = "1"
 
+MAX_CHARACTERS = 200  # of an answer, or twice the reference's
 DIGITS = 30  # of the numerical second look
 UNEVALUATED = set(re.findall(r"\w+", "int iint sum prod lim max min gcd lcm det bmod pmod mod inf sup"))
 KNOWN = UNEVALUATED | set(
@@ -66,8 +67,8 @@ def by_algebra(gold: str, answer: str) -> bool | None:
     new = set(re.findall(r"\\([A-Za-z]+)", answer)) & UNEVALUATED
     if not understood(answer) or new - set(re.findall(r"\\([A-Za-z]+)", gold)):
         return False  # to write the question down again is no answer
-    if HEAVY.search(answer) and not HEAVY.search(gold):
-        raise TooLarge("a power or a factorial in what only sympy could read")
+    if (HEAVY.search(answer) and not HEAVY.search(gold)) or len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):
+        raise TooLarge("a power, a factorial or a length that only sympy could read")
     parsed_answer = parsed(answer)
     if not parsed_answer:
         return False

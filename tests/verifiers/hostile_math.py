@@ -1,5 +1,7 @@
 """Completions made to hang, crash or cheat a math verifier, with the reference each is tried on. None is right."""
 
+# ruff: noqa: E501
+
 TOWER = "9^{9^{9^9}}"
 
 # what stands in the box, for the reference 5
@@ -19,7 +21,8 @@ BOXED = {
     "fractions without braces": "\\frac" * 300 + "1" * 301, "long sum": "x+" * 1_000_000,
     "eval": "__import__('os').system('id')", "subclasses": "().__class__.__bases__[0].__subclasses__()",
     "lambda": "(lambda: 5)()", "format string": "{0.__class__}", "zero width": "\u200b5", "right to left": "\u202e5",
-    "arabic": "\u0665", "combining": "5\u0301", "mathematical bold": "\U0001d7f3", "circled": "\u2464", "keycap": "5\ufe0f\u20e3",
+    "arabic": "\u0665", "combining": "5\u0301", "mathematical bold": "\U0001d7f3", "circled": "\u2464",
+    "keycap": "5\ufe0f\u20e3",
     "byte order mark": "\ufeff5", "determinant": "\\det\\begin{pmatrix}" + "x&y\\\\" * 100 + "\\end{pmatrix}",
     "open matrices": "\\begin{pmatrix}" * 60, "wide matrix": f"\\begin{{pmatrix}}{'1&' * 900}1\\end{{pmatrix}}",
     "high matrix": "\\begin{pmatrix}" + "1\\\\" * 600 + "1\\end{pmatrix}", "integral": "\\int_0^1 x^{x^{x^x}} dx",
@@ -52,8 +55,8 @@ def hostile() -> dict[str, tuple[str, str]]:
     """Name -> (reference, completion)."""
     found = {name: ("5", f"\\boxed{{{answer}}}") for name, answer in BOXED.items()}
     for piece in REPEATED:
-        for gold in ("5", "x+1", "(1,2)", "\\{1,2\\}", "1<x<2"):
-            found[f"{piece} x 40 on {gold}"] = (gold, f"\\boxed{{1{piece * 40}}}")
+        found[f"{piece} x 40"] = ("x+1", f"\\boxed{{1{piece * 40}}}")
+        for gold in ("5", "(1,2)"):
             found[f"{piece} on {gold}"] = (gold, f"\\boxed{{1{piece * (1_990 // len(piece))}}}")
     for name, text in WHOLE.items():
         found |= {f"2 MB of {name}": ("5", text), f"2 MB of {name}, choice": ("B", text)}
