@@ -6,7 +6,7 @@ from rlvr.config import RecipeError
 from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge
-from rlvr.verify.plan import Plan, params_of
+from rlvr.verify.plan import Plan, leave_out, params_of
 
 PLUGIN = """
 from rlvr.verify import verifier
@@ -107,3 +107,22 @@ def test_words_become_options():
     }  # fmt: skip
     with pytest.raises(RecipeError, match="expected key=value"):
         params_of(["--fast"])
+
+
+def test_rows_whose_reference_cannot_be_used_are_left_out_and_said(tmp_path):
+    (tmp_path / "c.py").write_text(
+        "from rlvr.verify import verifier\n"
+        "def odd(answer, row): return None if int(answer) % 2 else f'even, row {row}'\n"
+        "@verifier('c', check_answer=odd)\n"
+        "def c(sample): return True\n"
+    )
+    rows = [Prompt(f"p{n}", n, (), (1,), str(n), row={"n": n}) for n in range(4)]
+    plan = Plan(RewardConfig({"c": PartConfig(f"{tmp_path}/c.py:c")}))
+    left, said = leave_out(plan, rows, "data.train=x")
+    assert [p.id for p in left] == ["p1", "p3"]
+    assert said.startswith("data.train=x: 2 of 4 rows are left out, as their reference cannot be used")
+    assert said.endswith("; the first is p0: c: even, row {'n': 0}")
+    with pytest.raises(RecipeError, match="no row has a reference that can be used"):
+        leave_out(plan, rows[:1], "data.train=x")
+    watched = Plan(RewardConfig({"c": PartConfig(f"{tmp_path}/c.py:c", weight=0.0)}))
+    assert leave_out(watched, rows, "data.train=x") == (rows, "")
