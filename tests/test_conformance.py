@@ -52,7 +52,7 @@ def test_what_was_measured_is_within_the_limit(bench):
 def test_every_preset_is_compared_but_for_those_no_peer_has(bench):
     presets = {path.stem for path in (ROOT / "recipes" / "algorithm").glob("*.yaml")}
     agreed = {case.preset for case in bench.CASES if not case.differs}
-    assert presets - agreed <= {"maxrl", "stable"}  # stable is dapo with a dual clip and token_truncate: all compared
+    assert presets - agreed <= {"maxrl"}
 
 
 def test_the_page_is_what_the_measurements_and_our_functions_say(page):

@@ -40,5 +40,5 @@ def sapo(
     `positive` and `negative` are the temperatures tau for A > 0 and A <= 0; a larger one closes the gate sooner. The
     slope at w = 1 is A, as everywhere.
     """
-    tau_B1 = torch.where(advantages_B1 > 0, positive, negative)
+    tau_B1 = torch.where(advantages_B1 > 0, advantages_B1.new_tensor(positive), advantages_B1.new_tensor(negative))
     return advantages_B1 * 4 / tau_B1 * torch.sigmoid(tau_B1 * (log_w_BT.exp() - 1))

@@ -132,6 +132,7 @@ TRL = [
     trl("deepseek_v32", {"beta": 0.01} | OFF_POLICY, "deepseek_v32", EPS4, "algorithm.correction.threshold=0.05"),
     trl("olmo3", {"loss_type": "dapo", "epsilon_high": 0.28} | NO_STD | on_vllm("token_truncate", None, 2.0), "olmo3"),
     trl("olmo3 with the two-sided clip", {"loss_type": "dapo", "epsilon_high": 0.28, "delta": 3.0} | NO_STD | on_vllm("token_truncate", None, 2.0), "olmo3", DUAL3),
+    trl("stable, no overlong", {"loss_type": "dapo", "epsilon_high": 0.28, "delta": 3.0} | on_vllm("token_truncate", None, 2.0), "stable", EPS4, NO_SHAPING),
     trl("gdpo", {"loss_type": "dapo", "epsilon_high": 0.28, "multi_objective_aggregation": "normalize_then_sum"}, "gdpo", weights=(1.0, 0.5)),
     trl("two reward parts", {}, "grpo_no_kl", EPS4, weights=(1.0, 0.5)),
     trl("rewards missing", {}, "grpo_no_kl", EPS4, "+algorithm.count_masked=true", world="missing"),
