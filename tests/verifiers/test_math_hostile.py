@@ -93,11 +93,11 @@ def test_no_pattern_of_ours_backtracks_over_what_a_policy_repeats():
     slow = []
     for pattern in patterns:
         for piece in pieces:
-            text = (piece * 2_000)[:2_000] + "!"
+            text = (piece * 600)[:600] + "!"
             started = process_time()
             pattern.search(text)
             pattern.fullmatch(text)
-            if (seconds := process_time() - started) > 0.5:
+            if (seconds := process_time() - started) > 0.2:
                 slow.append((pattern.pattern, piece, seconds))
     assert slow == []
 
