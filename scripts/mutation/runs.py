@@ -11,6 +11,7 @@ changed tree. Limits are of processor time, so that a busy machine kills nobody.
 
 import ast
 import gc
+import importlib
 import importlib.util
 import inspect
 import json
@@ -44,8 +45,6 @@ class Session:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.items = {item.nodeid: item for item in session.items}
-        gc.collect()
-        gc.freeze()  # the garbage collector of a fork would copy every page
         self.work(self)
         return True
 
@@ -67,7 +66,8 @@ class Session:
         leave(0)
 
     def baseline(self) -> None:
-        """Everything once, unchanged. RuntimeError where a test fails."""
+        """Everything once, unchanged, in a fork; and load what that loaded (torch.testing loads sympy, for seconds), so
+        that no mutant has to. RuntimeError where a test fails."""
         saved, log = self.root / "baseline.json", self.root / "baseline.log"
 
         def work() -> None:
@@ -76,11 +76,16 @@ class Session:
                 began = time.process_time()
                 self.run(test)
                 seconds[test] = time.process_time() - began
-            saved.write_text(json.dumps(seconds))
+            loaded = [name for name, module in sys.modules.items() if getattr(module, "__spec__", None)]
+            saved.write_text(json.dumps([seconds, loaded]))
 
         if os.waitpid(fork(work, log), 0)[1]:
             raise RuntimeError(f"a test fails without any mutant:\n{log.read_text()}")
-        self.seconds = json.loads(saved.read_text())
+        self.seconds, loaded = json.loads(saved.read_text())
+        for name in loaded:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # the garbage collector of a fork would copy every page
 
     def fates(self, mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, str]]:
         """Of each mutant, as it is known: killed, endless or survived."""
