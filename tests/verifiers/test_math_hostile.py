@@ -104,7 +104,7 @@ def test_no_pattern_of_ours_backtracks_over_what_a_policy_repeats():
 
 EARLY = """
 import os, sys
-assert "rlvr_verifiers.math" not in sys.modules, "this plugin is loaded first"
+FIRST = "rlvr_verifiers.math" not in sys.modules and "sympy" not in sys.modules
 KNOWN = os.environ.get("SYMPY_GROUND_TYPES"), os.environ.get("MPMATH_NOGMPY")
 import sympy
 from sympy.external.gmpy import GROUND_TYPES
@@ -112,7 +112,7 @@ from rlvr.verify import verifier
 
 @verifier("early")
 def early(sample):
-    return KNOWN == ("python", "1") and GROUND_TYPES == "python"
+    return FIRST and KNOWN == ("python", "1") and GROUND_TYPES == "python"
 """
 
 
