@@ -9,6 +9,7 @@ What they raise is an error here, never 0. Knows neither library: only what thei
 
 import atexit
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -94,9 +95,9 @@ KINDS: dict[str, Callable[..., Verifier]] = {"trl": from_trl, "verl": from_verl}
 
 
 @lru_cache(maxsize=64)
-def _pool(processes: int, reference: str) -> Pool:
-    """Started at the first use, in whatever process that is; ends with it."""
-    pool = Pool([Assignment("reward", reference)], processes)
+def _pool(processes: int, reference: str, params: str) -> Pool:
+    """Started at the first use, in whatever process that is; ends with it. `params` as JSON."""
+    pool = Pool([Assignment("reward", reference, json.loads(params))], processes)
     atexit.register(pool.close)
     return pool
 
@@ -104,7 +105,7 @@ def _pool(processes: int, reference: str) -> Pool:
 def _judged(reference: str, params: Mapping[str, Any], samples: Sequence[Sample], processes: int) -> list[Verdict]:
     assignment = Assignment("reward", reference, dict(params))
     assignment.verifier.check_params(params, reference)
-    return _pool(processes, reference).submit(assignment, samples).result()
+    return _pool(processes, reference, json.dumps(params, sort_keys=True)).submit(assignment, samples).result()
 
 
 def text_of(completion: Any) -> str:

@@ -27,13 +27,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from rlvr.config import RecipeError
 from rlvr.types import Completion, Group, Outcome, Prompt, Verdict
 
 Scope = Literal["sample", "group", "batch"]
 Isolation = Literal["process", "sandbox", "inline"]
 
 
-class PluginError(ValueError):
+class PluginError(RecipeError):
     """A verifier cannot be found, loaded or called with the recipe's options; one line for the user."""
 
 
@@ -137,7 +138,11 @@ class Verifier:
         """Why the reference `answer` cannot be verified against; None when it can, or when nobody knows."""
         if self.check_answer is None:
             return None
-        return self.check_answer(answer, **named(self.check_answer, {**params, "row": row}))
+        try:
+            return self.check_answer(answer, **named(self.check_answer, {**params, "row": row}))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise PluginError(f"verifier {self.name!r}: check_answer of {answer!r:.100} raised {said}") from error
 
 
 def verifier(
