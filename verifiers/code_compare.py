@@ -5,6 +5,7 @@ equals NaN alone, an int may equal a float, and only an expected float has a tol
 """
 
 import math
+import re
 from typing import Any
 
 from rlvr.sandbox.wire import Tree
@@ -51,11 +52,11 @@ def _number(tree: Tree) -> int | float | None:
 def _same_number(expected: int | float, found: int | float | None, tolerance: float) -> bool:
     if found is None:
         return False
-    if math.isnan(expected) or (type(found) is float and math.isnan(found)):
-        return math.isnan(expected) and type(found) is float and math.isnan(found)
+    if expected != expected or found != found:
+        return expected != expected and found != found  # NaN
     if expected == found:
         return True
-    if type(expected) is not float or math.isinf(expected) or (type(found) is float and math.isinf(found)):
+    if type(expected) is not float or math.isinf(expected) or math.inf in (found, -found):
         return False
     try:
         return abs(expected - found) <= tolerance * max(1.0, abs(expected))
@@ -122,7 +123,8 @@ def same_output(expected: str, output: bytes, tolerance: float | None = None) ->
         return True
     if tolerance is None or len(wanted) != len(found):
         return False
-    return all(_same_words(one.split(), other.split(), tolerance) for one, other in zip(wanted, found, strict=True))
+    pairs = zip(wanted, found, strict=True)
+    return all(_same_words(re.split(r"(\s+)", one), re.split(r"(\s+)", other), tolerance) for one, other in pairs)
 
 
 def _lines(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
     Streams   one run a case; stdout compared here
     Calls     one run, a reply for each case; plain data compared here
-    Tests     the tests run in a second sandbox, the program in the first; only plain data passes between them
+    Asserts     the tests run in a second sandbox, the program in the first; only plain data passes between them
               program's sandbox <--call, plain arguments-- relay (here) <-- tests' sandbox
                                 --plain result----------->              -->
     shared    tests and program in one process: the weakest, and marked as such
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlvr_verifiers.code_compare import same, same_output
-from rlvr_verifiers.code_task import Calls, Streams, Task, Tests
+from rlvr_verifiers.code_task import Asserts, Calls, Streams, Task
 
 from rlvr.sandbox.job import Job, Limits, Result, Runner
 from rlvr.sandbox.wire import Garbled, check, encode
@@ -122,7 +122,7 @@ def judge_reply(reply: Any, number: int, expected: Any, tolerance: float, json: 
     return "garbled", "not a reply to that call"
 
 
-class TestRelay:
+class PlainDataRelay:
     """Passes plain data between the two sandboxes; strict about who may say what and when."""
 
     PROGRAM, TESTS = 0, 1
@@ -183,9 +183,9 @@ def plausible(message: Any) -> bool:
     return False
 
 
-def grade_tests(program: str, task: Tests, sandbox: Runner, limits: Limits) -> Grade:
+def grade_tests(program: str, task: Asserts, sandbox: Runner, limits: Limits) -> Grade:
     token = secrets.token_hex(16)
-    relay = TestRelay(task.names, token)
+    relay = PlainDataRelay(task.names, token)
     solution = Job({"mode": "serve", "program": program}, limits=limits)
     request = {
         "mode": "tests", "preamble": task.preamble, "tests": task.code, "entry_points": list(task.names),
@@ -206,7 +206,7 @@ def grade_tests(program: str, task: Tests, sandbox: Runner, limits: Limits) -> G
     return Grade(0, 1, {"crashed": "failed", "timeout": "tests_timeout"}.get(reason, reason), detail)
 
 
-def grade_shared(program: str, task: Tests, sandbox: Runner, limits: Limits) -> Grade:
+def grade_shared(program: str, task: Asserts, sandbox: Runner, limits: Limits) -> Grade:
     token = secrets.token_hex(16)
     request = {"mode": "shared", "program": program, "preamble": task.preamble}
     tests = {"tests": task.code, "entry_points": list(task.names), "check": task.check, "token": token}

@@ -28,7 +28,7 @@ class NoTask(ValueError):
 
 
 @dataclass(frozen=True)
-class Tests:
+class Asserts:
     """Assert-style test code. `names` are those of the program that the tests use; `check`: call `check(names[0])`."""
 
     code: str
@@ -54,7 +54,7 @@ class Streams:
     cases: tuple[tuple[str, str], ...]
 
 
-Task = Tests | Calls | Streams
+Task = Asserts | Calls | Streams
 
 
 def read_task(answer: Any, row: Mapping[str, Any] | None = None) -> Task:
@@ -117,7 +117,7 @@ def _calls(columns: Mapping[str, Any], cases: Any) -> Calls:
 # assert tests --------------------------------------------------------------------------------------------------------
 
 
-def _tests(columns: Mapping[str, Any], text: Any) -> Tests:
+def _tests(columns: Mapping[str, Any], text: Any) -> Asserts:
     code = _text(text)
     setup = columns.get("test_setup_code") or ""
     imports = "\n".join(columns.get("test_imports") or ())
@@ -136,7 +136,7 @@ def _tests(columns: Mapping[str, Any], text: Any) -> Tests:
         raise NoTask("the tests use nothing of the program, and the row has no entry_point")
     alive = {*names, "candidate"} if check else set(names)
     shared = columns.get("trust") == "shared" or needs_one_process(test_tree, alive)
-    return Tests(code, names, preamble, check, shared)
+    return Asserts(code, names, preamble, check, shared)
 
 
 def defined(tree: ast.AST) -> set[str]:
@@ -159,8 +159,9 @@ def defined(tree: ast.AST) -> set[str]:
 def unknown_names(tests: ast.AST, preamble: ast.AST) -> tuple[str, ...]:
     """Names that the tests use and neither they nor the preamble nor Python define: the program's, in order."""
     known = defined(tests) | defined(preamble) | set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
-    used = [node.id for node in ast.walk(tests) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    return tuple(dict.fromkeys(name for name in used if name not in known))
+    used = [node for node in ast.walk(tests) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    used.sort(key=lambda node: (node.lineno, node.col_offset))
+    return tuple(dict.fromkeys(node.id for node in used if node.id not in known))
 
 
 def needs_one_process(tests: ast.AST, names: set[str]) -> bool:

@@ -142,7 +142,8 @@ def calls(request: Mapping[str, Any]) -> None:
     namespace = define(request["program"], "__main__" if request.get("main") else "solution")
     for number, call in enumerate(request["calls"]):
         arguments, options = decode(call)
-        send([number, *answer(namespace, request["entry_point"], arguments, options)[:2]])
+        reply = answer(namespace, request["entry_point"], arguments, options)
+        send([number, *(reply[:2] if reply[0] == "value" else reply)])
     os._exit(0)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rlvr_verifiers.code import close_sandboxes, code, extracted, last_block, open_sandbox
 from rlvr_verifiers.code_compare import same, same_output
 from rlvr_verifiers.code_grade import MachineFailed, grade
-from rlvr_verifiers.code_task import Calls, NoTask, Streams, Tests, read_task
+from rlvr_verifiers.code_task import Asserts, Calls, NoTask, Streams, read_task
 
 from rlvr.sandbox import Job, Level, Limits, Result
 from rlvr.sandbox.wire import Frames, Garbled, check, decode, encode, frame
@@ -46,9 +46,9 @@ def test_each_form_of_row_is_read():
     literal = {"entry_point": "f", "literals": True, "cases": [{"args": "[(1, 2)]", "expected": "{1}"}]}
     assert read_task(json.dumps(literal)) == Calls("f", (([(1, 2)], {}, {1}),), json=False)
     mbpp = {"test_list": ["assert f(2) == math.floor(3.5)"], "test_setup_code": "import math"}
-    assert read_task("", mbpp) == Tests(mbpp["test_list"][0], ("f",), "import math")
+    assert read_task("", mbpp) == Asserts(mbpp["test_list"][0], ("f",), "import math")
     humaneval = {"test": "def check(candidate):\n    assert candidate(1)", "entry_point": "f", "prompt": "import re\n"}
-    assert read_task("", humaneval) == Tests(humaneval["test"], ("f",), "import re\n", check=True)
+    assert read_task("", humaneval) == Asserts(humaneval["test"], ("f",), "import re\n", check=True)
     assert read_task("assert f(1) == 2").names == ("f",)
 
 
