@@ -2,9 +2,9 @@
 
     python scripts/bench/gdpo.py [--seeds 0 1 2] [--steps 100]
 
-Four runs a seed of recipes/quickstart_gdpo.yaml, which differ in two things only: how the parts become an advantage
-(each normalised by itself, or their sum), and whether length counts only for right answers. `python scripts/docs.py`
-makes the table of docs/gdpo.md from docs/measured/gdpo.json.
+Six runs a seed of recipes/quickstart_gdpo.yaml, which differ in three things only: how the parts become an advantage
+(each normalised by itself, or their sum), whether length counts only for right answers, and the unit of the length
+part (1 to 0, or 0 to -10). `python scripts/docs.py` makes the table of docs/ideas/gdpo.md from docs/measured/gdpo.json.
 """
 
 import argparse
@@ -20,7 +20,15 @@ SUM = (
     "algorithm.whitening=null",
 )
 FREE = ("~reward.parts.length.requires.math",)
-VARIANTS = {"sum": (*SUM, *FREE), "gdpo": FREE, "sum, conditioned": SUM, "gdpo, conditioned": ()}
+TENFOLD = (*FREE, "+reward.parts.length.params.top=0", "+reward.parts.length.params.bottom=-10")
+VARIANTS = {
+    "sum": (*SUM, *FREE),
+    "gdpo": FREE,
+    "sum, conditioned": SUM,
+    "gdpo, conditioned": (),
+    "sum, tenfold length": (*SUM, *TENFOLD),
+    "gdpo, tenfold length": TENFOLD,
+}
 
 
 def main() -> None:
