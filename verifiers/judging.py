@@ -113,7 +113,7 @@ def form(code: str, scale: int) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "reason": {"type": "string"},
-            "check": {"const": code},
+            "check": {"type": "string", "const": code},
             "score": {"type": "integer", "minimum": 0, "maximum": scale},
         },
         "required": ["reason", "check", "score"],

@@ -21,6 +21,7 @@ from rlvr_verifiers.verdicts import abstained, failed, said
 
 from rlvr.verify import PluginError, Sample, Verdict, verifier
 from rlvr.verify.discover import load
+from rlvr.verify.plugin import named
 
 KINDS = ("judge", "regex", "verifier")
 
@@ -43,7 +44,9 @@ def prepare_rubric(endpoint: Mapping[str, Any] | None = None, criteria: Sequence
         prepare(endpoint)
     for criterion in read(criteria) if criteria is not None else ():
         if criterion.verifier:
-            one_at_a_time(criterion)
+            found = one_at_a_time(criterion)
+            if found.setup is not None:
+                found.setup(**named(found.setup, criterion.params))
 
 
 def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str | None:

@@ -19,6 +19,7 @@ from rlvr_verifiers.verdicts import failed, rejected, said
 
 from rlvr.verify import Outcome, PluginError, Sample, Verdict, verifier
 from rlvr.verify.discover import load
+from rlvr.verify.plugin import named
 
 MAX_STEPS, MAX_CHARACTERS = 500, 200_000
 WINDOW = 16  # tokens that may wait for the rest of their character
@@ -33,7 +34,7 @@ def prepare(tokenizer: str, by: str = "arithmetic", params: Mapping[str, Any] | 
             raise PluginError(f"steps: verifier {by!r} needs a whole {found.scope}, not one step")
         found.check_params(params or {}, "steps.params")
         if found.setup is not None:
-            found.setup()
+            found.setup(**named(found.setup, params or {}))
 
 
 @verifier("steps", version="1", timeout_s=60.0, setup=prepare)

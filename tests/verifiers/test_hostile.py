@@ -1,6 +1,6 @@
 """Every verifier that needs no server, no model and no group, against every hostile completion."""
 
-from time import perf_counter
+from time import process_time
 
 import pytest
 from rlvr_verifiers.citation import citation
@@ -15,7 +15,7 @@ from rlvr.types import Outcome
 from rlvr.verify import Sample
 from tests.verifiers.hostile import HOSTILE
 
-LIMIT_S = 5.0  # of wall time on a machine with other work to do
+LIMIT_S = 3.0  # of CPU time: the machine may have other work to do
 EVERY_CHECK = [
     {"check": "words", "least": 5, "most": 10},
     {"check": "sentences", "least": 2},
@@ -33,7 +33,7 @@ EVERY_CHECK = [
 ASKED = {
     "citation": (citation, {}, {"documents": {"a": "The crane is a bird of the marsh."}}),
     "format": (format, {"answer_tags": True, "partial": True}, {}),
-    "instructions": (instructions, {"strict": False}, {"instructions": EVERY_CHECK}),
+    "instructions": (instructions, {}, {"instructions": EVERY_CHECK}),
     "json_schema": (json_schema, {"schema": {"type": "object"}}, {}),
     "language": (language, {"language": "ja", "least": 0.5}, {}),
     "regex": (regex, {"pattern": r"(?:\w+\s?)+crane$"}, {}),
@@ -45,9 +45,9 @@ ASKED = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_completion_gets_a_trainable_verdict_in_time(name, kind):
     verifier, options, row = ASKED[name]
-    started = perf_counter()
+    started = process_time()
     verdict = verifier(Sample("Name a bird.", HOSTILE[kind], "crane", row=row), **options)
-    assert perf_counter() - started < LIMIT_S
+    assert process_time() - started < LIMIT_S
     assert verdict.outcome in (Outcome.OK, Outcome.REJECTED)  # whatever it writes, the policy cannot have it masked
 
 
@@ -55,4 +55,4 @@ def test_a_hostile_completion_gets_a_trainable_verdict_in_time(name, kind):
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_completion_earns_nothing_where_content_is_judged(name, kind):
     verifier, options, row = ASKED[name]
-    assert verifier(Sample("Name a bird.", HOSTILE[kind], "crane", row=row), **options).reward <= 2 / 12
+    assert verifier(Sample("Name a bird.", HOSTILE[kind], "crane", row=row), **options).reward == 0

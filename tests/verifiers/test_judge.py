@@ -208,7 +208,7 @@ def test_the_form_is_sent_to_servers_that_enforce_one():
     _, server = judged(honest, endpoint={"structured": True})
     (request,) = server.requests
     schema = request["response_format"]["json_schema"]["schema"]
-    assert schema["properties"]["check"] == {"const": code_in(server.prompts[0])}
+    assert schema["properties"]["check"] == {"type": "string", "const": code_in(server.prompts[0])}
     json.dumps(schema)
 
 

@@ -1,6 +1,6 @@
 """A pattern matches or it does not; a pattern that would run for ever is stopped."""
 
-from time import perf_counter
+from time import process_time
 
 import pytest
 from rlvr_verifiers.regex import regex
@@ -39,10 +39,10 @@ def test_a_group_named_answer_is_the_answer():
 
 
 def test_a_pattern_that_explodes_is_stopped_and_earns_nothing():
-    started = perf_counter()
+    started = process_time()
     verdict = regex(Sample("q", "a" * 5000 + "b", r"(a|aa)+$|(a+)+c$"))
     assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "timeout")
-    assert perf_counter() - started < 5
+    assert process_time() - started < 5
 
 
 def test_a_text_too_long_is_the_policys_fault():

@@ -116,6 +116,7 @@ def test_a_hostile_completion_is_scored_or_rejected(folder, kind):
     assert 0.0 <= verdict.reward <= 1.0
 
 
+@pytest.mark.slow  # another process has to import torch
 def test_a_group_is_scored_in_killable_processes_that_loaded_the_model_at_the_start(folder):
     prompt = Prompt("p", 0, ({"role": "user", "content": "2+3=?"},), (1,), None)
     group = Group(prompt, tuple(Completion((1,), (True,), (0.0,), 0, text, "eos") for text in TEXTS))

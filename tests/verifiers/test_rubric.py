@@ -125,6 +125,8 @@ def test_what_cannot_work_is_said_at_the_start():
         prepare_rubric(criteria=[{"verifier": "majority"}])
     with pytest.raises(PluginError, match="did you mean"):
         prepare_rubric(criteria=[{"verifier": "regexx"}])
+    with pytest.raises(ValueError, match="did you mean model"):
+        prepare_rubric(criteria=[{"verifier": "judge", "params": {"endpoint": {"url": "http://x", "modle": "m"}}}])
     with pytest.raises(PluginError, match="did you mean where"):
         prepare_rubric(criteria=[{"verifier": "regex", "params": {"were": "box"}}])
 
