@@ -58,7 +58,8 @@ def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = Non
     except COMPOSING as error:
         keys = list(all_keys(OmegaConf.structured(Recipe)))
         with suppress(*COMPOSING):  # the recipe itself may be what is wrong
-            groups = [override for override in overrides if override.startswith(("algorithm=", "cluster=", "sentinel="))]
+            chosen = ("algorithm=", "cluster=", "sentinel=")
+            groups = [override for override in overrides if override.startswith(chosen)]
             keys = list(all_keys(composed(groups)))
         raise RecipeError(explain(error, keys, places)) from None
     check_keys(cfg, name)

@@ -338,6 +338,14 @@ def test_an_old_rollback_does_not_outlive_newer_checkpoints(tmp_path):
     assert (done.state.step, done.state.rollbacks, done.observer.steps) == (9, 1, [7, 8, 9])
 
 
+def test_what_an_evaluation_says_travels_with_the_next_step(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS, evaluate_every=2))
+    by_step = dict(done.observer.evaluations)
+    for step, metrics in zip(done.observer.steps, done.observer.metrics, strict=True):
+        assert metrics.get("eval/accuracy_greedy") == by_step.get(step - 1)
+    assert len(by_step) > 2
+
+
 @pytest.mark.parametrize("phase", ["saved", "publish", "published", "evaluate"])
 def test_a_crash_behind_the_last_checkpoint_does_not_cost_the_last_evaluation(tmp_path, phase):
     cfg, phases = toy.recipe(STEPS), Recorded()

@@ -35,7 +35,7 @@ class Rewards:
 
     def plus(self, part_NG: Tensor) -> "Rewards":
         """With one more part, of weight 1."""
-        parts_NGK = torch.cat([self.parts_NGK, part_NG[..., None].to(self.parts_NGK.dtype)], dim=2)
+        parts_NGK = torch.cat([self.parts_NGK, part_NG[..., None]], dim=2)
         return Rewards(parts_NGK, torch.cat([self.weights_K, self.weights_K.new_ones(1)]), self.valid_NG)
 
     @property

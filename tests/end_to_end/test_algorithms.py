@@ -1,4 +1,4 @@
-"""Algorithms in whole runs: a reference on every rank, several optimizer steps a batch, truncated sampling, own ones."""
+"""Algorithms in whole runs: a reference on every rank, several optimizer steps a batch, cut-off sampling, own ones."""
 
 import os
 import re

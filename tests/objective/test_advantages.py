@@ -184,6 +184,12 @@ def test_whitening_ignores_who_has_no_reward_and_leaves_a_silent_group_at_exactl
     assert (out[1] == 0).all() and out[0, 2] == 0
 
 
+def test_whitening_moves_a_completion_of_advantage_zero_with_its_group():
+    # 1, 0, 0.2: mean 0.4, squares 0.36 + 0.16 + 0.04 = 0.56, sample std sqrt(0.28)
+    out = whiten(tensor([[1.0, 0.0, 0.2]], dtype=F64), torch.ones(1, 3, dtype=torch.bool), eps=0.0)
+    assert_close(out, tensor([[0.6, -0.4, -0.2]], dtype=F64) / math.sqrt(0.28))
+
+
 def test_whitening_a_step_without_signal_gives_zeros():
     assert (whiten(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)) == 0).all()
 
