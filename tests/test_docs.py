@@ -92,5 +92,9 @@ def test_the_own_variant_of_the_docs_runs_as_it_is_written(tmp_path, capsys, mon
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")
     argv = ["train", "quickstart", "--config-dir", "mine", "algorithm=hardest_first", "--dry-run"]
-    assert cli.main(argv) == 0
+    sys.modules.pop("my_objective", None)  # other tests have one of the same name
+    try:
+        assert cli.main(argv) == 0
+    finally:
+        sys.modules.pop("my_objective", None)
     assert "advantage hardest_first" in capsys.readouterr().out

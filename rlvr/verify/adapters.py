@@ -11,7 +11,6 @@ import atexit
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from rlvr.types import Outcome, Verdict
@@ -94,12 +93,22 @@ def from_verl(function: Callable[..., Any], name: str = "", timeout_s: float = 3
 KINDS: dict[str, Callable[..., Verifier]] = {"trl": from_trl, "verl": from_verl}
 
 
-@lru_cache(maxsize=64)
+_pools: dict[tuple[int, str, str], Pool] = {}
+
+
 def _pool(processes: int, reference: str, params: str) -> Pool:
     """Started at the first use, in whatever process that is; ends with it. `params` as JSON."""
-    pool = Pool([Assignment("reward", reference, json.loads(params))], processes)
-    atexit.register(pool.close)
-    return pool
+    key = processes, reference, params
+    if key not in _pools:
+        _pools[key] = Pool([Assignment("reward", reference, json.loads(params))], processes)
+    return _pools[key]
+
+
+@atexit.register
+def close_pools() -> None:
+    """End the processes that `to_trl` and `to_verl` functions have started; the next call starts new ones."""
+    while _pools:
+        _pools.popitem()[1].close()
 
 
 def _judged(reference: str, params: Mapping[str, Any], samples: Sequence[Sample], processes: int) -> list[Verdict]:

@@ -1,12 +1,13 @@
 """Reward functions of TRL and verl judge here, and ours judge there."""
 
+import psutil
 import pytest
 
 from rlvr.config import RecipeError
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge, Sample
-from rlvr.verify.adapters import Masked, to_trl, to_verl
+from rlvr.verify.adapters import Masked, close_pools, to_trl, to_verl
 from rlvr.verify.discover import load
 from rlvr.verify.plan import Plan
 
@@ -48,6 +49,13 @@ def at(tmp_path_factory):
     path = tmp_path_factory.mktemp("adapters") / "theirs.py"
     path.write_text(FUNCTIONS)
     return lambda kind, name: f"{kind}:{path}:{name}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left():
+    yield
+    close_pools()
+    assert [p for p in psutil.Process().children(recursive=True) if "rlvr.verify.worker" in " ".join(p.cmdline())] == []
 
 
 def judged(part: PartConfig, *texts: str, answer="5", **row):
