@@ -86,7 +86,7 @@ class LengthConfig:
     """Recent steps that are looked at."""
     factor: float = 1.5
     """Alarm above this multiple of the mean length in the run's better half ..."""
-    certainty: float = 2.5
+    certainty: float = 3.0
     """... when the reward has fallen by more standard errors than this."""
 
 
