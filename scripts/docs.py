@@ -123,15 +123,18 @@ def measured_presets(argument: str) -> Iterator[str]:
     regime, *columns = argument.split()
     steps = list(map(int, columns))
     results = [r for r in measured("presets") if r["regime"] == regime]
-    yield f"| preset | {' | '.join(f'after {step}' for step in steps)} | worst drop | rollbacks | groups sampled |"
-    yield f"|---|{'---|' * len(steps)}---|---|---|"
+    half = steps[-1] // 2
+    heads = " | ".join(f"after {step}" for step in steps)
+    yield f"| preset | {heads} | mean from {half} on | worst drop | rollbacks | groups sampled |"
+    yield f"|---|{'---|' * len(steps)}---|---|---|---|"
     for name, runs in by_name(results).items():
         curves = [curve(run) for run in runs]
         cells = [" ".join(f"{c[step]:.1%}" if step in c else "-" for c in curves) for step in steps]
+        later = " ".join(f"{mean(v for step, v in c.items() if step >= half):.1%}" for c in curves)
         drops = " ".join(f"{100 * worst_drop(list(c.values())):.1f}" for c in curves)
         rollbacks = " ".join(str(run["rollbacks"]) for run in runs)
         sampled = f"{mean(run['sampled_groups'] for run in runs):,.0f}"
-        yield f"| `{name}` | {' | '.join(cells)} | {drops} | {rollbacks} | {sampled} |"
+        yield f"| `{name}` | {' | '.join(cells)} | {later} | {drops} | {rollbacks} | {sampled} |"
 
 
 def measured_gdpo(argument: str) -> Iterator[str]:

@@ -65,7 +65,8 @@ def need(level: Level, found: Level) -> None:
 def as_nobody() -> list[str]:
     """A Python that such a user can run: ours, or the system's."""
     become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    check = "import sys; sys.exit(sys.version_info < (3, 11))"
+    # setpriv itself still starts what the user may not
+    check = "import os, sys; sys.exit(sys.version_info < (3, 11) or not os.access(sys.executable, os.X_OK))"
     for python in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
         words = [*become, python, "-B"]
         if subprocess.run([*words, "-c", check], capture_output=True, check=False, cwd="/").returncode == 0:
