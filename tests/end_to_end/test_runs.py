@@ -119,9 +119,16 @@ def test_ctrl_c_ends_with_a_checkpoint_and_nothing_left_behind(tmp_path):
 def test_a_running_cluster_is_joined_by_its_address(tmp_path):
     ray = str(Path(sys.executable).with_name("ray"))
     head = [ray, "start", "--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--disable-usage-stats"]
-    started = subprocess.run(head, capture_output=True, text=True, timeout=120, check=True)
+    said = tmp_path / "head.log"
+    # in a session of its own, to end just this one: `ray stop` would end every Ray on the machine
+    with said.open("w") as log:
+        started = subprocess.Popen([*head, "--block"], stdout=log, stderr=log, start_new_session=True)
     try:
-        address = re.search(r"--address='([\d.:]+)'", started.stdout + started.stderr)[1]
+        deadline = monotonic() + 120
+        while not (found := re.search(r"--address='([\d.:]+)'", said.read_text())):
+            assert started.poll() is None and monotonic() < deadline, said.read_text()[-3000:]
+            sleep(0.2)
+        address = found[1]
         joined = ["cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}"]
         done = rlvr("train", "quickstart", "steps=1", "data.heldout=null", *joined)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -130,7 +137,9 @@ def test_a_running_cluster_is_joined_by_its_address(tmp_path):
         status = [ray, "status", f"--address={address}"]
         assert subprocess.run(status, capture_output=True, timeout=120, check=False, env=with_token).returncode == 0
     finally:
-        subprocess.run([ray, "stop", "--force"], capture_output=True, timeout=120, check=False)
+        started.terminate()  # it ends the processes that it has started
+        started.wait(timeout=120)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if address in " ".join(p.info["cmdline"] or [])]
 
 
 def test_an_address_where_nothing_listens_is_said_at_once_and_leaves_no_folder(tmp_path):
