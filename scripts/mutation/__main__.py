@@ -1,7 +1,7 @@
 """Mutation tests of the pure core: does a test notice when one thing in the code is wrong? `make mutation`.
 
 Every small change of the mathematics and of the loop (a mutant, mutants.py) runs against its file's own tests until one
-fails (runs.py): the mutant is dead. That others might notice it does not count. Who survives is listed in
+fails (forks.py): the mutant is dead. That others might notice it does not count. Who survives is listed in
 docs/mutation.md with the reason that tests/mutation.yaml gives. Fails for a score below the goal, for a survivor
 without a reason, and for a reason whose mutant is dead or gone.
 
@@ -25,8 +25,8 @@ from typing import Any
 
 import pytest
 import yaml
+from forks import OPTIONS, Session, own_tests
 from mutants import Mutant, mutants_of
-from runs import OPTIONS, Session, own_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["rlvr/objective/*.py", "rlvr/lineage.py", "rlvr/collate.py", "rlvr/loop.py"]
