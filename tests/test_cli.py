@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlvr import cli
+from rlvr.compose import compose_recipe
 from tests.data.tokenizers import model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
@@ -261,7 +262,7 @@ def run_folder(tmp_path, inputs) -> Path:
 
     folder = tmp_path / "run"
     folder.mkdir()
-    composed = cli.compose_recipe("quickstart", inputs)
+    composed = compose_recipe("quickstart", inputs)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=True))
     return folder
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"checkpoint", "verify", "evaluate", "observe"},
     {"rollout", "train"},
     {"loop", "cluster"},
-    {"run"},
+    {"run", "compose"},
     {"cli"},
 ]
 
@@ -29,8 +29,8 @@ HOMES = {
     "ray": ("rlvr/cluster/",),
     "vllm": ("rlvr/rollout/vllm.py",),
     "deepspeed": ("rlvr/train/",),
-    "hydra": ("rlvr/cli.py",),
-    "omegaconf": ("rlvr/cli.py",),
+    "hydra": ("rlvr/compose.py",),
+    "omegaconf": ("rlvr/compose.py",),
     "wandb": ("rlvr/observe/sinks.py",),
     "tensorboard": ("rlvr/observe/sinks.py",),
     "rich": ("rlvr/observe/",),

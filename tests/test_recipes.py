@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlvr import config
-from rlvr.cli import compose_recipe, typed
+from rlvr.compose import compose_recipe, typed
 from rlvr.objective import Objective
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

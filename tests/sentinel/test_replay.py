@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.cli import main, sentinel_settings
+from rlvr.cli import main
+from rlvr.compose import sentinel_settings
 from rlvr.sentinel.columns import STEP, UnknownColumn, find_columns
 from rlvr.sentinel.replay import NoRecord, read_records, replay, starts, steps_of
 from rlvr.sentinel.watch import Watch

@@ -1,0 +1,208 @@
+"""A recipe's YAML, ours and the user's own, checked and typed. The only file that imports Hydra and OmegaConf.
+
+recipes/<recipe>.yaml + overrides --Hydra--> DictConfig --typed--> Recipe, Objective       nothing reads OmegaConf after
+a run's config.yaml   + overrides -------------^
+"""
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from rlvr.config import PartConfig, Recipe, RecipeError
+from rlvr.objective import Objective
+from rlvr.sentinel_config import SentinelConfig
+
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
+
+
+def recipes_folder() -> Path:
+    spec = importlib.util.find_spec("rlvr_recipes")
+    if spec is None or not spec.submodule_search_locations:
+        raise RecipeError("the recipes are not installed: run `make setup`")
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
+
+
+def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
+    """`name` is one of ours, one in `folder`, or a path to a .yaml file. Types and keys are checked."""
+    name, places = find_recipe(name, folder)
+    check_overrides(overrides)
+    ConfigStore.instance().store(name="recipe_schema", node=Recipe)
+    OmegaConf.register_new_resolver("recipes", lambda path: str(recipes_folder() / path), replace=True)
+    search = [f"hydra.searchpath=[{','.join(f'file://{place}' for place in places[1:])}]"]
+
+    def composed(chosen: Sequence[str]) -> DictConfig:
+        with initialize_config_dir(str(places[0]), version_base="1.3"):
+            return compose(name, [*search, *chosen])
+
+    try:
+        cfg = composed(overrides)
+    except COMPOSING as error:
+        keys = list(all_keys(OmegaConf.structured(Recipe)))
+        with suppress(*COMPOSING):  # the recipe itself may be what is wrong
+            chosen = ("algorithm=", "cluster=", "sentinel=")
+            groups = [override for override in overrides if override.startswith(chosen)]
+            keys = list(all_keys(composed(groups)))
+        raise RecipeError(explain(error, keys, places)) from None
+    check_keys(cfg, name)
+    return cfg
+
+
+def find_recipe(name: str, folder: str | None) -> tuple[str, list[Path]]:
+    """The recipe's name and the folders to compose it from, that of the recipe first."""
+    ours = recipes_folder()
+    own = Path(folder).resolve() if folder else None
+    if own and not own.is_dir():
+        raise RecipeError(f"--config-dir {folder}: no such folder")
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise RecipeError(f"recipe {name}: no such file")
+        own, name = own or path.parent, path.stem
+        if path.parent != own:
+            raise RecipeError(f"recipe {path} is not in --config-dir {own}")
+    places = [own, ours] if own else [ours]
+    available = sorted({p.stem for place in places for p in place.glob("*.yaml")})
+    if name not in available:
+        raise RecipeError(f"no recipe {name!r}{nearest(name, available)}; there are: {', '.join(available)}")
+    # Hydra looks for the recipe itself in the first one only
+    return name, sorted(places, key=lambda place: not (place / f"{name}.yaml").is_file())
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if not re.match(r"\+{0,2}[^=+~]+=|~.", override):
+            raise RecipeError(f"{override!r} is no override: expected key=value, e.g. steps=10")
+        if override.lstrip("+~").startswith("hydra"):
+            raise RecipeError(f"{override}: a recipe has no hydra settings")
+
+
+def check_keys(cfg: DictConfig, name: str) -> None:
+    """What Hydra lets pass: a recipe without schema, keys added by `+key=value`, keys taken out by `~key`."""
+    if OmegaConf.get_type(cfg) is not Recipe:
+        raise RecipeError(f"recipe {name}: its `defaults` must begin with `- recipe_schema`, or nothing can be checked")
+    known = list(all_keys(OmegaConf.structured(Recipe)))
+    for key in surplus(cfg):
+        raise RecipeError(f"no such key: {key}{nearest(key, known)}")
+    if missing := OmegaConf.missing_keys(cfg) | {str(f.name) for f in fields(Recipe) if f.name not in cfg}:
+        raise RecipeError(f"recipe {name} does not say: {', '.join(sorted(missing))}")
+
+
+def surplus(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys in typed sections that the schema does not have."""
+    kind = OmegaConf.get_type(cfg)
+    allowed = {f.name for f in fields(kind)} if kind is not None and is_dataclass(kind) else None
+    for key in map(str, cfg):
+        if allowed is not None and key not in allowed:
+            yield f"{prefix}{key}"
+        elif isinstance(child := cfg._get_node(key), DictConfig) and not child._is_none() and not child._is_missing():
+            yield from surplus(child, f"{prefix}{key}.")
+
+
+def explain(error: BaseException, keys: Sequence[str], places: Sequence[Path] = ()) -> str:
+    """Hydra's chain of errors as one line: the offending key, and the nearest valid one."""
+    outermost, innermost = str(error), str(error)
+    while error.__cause__ is not None:
+        error = error.__cause__
+        innermost = str(error)
+    if found := re.search(r"Could not find '([^']+)'", outermost):
+        group, _, choice = found[1].rpartition("/")
+        choices = sorted({p.stem for place in places for p in (place / group).glob("*.yaml")})
+        return f"no {group or 'recipe'} {choice!r}{nearest(choice, choices)}; there are: {', '.join(choices)}"
+    full_key = re.search(r"full_key: (\S+)", innermost)
+    if found := re.search(r"Key '([^']+)' (?:is )?not in", innermost):
+        key = full_key[1] if full_key else found[1]
+        if part := re.fullmatch(r"reward\.parts\.(\w+)(\.\w+)?", key):
+            if not part[2]:
+                return f"no such key: {key}: a new part goes into a recipe file"
+            keys = [f"reward.parts.{part[1]}.{f.name}" for f in fields(PartConfig)]
+        return f"no such key: {key}{nearest(key, keys)}"
+    if "not a subclass of PartConfig" in innermost:
+        return "reward.parts cannot be added to from the command line: a new part goes into a recipe file"
+    lines = [line.strip() for line in innermost.splitlines() if not line.endswith("raised while composing config:")]
+    said = " ".join(lines) if isinstance(error, YAMLError) else lines[0]
+    return f"{full_key[1]}: {said}" if full_key else said
+
+
+def all_keys(cfg: Any, prefix: str = "") -> Iterator[str]:
+    for key in cfg:
+        yield prefix + str(key)
+        child = OmegaConf.select(cfg, str(key), throw_on_missing=False)
+        if isinstance(child, DictConfig):
+            yield from all_keys(child, f"{prefix}{key}.")
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """`; did you mean ...?`, by the whole key or by its last part."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    last = {w: w.rpartition(".")[2] for w in words}
+    by_last = difflib.get_close_matches(word.rpartition(".")[2], list(last.values()), n=1, cutoff=0.7)
+    found = close[0] if close else next((w for w in words if by_last and last[w] == by_last[0]), None)
+    return f"; did you mean {found}?" if found else ""
+
+
+def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:
+    """The composed recipe as plain objects; nothing reads OmegaConf after this."""
+    if not isinstance(cfg.algorithm, DictConfig):
+        raise RecipeError(f"algorithm={cfg.algorithm}: expected the content of a file like recipes/algorithm/grpo.yaml")
+    try:
+        objective = instantiate(cfg.algorithm)
+        recipe = OmegaConf.to_object(cfg)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RecipeError(f"algorithm: {explain(error, ())}") from None
+    if not isinstance(objective, Objective):
+        raise RecipeError(f"algorithm: {cfg.algorithm.get('_target_')} made a {type(objective).__name__}, no Objective")
+    modes = get_args(get_type_hints(Objective)["no_signal"])
+    if objective.no_signal not in modes:
+        raise RecipeError(f"algorithm.no_signal={objective.no_signal}: one of {', '.join(modes)}")
+    assert isinstance(recipe, Recipe)
+    return recipe, objective
+
+
+def saved_recipe(text: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A run's config.yaml, checked against the schema as it is today."""
+    try:
+        saved = OmegaConf.create(text)
+        composed = OmegaConf.merge(OmegaConf.structured(Recipe), saved, OmegaConf.from_dotlist(list(overrides)))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise RecipeError(explain(error, list(all_keys(OmegaConf.structured(Recipe))))) from None
+    assert isinstance(composed, DictConfig)
+    return composed
+
+
+def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
+    """A file of recipes/sentinel by its name, or any other by its path."""
+    folder = recipes_folder() / "sentinel"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise RecipeError(f"--sentinel {name}: no such file; there are: {there}")
+    schema = OmegaConf.structured(SentinelConfig)
+    try:
+        merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        return cast(SentinelConfig, OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise RecipeError(f"--sentinel {name}: {explain(error, list(all_keys(schema)))}") from None
+
+
+def to_yaml(composed: DictConfig) -> str:
+    """With every reference resolved: what a run folder keeps."""
+    return OmegaConf.to_yaml(composed, resolve=True)
+
+
+def targets(algorithm: DictConfig) -> dict[str, str]:
+    """The function in each slot."""
+    slots = {str(slot): choice["_target_"] for slot, choice in algorithm.items() if isinstance(choice, DictConfig)}
+    return slots or {"objective": algorithm["_target_"]}
