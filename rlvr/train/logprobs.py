@@ -1,56 +1,140 @@
-"""log pi and entropy of given tokens from hidden states, without ever holding [tokens, vocabulary] in float32 whole.
+"""log pi and entropy of given tokens from hidden states, without ever holding [tokens, vocabulary] whole.
 
-The matrix exists a chunk of rows at a time, in the forward pass and again (recomputed) in the backward pass.
+The matrix exists `chunk` rows at a time, in one buffer: in the forward pass, and again (one more product, but for the
+last chunk) in the backward pass, which needs of the forward pass only the normaliser of each row:
+
+    d log pi(target) / d logits = (onehot(target) - softmax(logits)) / temperature
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+SLICE = 32  # rows that are exponentiated at a time: their temporaries stay in the cache
 
 
-def token_logprobs(
-    head: Callable[[Tensor], Tensor],
-    hidden_NH: Tensor,
-    targets_N: Tensor,
-    temperature: float,
-    chunk: int,
-    kept_NC: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(log pi(target) [N] with gradient, entropy [N] without) of softmax(head(hidden) / temperature), float32.
+class LogprobHead(nn.Module):
+    """A language model's head that answers with logprobs. Takes the place of the linear layer whose weights it shares.
 
-    `kept_NC` names the token ids that the softmax runs over, -1 for none; a row without any runs over all.
-
-    `head` is called as a module, so that ZeRO-3 gathers its weights; every call holds `chunk` rows of logits.
+    One call a micro-batch, however many chunks it takes: under ZeRO-3 every call is a gather that all ranks must join.
     """
-    if not len(targets_N):
-        empty = hidden_NH.sum() * 0.0  # keeps the graph: ranks without tokens still join the collectives
-        return empty.expand(0), torch.empty(0, device=hidden_NH.device)
-    hidden, targets = hidden_NH.split(chunk), targets_N.split(chunk)
-    kept = [None] * len(targets) if kept_NC is None else kept_NC.split(chunk)
-    parts = [
-        checkpoint(_chunk, head, *rows, temperature, use_reentrant=False, preserve_rng_state=False)
-        if torch.is_grad_enabled()
-        else _chunk(head, *rows, temperature)
-        for rows in zip(hidden, targets, kept, strict=True)
-    ]
-    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, of: nn.Linear):
+        super().__init__()
+        self.weight = of.weight
+        self.register_parameter("bias", of.bias)
+
+    def forward(
+        self,
+        hidden_NH: Tensor,
+        targets_N: Tensor | None = None,
+        temperature: float = 1.0,
+        chunk: int = 1024,
+        kept_NC: Tensor | None = None,
+    ) -> Any:
+        """(log pi(target) [N] with gradient, entropy [N] without) of softmax(logits / temperature), at least float32.
+        Without targets: the plain logits.
+
+        `kept_NC` names the token ids that the softmax runs over, -1 for none; a row without any runs over all.
+        """
+        if targets_N is None:
+            return linear(hidden_NH, self.weight, self.bias)
+        return _TokenLogprobs.apply(hidden_NH, self.weight, self.bias, targets_N, kept_NC, temperature, chunk)
 
 
-def _chunk(
-    head: Callable, hidden_nH: Tensor, targets_n: Tensor, kept_nC: Tensor | None, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logits_nV = head(hidden_nH).float() / temperature
-    if kept_nC is not None:
-        logits_nV = logits_nV.masked_fill(~_kept(kept_nC, logits_nV.shape[1]), -torch.inf)
-    normaliser_n = logits_nV.logsumexp(1)
-    logprobs_n = logits_nV.gather(1, targets_n[:, None])[:, 0] - normaliser_n
-    with torch.no_grad():
-        # H = log Z - sum p * logit, with p = exp(logit - log Z); an impossible token (-inf) adds nothing
-        p_nV = (logits_nV - normaliser_n[:, None]).exp()
-        entropy_n = normaliser_n - (p_nV * logits_nV.nan_to_num(neginf=0.0)).sum(1)
-    return logprobs_n, entropy_n
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_NH, weight_VH, bias_V, targets_N, kept_NC, temperature, chunk):
+        N, exact = len(targets_N), torch.promote_types(hidden_NH.dtype, torch.float32)
+        logprobs_N, entropy_N, normaliser_N = (hidden_NH.new_empty(N, dtype=exact) for _ in range(3))
+        buffer_nV = hidden_NH.new_empty(min(chunk, N), len(weight_VH))
+        for rows in _cut(0, N, chunk):
+            logits_nV = _logits(hidden_NH[rows], weight_VH, bias_V, buffer_nV)
+            for part, here_mV, kept_mC in _slices(rows, logits_nV, kept_NC):
+                scaled_mV = _scaled(here_mV, temperature, kept_mC, exact)
+                logprobs_N[part], entropy_N[part], normaliser_N[part] = _read(scaled_mV, targets_N[part])
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, kept_NC, normaliser_N)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        # the last chunk stays: the backward pass, which needs a buffer of that size anyway, begins with it
+        ctx.buffer_nV = buffer_nV if any(ctx.needs_input_grad) else None
+        ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_N, _):
+        hidden_NH, weight_VH, bias_V, targets_N, kept_NC, normaliser_N = ctx.saved_tensors
+        exact, buffer_nV, ctx.buffer_nV = normaliser_N.dtype, ctx.buffer_nV, None
+        to_hidden, to_weight, to_bias, *_ = ctx.needs_input_grad
+        grad_NH = torch.empty_like(hidden_NH) if to_hidden else None
+        grad_VH = torch.zeros_like(weight_VH) if to_weight else None
+        grad_V = torch.zeros_like(bias_V) if to_bias else None
+        g_N1 = (grad_N / ctx.temperature)[:, None]
+        for rows in reversed(list(_cut(0, len(targets_N), ctx.chunk))):
+            is_there = rows.stop == len(targets_N)
+            logits_nV = buffer_nV[: rows.stop - rows.start]
+            if not is_there:
+                _logits(hidden_NH[rows], weight_VH, bias_V, buffer_nV)
+            temperature = 1.0 if is_there and logits_nV.dtype == exact else ctx.temperature  # scaled in place already
+            for part, here_mV, kept_mC in _slices(rows, logits_nV, kept_NC):
+                scaled_mV = _scaled(here_mV, temperature, kept_mC, exact)
+                scaled_mV.sub_(normaliser_N[part, None]).exp_().mul_(-g_N1[part])
+                scaled_mV.scatter_add_(1, targets_N[part, None], g_N1[part])
+                here_mV.copy_(scaled_mV)
+            if grad_NH is not None:
+                torch.mm(logits_nV, weight_VH, out=grad_NH[rows])
+            if grad_VH is not None:
+                grad_VH.addmm_(logits_nV.t(), hidden_NH[rows])
+            if grad_V is not None:
+                grad_V += logits_nV.sum(0)
+        return grad_NH, grad_VH, grad_V, None, None, None, None
+
+
+def _logits(hidden_nH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, buffer: Tensor) -> Tensor:
+    logits_nV = buffer[: len(hidden_nH)]
+    if bias_V is None:
+        return torch.mm(hidden_nH, weight_VH.t(), out=logits_nV)
+    return torch.addmm(bias_V, hidden_nH, weight_VH.t(), out=logits_nV)
+
+
+def _slices(rows: slice, logits_nV: Tensor, kept_NC: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """A few rows at a time: where they are among all, their logits, what they may be sampled from."""
+    for part in _cut(rows.start, rows.stop, SLICE):
+        here_mV = logits_nV[part.start - rows.start : part.stop - rows.start]
+        yield part, here_mV, None if kept_NC is None else kept_NC[part]
+
+
+def _cut(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(at, min(at + size, stop)) for at in range(start, stop, size))
+
+
+def _scaled(logits_mV: Tensor, temperature: float, kept_mC: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """logits / temperature, -inf where not kept; in place where the logits are of `dtype` already."""
+    scaled_mV = logits_mV.to(dtype)
+    if temperature != 1.0:
+        scaled_mV /= temperature
+    if kept_mC is not None:
+        scaled_mV.masked_fill_(~_kept(kept_mC, scaled_mV.shape[1]), -torch.inf)
+    return scaled_mV
+
+
+def _read(logits_mV: Tensor, targets_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(log pi(target), entropy, normaliser) of each row."""
+    top_m1 = logits_mV.amax(1, keepdim=True)
+    shifted_mV = (logits_mV - top_m1).clamp_(min=torch.finfo(logits_mV.dtype).min)  # an impossible token: 0 * -big = 0
+    p_mV = shifted_mV.exp()
+    sum_m = p_mV.sum(1)
+    # H = log Z - sum p * logit, with everything shifted by the largest logit
+    entropy_m = sum_m.log() - torch.linalg.vecdot(p_mV, shifted_mV) / sum_m
+    normaliser_m = top_m1[:, 0] + sum_m.log()
+    return logits_mV.gather(1, targets_m[:, None])[:, 0] - normaliser_m, entropy_m, normaliser_m
 
 
 def _kept(kept_nC: Tensor, V: int) -> Tensor:

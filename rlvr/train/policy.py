@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch
-from rlvr.train.logprobs import token_logprobs
+from rlvr.train.logprobs import LogprobHead
 from rlvr.train.packing import Row
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -90,9 +90,10 @@ class Policy(nn.Module):
 
     lm: Any  # a transformers model for causal language modelling: `.model` and `.lm_head`
 
-    def __init__(self, lm: nn.Module):
+    def __init__(self, lm: Any):
         super().__init__()
         self.lm = lm
+        self.lm.lm_head = LogprobHead(lm.lm_head)
 
     def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
@@ -101,7 +102,7 @@ class Policy(nn.Module):
             input_ids=packed.token_ids_RL, position_ids=packed.positions_RL, attention_mask=None, use_cache=False
         ).last_hidden_state
         hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
-        return token_logprobs(self.lm.lm_head, hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)
+        return self.lm.lm_head(hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)
 
 
 def scatter(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:
