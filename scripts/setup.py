@@ -121,6 +121,8 @@ def install(build: str) -> None:
     say(3, "this project")
     run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], "see the lines above")
     say(4, "DeepSpeed's CPU extension")
+    for left_behind in (VENV / "torch_extensions").glob("*/lock"):
+        left_behind.unlink()  # by a build that was killed: torch would wait for it for ever
     extension = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"
     try:
         run([python, "-c", extension], "", env=build_environment())

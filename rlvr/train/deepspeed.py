@@ -27,11 +27,13 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
+from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.utils import logging as transformers_logging
 
 from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.objective import Batch, Objective, Statistics
+from rlvr.train.extensions import alone_in
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.packing import Layout, layout
 from rlvr.train.policy import Policy, dtype_of, load_policy, pack, scatter
@@ -75,6 +77,9 @@ class DeepSpeedTrainer:
         store = dist.TCPStore(host, int(port), self.cfg.ranks, is_master=self.rank == 0, wait_for_workers=False)
         backend = "nccl" if self.cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.cfg.ranks)
+        if not self.cuda:
+            with alone_in(Path(os.environ["TORCH_EXTENSIONS_DIR"])):
+                ShareMemCommBuilder().load()  # now, as init_distributed would without our lock
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
     def _deepspeed_config(self, dtype: torch.dtype) -> dict:

@@ -1,0 +1,21 @@
+"""Compiled extensions, one process at a time. Knows torch's lock file; knows no DeepSpeed.
+
+Torch guards a build with a file that it creates and removes. A process killed in between leaves it behind, and every
+later one would wait for ever. The kernel takes our own lock from the dead; who holds it may remove the file.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else that asks is in `folder` meanwhile, and no lock of the dead is left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".alone", "w") as ours:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        for left_behind in folder.glob("*/lock"):
+            left_behind.unlink(missing_ok=True)
+        yield
