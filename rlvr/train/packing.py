@@ -1,11 +1,15 @@
 """Which completion goes where: ranks, micro-batches, rows. Pure integers: knows no tensors.
 
-lengths --first fit, longest first--> rows of <= width tokens --dealt evenly--> ranks x micro-batches
+lengths --longest first--> rows of <= width tokens --dealt evenly--> ranks x micro-batches
+
+Three ways to fill rows are tried; the best has the least to do for the rank that has the most.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
+PASS_TOKENS = 256  # what a forward and backward pass costs however short it is, as a number of tokens; about
 Row = list[int]  # the completions that share one row, by their index in the batch
 
 
@@ -25,10 +29,29 @@ def layout(lengths: Sequence[int], ranks: int, row_tokens: int, micro_batch_toke
     """
     if not lengths:
         return Layout([[] for _ in range(ranks)], 0.0)
+    width = max(min(row_tokens, micro_batch_tokens), max(lengths))
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    filled = _first_fit(order, lengths, width)
+    choices = [filled, _evenly(order, lengths, len(filled)), _evenly(order, lengths, -(-len(filled) // ranks) * ranks)]
+    fitting = [rows for rows in choices if max(_tokens(row, lengths) for row in rows) <= width]
+    dealt = [_deal(rows, [_tokens(row, lengths) for row in rows], ranks, micro_batch_tokens) for rows in fitting]
+    return min(dealt, key=lambda made: (_slowest(made, lengths), made.padding_waste))
+
+
+def _slowest(made: Layout, lengths: Sequence[int]) -> int:
+    """What the rank with the most to do has to do, in tokens: the others wait for it."""
+    widths = [[[_tokens(row, lengths) for row in micro] for micro in rank if micro] for rank in made.micro_batches]
+    return max(sum(PASS_TOKENS + len(micro) * max(micro) for micro in rank) for rank in widths)
+
+
+def _tokens(row: Row, lengths: Sequence[int]) -> int:
+    return sum(lengths[i] for i in row)
+
+
+def _first_fit(order: Row, lengths: Sequence[int], width: int) -> list[Row]:
+    """As few rows as first fit, longest first, can do with. The last one is as empty as chance has it."""
     rows: list[Row] = []
     room: list[int] = []
-    width = max(min(row_tokens, micro_batch_tokens), lengths[order[0]])
     for i in order:
         fits = next((r for r, free in enumerate(room) if free >= lengths[i]), None)
         if fits is None:
@@ -37,8 +60,18 @@ def layout(lengths: Sequence[int], ranks: int, row_tokens: int, micro_batch_toke
             fits = len(rows) - 1
         rows[fits].append(i)
         room[fits] -= lengths[i]
-    used = [width - free for free in room]
-    return _deal(rows, used, ranks, micro_batch_tokens)
+    return rows
+
+
+def _evenly(order: Row, lengths: Sequence[int], count: int) -> list[Row]:
+    """`count` rows that are about as full as one another: the longest first, each to the emptiest row."""
+    rows: list[Row] = [[] for _ in range(min(count, len(order)))]
+    emptiest = [(0, r) for r in range(len(rows))]
+    for i in order:
+        used, r = heappop(emptiest)
+        rows[r].append(i)
+        heappush(emptiest, (used + lengths[i], r))
+    return rows
 
 
 def _deal(rows: list[Row], used: list[int], ranks: int, budget: int) -> Layout:
@@ -55,7 +88,8 @@ def _deal(rows: list[Row], used: list[int], ranks: int, budget: int) -> Layout:
 def _cut(rows: list[int], used: list[int], budget: int) -> list[list[int]]:
     micros: list[list[int]] = []
     for r in rows:  # widest first, so the first row of a micro-batch sets its width
-        if micros and used[micros[-1][0]] * (len(micros[-1]) + 1) <= budget:
+        width = used[micros[-1][0]] if micros else 0
+        if micros and width * (len(micros[-1]) + 1) <= budget and width - used[r] <= PASS_TOKENS:
             micros[-1].append(r)
         else:
             micros.append([r])

@@ -68,11 +68,33 @@ def test_little_is_wasted_on_completions_of_many_lengths():
     assert 1 - sum(lengths) / (len(lengths) * max(lengths)) > 0.33
 
 
-def test_short_completions_share_a_row():
-    # first fit, longest first, rows of 10: [6, 4] [5, 5] [3]
+def test_short_completions_share_a_row_and_rows_are_about_as_full_as_one_another():
+    # first fit, longest first, rows of 10: [6, 4] [5, 5] [3], so three rows; dealt to the emptiest: [6] [5, 4] [5, 3]
     made = layout([5, 3, 6, 5, 4], ranks=1, row_tokens=10, micro_batch_tokens=1000)
-    assert made.micro_batches == [[[[2, 4], [0, 3], [1]]]]
-    assert made.padding_waste == pytest.approx(1 - 23 / 30)
+    assert made.micro_batches == [[[[0, 4], [3, 1], [2]]]]
+    assert made.padding_waste == pytest.approx(1 - 23 / 27)
+
+
+def test_rows_that_only_first_fit_has_room_in_stay_as_they_are():
+    # first fit, rows of 10: [6, 4] [5, 3, 2]; to the emptiest of two rows: [6, 3, 2] is too long
+    made = layout([6, 5, 4, 3, 2], ranks=1, row_tokens=10, micro_batch_tokens=1000)
+    assert made.micro_batches == [[[[0, 2], [1, 3, 4]]]]
+
+
+def test_a_row_that_would_be_mostly_padding_beside_wider_ones_is_computed_alone():
+    # 500 and 450 cannot share a row with the 100
+    made = layout([500, 450, 100], ranks=1, row_tokens=500, micro_batch_tokens=8000)
+    assert made.micro_batches == [[[[0], [1]], [[2]]]]
+    assert made.padding_waste == pytest.approx(50 / 1100)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_less_than_5_percent_is_padding_when_most_are_short_and_a_few_are_long(seed, ranks):
+    rng = random.Random(seed)
+    lengths = [512 if rng.random() < 0.05 else min(512, max(16, int(rng.lognormvariate(3.5, 0.8)))) for _ in range(128)]
+    for budget in (2048, 8192):
+        assert layout(lengths, ranks, row_tokens=256, micro_batch_tokens=budget).padding_waste < 0.05
 
 
 def test_ranks_share_the_work_evenly():
