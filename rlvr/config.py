@@ -9,6 +9,7 @@ from typing import Any
 from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig
 from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
 from rlvr.sentinel_config import SentinelConfig
+from rlvr.trainer_config import TrainerConfig, untrainable
 
 
 @dataclass
@@ -83,46 +84,6 @@ class RolloutConfig:
     """Completions that one engine decodes at a time."""
     tensor_parallel: int = 1
     """GPUs of one engine."""
-
-
-@dataclass
-class TrainerConfig:
-    ranks: int = 1
-    """Data-parallel DeepSpeed ranks, one process each."""
-    zero_stage: int = 0
-    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 weights too."""
-    learning_rate: float = 1e-6
-    """Peak learning rate of AdamW."""
-    schedule: str = "constant"
-    """After warm-up: `constant`, `linear` or `cosine` down to 0 at the last step."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises from 0."""
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    """AdamW's decay rates. A second one below 0.99 forgets an outlier gradient sooner."""
-    mini_batches: int = 1
-    """Optimizer steps that share a batch, a part of it each. Above 1, pi_old is the policy before the first."""
-    epochs: int = 1
-    """Passes over a batch. More reuse what was sampled, at the price of training off-policy."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    micro_batch_tokens: int = 8192
-    """Tokens of one forward and backward pass on one rank. Changes memory and speed, never the gradient."""
-    row_tokens: int = 256
-    """Short completions are packed into rows of about this many tokens; a longer one has a row of its own length."""
-    logprob_chunk_tokens: int = 1024
-    """Rows of the [tokens, vocabulary] matrix that exist at a time."""
-    offload_reference: bool = False
-    """Keep the reference model of a KL term in CPU memory between its passes."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
-    threads: int = 1
-    """CPU threads of one rank."""
-    bucket_mb: int = 256
-    """Weights travel to the engines in buckets of this size."""
-    probe_tolerance: float | None = None
-    """Largest difference of a probe token's logprob between trainer and engine after a weight transfer.
-    None: 1e-3 when both compute in float32, else 0.25."""
 
 
 @dataclass
@@ -225,14 +186,6 @@ def check(cfg: Recipe) -> None:
         "verify.processes": (cfg.verify.processes, 1),
         "verify.max_waiting": (cfg.verify.max_waiting, 1),
         "verify.window": (cfg.verify.window, 20),  # below, chance looks like a change
-        "trainer.ranks": (cfg.trainer.ranks, 1),
-        "trainer.threads": (cfg.trainer.threads, 1),
-        "trainer.mini_batches": (cfg.trainer.mini_batches, 1),
-        "trainer.epochs": (cfg.trainer.epochs, 1),
-        "trainer.micro_batch_tokens": (cfg.trainer.micro_batch_tokens, 1),
-        "trainer.row_tokens": (cfg.trainer.row_tokens, 1),
-        "trainer.logprob_chunk_tokens": (cfg.trainer.logprob_chunk_tokens, 1),
-        "trainer.warmup_steps": (cfg.trainer.warmup_steps, 0),
         "checkpoint.every": (cfg.checkpoint.every, 1),
         "checkpoint.keep": (cfg.checkpoint.keep, 2),  # a rollback needs one behind the newest
         "evaluation.samples": (cfg.evaluation.samples, 1),
@@ -242,14 +195,8 @@ def check(cfg: Recipe) -> None:
     for key, (value, limit) in at_least.items():
         if value < limit:
             raise RecipeError(f"{key}={value}: at least {limit}")
-    positive = {
-        "rollout.temperature": cfg.rollout.temperature,
-        "trainer.learning_rate": cfg.trainer.learning_rate,
-        "trainer.max_grad_norm": cfg.trainer.max_grad_norm,
-    }
-    for key, value in positive.items():
-        if not value > 0:
-            raise RecipeError(f"{key}={value}: must be above 0")
+    if not cfg.rollout.temperature > 0:
+        raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: must be above 0")
     if not 0 < cfg.rollout.top_p <= 1:
         raise RecipeError(f"rollout.top_p={cfg.rollout.top_p}: above 0, at most 1")
     if cfg.rollout.top_p < 1 and not cfg.rollout.top_k:
@@ -257,14 +204,11 @@ def check(cfg: Recipe) -> None:
             f"rollout.top_p={cfg.rollout.top_p} needs rollout.top_k: what was left to sample from travels to the "
             "trainer, and top_p alone may leave the whole vocabulary"
         )
-    betas = cfg.trainer.betas
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise RecipeError(f"trainer.betas={betas}: two numbers, each at least 0 and below 1")
+    if wrong := untrainable(cfg.trainer):
+        raise RecipeError(f"trainer.{wrong}")
     one_of = {
         "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
         "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),
-        "trainer.zero_stage": (cfg.trainer.zero_stage, (0, 1, 2, 3)),
-        "trainer.schedule": (cfg.trainer.schedule, ("constant", "linear", "cosine")),
         "model.dtype": (cfg.model.dtype, ("auto", "float32", "bfloat16")),
         "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
         "reward.combine": (cfg.reward.combine, ("sum", "product", "min")),

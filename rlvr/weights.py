@@ -7,13 +7,16 @@ A weight update that goes wrong raises nothing by itself: the engine samples on,
 after every transfer.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from rlvr.config import RunError
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -38,8 +41,9 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     expected = source.score(probe)
     worst = 0.0
     for engine, scored in enumerate(destination.score(probe)):
-        off = max((abs(a - b) for a, b in zip(expected, scored, strict=True)), default=0.0)
-        if not off <= tolerance:  # nan is not either
+        differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
+        off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
+        if off > tolerance:
             raise TransferMismatch(
                 f"engine {engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
                 f"(trainer.probe_tolerance) after policy version {version} was transferred: the engine would sample "
@@ -53,6 +57,20 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
         "time/publish": perf_counter() - started,
         "policy_version": version,
     }
+
+
+def cut(named: Iterable[tuple[str, T]], limit: int, size_of: Callable[[T], int]) -> Iterator[list[tuple[str, T]]]:
+    """Buckets of at most `limit` bytes, in order; what alone is larger has one of its own."""
+    bucket: list[tuple[str, T]] = []
+    size = 0
+    for name, one in named:
+        if bucket and size + size_of(one) > limit:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append((name, one))
+        size += size_of(one)
+    if bucket:
+        yield bucket
 
 
 def probe_tokens(vocabulary: int, length: int = 32) -> list[int]:

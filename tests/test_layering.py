@@ -14,7 +14,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config", "sentinel_config"},
+    {"types", "reward_config", "sentinel_config", "trainer_config"},
     {"lineage", "config", "objective"},
     {"state", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
@@ -29,6 +29,7 @@ HOMES = {
     "ray": ("rlvr/cluster/",),
     "vllm": ("rlvr/rollout/vllm.py",),
     "deepspeed": ("rlvr/train/",),
+    "peft": ("rlvr/train/lora.py",),
     "hydra": ("rlvr/compose.py",),
     "omegaconf": ("rlvr/compose.py",),
     "wandb": ("rlvr/observe/sinks.py",),
@@ -49,6 +50,7 @@ THIRD_PARTY = {
     "rlvr/config.py": set(),
     "rlvr/reward_config.py": set(),
     "rlvr/sentinel_config.py": set(),
+    "rlvr/trainer_config.py": set(),
     "rlvr/state.py": set(),
     "rlvr/loop.py": set(),
     "rlvr/run.py": set(),
@@ -71,9 +73,10 @@ THIRD_PARTY = {
 PROJECT = {
     "rlvr/types.py": set(),
     "rlvr/lineage.py": set(),
-    "rlvr/config.py": {"reward_config", "sentinel_config"},
+    "rlvr/config.py": {"reward_config", "sentinel_config", "trainer_config"},
     "rlvr/reward_config.py": set(),
     "rlvr/sentinel_config.py": set(),
+    "rlvr/trainer_config.py": set(),
     "rlvr/sentinel/command.py": {"config", "sentinel", "sentinel_config"},
     "rlvr/sentinel/": {"sentinel", "sentinel_config"},  # rows of numbers, and its knobs
     "rlvr/objective/": {"objective"},

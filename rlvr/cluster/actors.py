@@ -46,19 +46,11 @@ class RolloutWorker:
     def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
         yield from self.engine.generate(prompts, sampling)
 
-    def load_weights(self, refs: list[ray.ObjectRef], policy_version: int) -> int:
-        """Bytes loaded, a bucket in memory at a time."""
-        size = 0
-
-        def buckets() -> Iterator[dict[str, torch.Tensor]]:
-            nonlocal size
-            for ref in refs:
-                bucket = unship(ray.get(ref))
-                size += sum(tensor.nbytes for tensor in bucket.values())
-                yield bucket
-
-        self.engine.load_weights(buckets(), policy_version)
-        return size
+    def load_weights(self, bucket: Shipped, policy_version: int) -> int:
+        """Bytes loaded. Read where they lie: every engine of a node shares the one copy in its object store."""
+        tensors = unship(bucket)
+        self.engine.load_weights([tensors], policy_version)
+        return sum(tensor.nbytes for tensor in tensors.values())
 
     def score(self, token_ids: list[int]) -> list[float]:
         return self.engine.score(token_ids)
@@ -105,9 +97,9 @@ class TrainerRank:
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
         return self.trainer.step(batch, objective, learning_rate)
 
-    def weights(self) -> list[ray.ObjectRef]:
-        """References to the buckets in the object store; empty on every rank but 0."""
-        return [ray.put(ship(bucket)) for bucket in self.trainer.weights() if bucket]
+    def weights(self) -> Iterator[Shipped]:
+        """The buckets, on rank 0; Ray copies each into the object store before the next one is gathered."""
+        yield from (ship(bucket) for bucket in self.trainer.weights() if bucket)
 
     def score(self, token_ids: list[int]) -> list[float]:
         return self.trainer.score(token_ids)

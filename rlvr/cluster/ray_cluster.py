@@ -1,12 +1,13 @@
 """Starts or joins Ray, places the actors, and dresses them as what the loop expects: one Trainer, one Pipeline.
 
 driver --prompts--> RolloutWorker --completions--> driver --questions--> VerifierWorker --verdicts--> driver
-   +-----batch----> TrainerRank(s) --bucket refs--> RolloutWorker(s)           (weights never pass the driver)
+   +-----batch----> TrainerRank(s) --buckets, through the object store--> RolloutWorker(s)
 """
 
 import os
 import re
 import socket
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from rlvr.verify.assembly import Assembly, Question, dealt, laid_out, put_back
 from rlvr.verify.plan import Plan
 
 AHEAD = 16  # decoding steps with completions that an engine may be ahead of the driver
+BUCKETS = 2  # of weights that are made or loaded at a time: what a transfer takes of the object store
 CLOSE_S = 5.0  # for verifiers to close what they opened
 STARTS = 3  # tries
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
@@ -141,8 +143,14 @@ class RayTrainer:
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
         return self._all("step", ray.put(batch), objective, learning_rate)
 
-    def weights(self) -> list[Any]:
-        return self._all("weights")
+    def weights(self) -> Iterator[Any]:
+        """References to buckets, each as soon as rank 0 has it."""
+        streams = [
+            rank.weights.options(num_returns="streaming", _generator_backpressure_num_objects=BUCKETS).remote()
+            for rank in self.ranks
+        ]
+        for stream in streams:  # the other ranks gather along, and have nothing of their own
+            yield from stream
 
     def score(self, token_ids: list[int]) -> list[float]:
         return self._all("score", token_ids)
@@ -209,7 +217,13 @@ class RayPipeline:
         return put_back(groups, done)
 
     def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
-        return sum(_get([engine.load_weights.remote(list(buckets), policy_version) for engine in self.engines]))
+        """Engines load a bucket while the trainer makes the next ones, never more than BUCKETS ahead."""
+        size, loading = 0, deque[list[Any]]()
+        for bucket in buckets:
+            loading.append([engine.load_weights.remote(bucket, policy_version) for engine in self.engines])
+            if len(loading) == BUCKETS:
+                size += sum(_get(loading.popleft()))
+        return size + sum(size for sizes in loading for size in _get(sizes))
 
     def score(self, token_ids: list[int]) -> list[list[float]]:
         return _get([engine.score.remote(token_ids) for engine in self.engines])

@@ -7,9 +7,11 @@ Every token's weight is its share of the whole step, so micro-batches and ranks 
 ranks; `loss * world_size` undoes that, and is the only correction.
 """
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -34,9 +36,19 @@ from transformers.utils import logging as transformers_logging
 from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.objective import Batch, Objective, Statistics
 from rlvr.train.extensions import alone_in
+from rlvr.train.lora import (
+    Weight,
+    adapter_parameters,
+    add_adapters,
+    merged_weights,
+    save_adapter,
+    without_adapters,
+)
+from rlvr.train.offload import offloading
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.packing import Layout, layout
 from rlvr.train.policy import Policy, dtype_of, load_policy, pack, scatter
+from rlvr.weights import cut
 
 Weights = dict[str, Tensor]
 
@@ -59,6 +71,8 @@ class DeepSpeedTrainer:
         self._zero3 = HfDeepSpeedConfig(settings) if cfg.zero_stage == 3 else None
         self._model = model
         policy = load_policy(model, cfg.gradient_checkpointing)
+        if cfg.lora.rank:
+            add_adapters(policy.lm, cfg.lora)
         optimizer = GuardedAdamW(
             _decay_groups(policy, cfg.weight_decay),
             max_norm=cfg.max_grad_norm if self._gradients_arrive_whole else None,
@@ -83,12 +97,15 @@ class DeepSpeedTrainer:
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
     def _deepspeed_config(self, dtype: torch.dtype) -> dict:
+        # bfloat16 weights need a float32 copy to be updated in, and DeepSpeed keeps one from stage 1 on only
+        stage = max(self.cfg.zero_stage, 1) if dtype == torch.bfloat16 else self.cfg.zero_stage
         return {
             "train_micro_batch_size_per_gpu": 1,  # a bookkeeping figure only: our micro-batches vary in size
             "managed_gradient_accumulation": False,  # step() is the boundary, however many backwards came before
             "gradient_clipping": 0.0 if self._gradients_arrive_whole else self.cfg.max_grad_norm,
-            "zero_allow_untested_optimizer": True,  # GuardedAdamW is torch's AdamW
-            "zero_optimization": {"stage": self.cfg.zero_stage, "overlap_comm": False},
+            "zero_allow_untested_optimizer": True,  # GuardedAdamW is torch's AdamW, on whatever device
+            "zero_force_ds_cpu_optimizer": False,
+            "zero_optimization": {"stage": stage, "overlap_comm": False} | offloading(self.cfg, pinned=self.cuda),
             "bf16": {"enabled": dtype == torch.bfloat16},
             "data_types": {"grad_accum_dtype": "fp32"},
             "steps_per_print": None,
@@ -131,6 +148,8 @@ class DeepSpeedTrainer:
     def _step(self) -> dict[str, float]:
         self.engine.step()
         norm = self._guard.norm if self._gradients_arrive_whole else self.engine.get_global_grad_norm()
+        if not self.engine.was_step_applied():  # in bfloat16 DeepSpeed itself looks, before the guard
+            return {"policy/grad_norm": math.nan, "policy/skipped": 1.0}
         assert norm is not None, "there was an update"
         return {"policy/grad_norm": float(norm), "policy/skipped": float(self._guard.skipped)}
 
@@ -181,6 +200,9 @@ class DeepSpeedTrainer:
 
     def _reference_logprobs(self, batch: Batch) -> Tensor:
         """The reference is loaded when it is first asked for. Offloaded, it is on the GPU only while it computes."""
+        if self.cfg.lora.rank:  # the frozen model is still there
+            with without_adapters(self.engine.module):
+                return self._logprobs(self.engine, batch)
         sharded = self.cfg.zero_stage == 3
         if self._reference is None:
             self._reference = load_policy(self._model, gradient_checkpointing=False).requires_grad_(False)
@@ -211,35 +233,36 @@ class DeepSpeedTrainer:
     def weights(self) -> Iterator[Weights]:
         """Buckets of the policy's weights by their Hugging Face names, on CPU, whole on rank 0 (empty elsewhere).
 
-        ZeRO-3 gathers one bucket at a time. Tied weights travel once.
+        ZeRO-3 gathers one bucket at a time; adapters are merged. Tied weights travel once. A bucket is to be read
+        before the next one is asked for: where that needs no copy its tensors are the trainer's own.
         """
-        limit = self.cfg.bucket_mb * 2**20
-        named = list(self.engine.module.lm.named_parameters())
-        while named:
-            bucket: list[tuple[str, Tensor]] = []
-            size = 0
-            while named and (not bucket or size < limit):
-                bucket.append(named.pop(0))
-                parameter = bucket[-1][1]
-                size += getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()
-            with deepspeed.zero.GatheredParameters([p for _, p in bucket], enabled=self.cfg.zero_stage == 3):
-                yield {n: p.detach().to("cpu", copy=True) for n, p in bucket} if self.rank == 0 else {}
+        for bucket in cut(merged_weights(self.engine.module.lm), self.cfg.bucket_mb * 2**20, _bytes):
+            with self._gathered(p for _, weight in bucket for p in weight.parameters):
+                yield {name: weight.merged().to("cpu") for name, weight in bucket} if self.rank == 0 else {}
+
+    def _gathered(self, parameters: Iterable[Tensor]) -> AbstractContextManager:
+        return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.cfg.zero_stage == 3)
 
     def export(self, folder: str) -> None:
-        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer."""
+        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer. Adapters are merged, and
+        once more by themselves in `adapter`."""
         weights: Weights = {}
         for bucket in self.weights():
-            weights |= bucket
+            weights |= {name: tensor.clone() for name, tensor in bucket.items()}
+        lm = self.engine.module.lm
         if self.rank == 0:
             from transformers import AutoTokenizer
 
-            lm = self.engine.module.lm
             if lm.config.tie_word_embeddings:
                 weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
             lm.config.use_cache = True
             lm.save_pretrained(folder, state_dict=weights)
             lm.config.use_cache = False
             AutoTokenizer.from_pretrained(self._model.path).save_pretrained(folder)
+        if adapters := adapter_parameters(lm):
+            with self._gathered(adapters.values()):
+                if self.rank == 0:
+                    save_adapter(lm, {n: p.detach().to("cpu") for n, p in adapters.items()}, Path(folder, "adapter"))
 
     def save(self, folder: str) -> None:
         """Everything this rank needs to go on exactly: its shard of weights and optimizer state."""
@@ -253,10 +276,15 @@ class DeepSpeedTrainer:
 
 def _decay_groups(policy: Policy, weight_decay: float) -> list[dict]:
     """Norms and biases are not decayed: decay is for matrices."""
-    matrices = [p for p in policy.parameters() if _dims(p) >= 2]
-    vectors = [p for p in policy.parameters() if _dims(p) < 2]
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    matrices = [p for p in trained if _dims(p) >= 2]
+    vectors = [p for p in trained if _dims(p) < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _bytes(weight: Weight) -> int:
+    return getattr(weight.parameter, "ds_numel", weight.parameter.numel()) * weight.parameter.element_size()
 
 
 def _dims(parameter: Tensor) -> int:

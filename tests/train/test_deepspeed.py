@@ -38,12 +38,24 @@ def batch(objective: Objective = GRPO, seed: int = 1) -> Batch:
 def build(model_folder):  # noqa: F811
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
-    def make(**cfg) -> DeepSpeedTrainer:
+    def make(dtype="float32", **cfg) -> DeepSpeedTrainer:
         settings = TrainerConfig(**{"max_grad_norm": 1e9, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
-        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype="float32"), settings, temperature=1.0)
+        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
 
     yield make
     torch.distributed.destroy_process_group()  # other tests start their own
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_bfloat16_model_learns_as_a_float32_one_does(build, zero_stage):
+    exact, half = build(), build(dtype="bfloat16", zero_stage=zero_stage)
+    for _ in range(3):
+        wanted, got = exact.step(batch(), GRPO, 1e-3), half.step(batch(), GRPO, 1e-3)
+    assert got["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=0.1)
+    assert got["policy/entropy"] == pytest.approx(wanted["policy/entropy"], rel=0.02)
+    before = half.score([1, 2, 3, 4])
+    nowhere = replace(batch(), advantages_B1=batch().advantages_B1 * torch.nan)
+    assert half.step(nowhere, GRPO, 1e-3)["policy/skipped"] == 1.0 and half.score([1, 2, 3, 4]) == before
 
 
 def weights(trainer) -> torch.Tensor:

@@ -1,0 +1,52 @@
+"""Buckets, and the proof that a transfer worked."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr.weights import TransferMismatch, cut, transfer
+
+
+def test_a_bucket_is_full_before_the_next_one_begins():
+    named = [("a", 4), ("b", 4), ("c", 3), ("d", 20), ("e", 1)]
+    assert list(cut(named, 10, lambda size: size)) == [[("a", 4), ("b", 4)], [("c", 3)], [("d", 20)], [("e", 1)]]
+
+
+@given(st.lists(st.integers(0, 50)), st.integers(1, 60))
+def test_all_arrive_in_order_and_only_a_single_one_exceeds_the_limit(sizes, limit):
+    buckets = list(cut(list(enumerate(map(int, sizes))), limit, lambda size: size))  # type: ignore[misc]
+    assert [size for bucket in buckets for _, size in bucket] == sizes
+    assert all(bucket and (sum(size for _, size in bucket) <= limit or len(bucket) == 1) for bucket in buckets)
+
+
+class Holder:
+    def __init__(self, said: list[float]):
+        self.said, self.version = said, -1
+
+    def weights(self):
+        return [b"12345"]
+
+    def load_weights(self, buckets, policy_version):
+        self.version = policy_version
+        return sum(map(len, buckets))
+
+    def score(self, token_ids):
+        return self.said
+
+
+class Engines(Holder):
+    def score(self, token_ids):
+        return [self.said, self.said]
+
+
+def test_what_was_transferred_is_measured_and_versioned():
+    engines = Engines([-1.0, -2.5])
+    metrics = transfer(Holder([-1.0, -2.0]), engines, 7, [1, 2, 3], tolerance=0.5)
+    assert metrics["transfer/probe_max_diff"] == 0.5 and metrics["policy_version"] == engines.version == 7
+    assert metrics["transfer/bytes_per_s"] == pytest.approx(5 / metrics["transfer/seconds"])
+
+
+@pytest.mark.parametrize("said", [-2.6, float("nan")])
+def test_an_engine_that_says_otherwise_is_an_error_that_names_the_knob(said):
+    with pytest.raises(TransferMismatch, match=r"engine 0 .* > 0.5 \(trainer.probe_tolerance\) after policy version 7"):
+        transfer(Holder([-1.0, -2.0]), Engines([-1.0, said]), 7, [1, 2, 3], tolerance=0.5)
