@@ -14,6 +14,7 @@ from typing import Any
 from rlvr.compose import check_overrides, compose_recipe, saved_recipe, sentinel_settings, targets, to_yaml, typed
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Objective
+from rlvr.observe import report_command
 from rlvr.sandbox import command as sandbox_command
 from rlvr.sentinel import command as sentinel_command
 from rlvr.verify import command as verify_commands
@@ -107,6 +108,7 @@ def go(cfg: Recipe, objective: Objective, inputs: Any, folder: Any) -> int:
         folder.write_environment()
         summary = launch(cfg, objective, inputs, folder, display)
     finally:
+        report_command.at_end(folder.path, display)
         display.close()
         folder.close()
     display.result(summary, folder.path)
@@ -129,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     two.set_defaults(command=resume)
     verify_commands.add_to(commands, recipe_of, recipe_of_run)
     sandbox_command.add_parser(commands)
+    report_command.add_parser(commands)
     sentinel_command.add_parser(commands, sentinel_settings)
     return top
 

@@ -7,6 +7,7 @@
         events.jsonl           what happened: {"time": ..., "kind": "checkpoint", "message": ..., "fields": {...}}
         completions/step-000012.jsonl   one line a completion, with its verdict
         summary.json           the result, written at the end
+        report.html            all of it as a page to look at
 
 A failure to write here ends the run (`RunFolderError`): a run without a record has not happened.
 """
@@ -143,7 +144,7 @@ class RunFolder:
         with usable(self.path):
             if (self.path / "checkpoints").is_dir() and any((self.path / "checkpoints").iterdir()):
                 return
-            for name in (CONFIG, METRICS, EVENTS, ".lock", "environment.json"):
+            for name in (CONFIG, METRICS, EVENTS, ".lock", "environment.json", "report.html"):
                 (self.path / name).unlink(missing_ok=True)
             for folder in (self.path / "checkpoints", self.path):
                 if folder.is_dir() and not any(folder.iterdir()):

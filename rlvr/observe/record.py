@@ -1,0 +1,135 @@
+"""What a run folder says, read by somebody who only looks: of a run that goes on, that died, or that never began.
+
+Nothing is locked or mended here (`RunFolder` does that), nothing is expected to be there, and a line that a kill tore
+in two is counted, not raised.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from rlvr.config import RecipeError
+from rlvr.observe.files import NON_FINITE
+
+FILES = ("config.yaml", "metrics.jsonl", "events.jsonl", "summary.json")
+LONG = 2_000  # characters of a completion that are kept from either end
+LONGEST_LINE = 50_000_000  # bytes; what is longer is no completion
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it was written, with a few of its completions."""
+
+    path: Path
+    config: str
+    metrics: list[dict[str, float]]  # a row a step, in order
+    events: list[dict[str, Any]]
+    summary: dict[str, Any]  # empty while there is none
+    environment: dict[str, Any]
+    completions: list[tuple[int, dict[str, Any]]]  # (step, record)
+    unreadable: int  # lines and files
+
+    @classmethod
+    def of(cls, path: Path) -> "Record":
+        if not path.is_dir() or not any((path / name).is_file() for name in FILES):
+            raise RecipeError(f"{path} is no run folder: it has none of {', '.join(FILES)}")
+        rows, bad_rows = lines_of(path / "metrics.jsonl")
+        events, bad_events = lines_of(path / "events.jsonl")
+        environments = sorted(path.glob("environment*.json"), key=lambda p: (len(p.name), p.name))
+        objects = [object_of(path / "summary.json"), object_of(environments[-1]) if environments else {}]
+        completions, bad_completions = some_completions(path / "completions")
+        metrics = [row for row in map(numbers, rows) if "step" in row]
+        bad = bad_rows + bad_events + bad_completions + sum(found is None for found in objects)
+        config = path / "config.yaml"
+        return cls(
+            path,
+            config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+            sorted(metrics, key=lambda row: row["step"]),
+            [event for event in events if isinstance(event.get("fields"), dict)],
+            objects[0] or {},
+            objects[1] or {},
+            completions,
+            bad,
+        )
+
+
+def lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a file of JSON lines, and how many lines are none."""
+    found = list(objects_in(path)) if path.is_file() else []
+    whole = [record for record in found if record is not None]
+    return whole, len(found) - len(whole)
+
+
+def objects_in(path: Path) -> Iterator[dict[str, Any] | None]:
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            if line.strip():
+                yield parsed(line)
+
+
+def parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def object_of(path: Path) -> dict[str, Any] | None:
+    return parsed(path.read_bytes()) if path.is_file() else {}
+
+
+def numbers(row: dict[str, Any]) -> dict[str, float]:
+    """Of a line of metrics.jsonl what is a number, nan and inf included."""
+    read = {name: NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
+    return {name: float(value) for name, value in read.items() if is_number(value)}
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1000)
+
+
+def some_completions(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+    """Of the first and the last recorded step: the best and the worst completion, one that was masked, and a pass on
+    another prompt."""
+    paths = sorted(folder.glob("step-*.jsonl"))
+    chosen: list[tuple[int, dict[str, Any]]] = []
+    bad = 0
+    for path in dict.fromkeys([paths[0], paths[-1]] if paths else []):
+        records, unreadable = completions_in(path)
+        bad += unreadable
+        step = path.stem.removeprefix("step-")
+        chosen += [(int(step) if step.isdecimal() else -1, record) for record in picked(records)]
+    return chosen, bad
+
+
+def completions_in(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Without what a reader does not read: rows, token ids, the middle of long texts."""
+    records, bad = [], 0
+    for record in objects_in(path):
+        if record is None or not isinstance(record.get("completion"), str):
+            bad += 1
+            continue
+        kept = ("prompt", "index", "reference", "tokens", "stop_reason", "outcome", "reward", "parts", "reason",
+                "detail", "answer", "advantage")  # fmt: skip
+        messages = record.get("messages")
+        last = messages[-1] if isinstance(messages, list) and messages else {}
+        question = last.get("content", "") if isinstance(last, dict) else ""
+        short = {name: record[name] for name in kept if name in record}
+        records.append(short | {"question": shortened(str(question)), "completion": shortened(record["completion"])})
+    return records, bad
+
+
+def picked(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    judged = sorted((r for r in records if is_number(r.get("reward"))), key=lambda r: -r["reward"])
+    masked = [r for r in records if r.get("outcome") in ("abstain", "error")]
+    another = [r for r in judged if r.get("prompt") != judged[0].get("prompt")]
+    wanted = [*judged[:1], *another[:1], *judged[-1:], *masked[:1]]
+    return [record for n, record in enumerate(wanted) if all(record is not other for other in wanted[:n])]
+
+
+def shortened(text: str) -> str:
+    left_out = len(text) - 2 * LONG
+    return text if left_out <= 0 else f"{text[:LONG]}\n[... {left_out:,} characters ...]\n{text[-LONG:]}"

@@ -1,0 +1,244 @@
+"""`<run>/report.html`: what a run did, on one page that needs nothing else and is readable on a phone.
+
+    Record -> outcome, curves, what happened, the verifiers, completions, where the time went -> one HTML file
+
+Judges nothing: it shows what the run wrote. It has no script, and its policy lets a browser load none.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rlvr.observe.charts import Curve, Mark, chart, colour_of, short
+from rlvr.observe.files import write_atomic
+from rlvr.observe.html import Markup, tag
+from rlvr.observe.metrics import find
+from rlvr.observe.record import Record, is_number
+from rlvr.observe.summary import duration, gain, percent
+from rlvr.observe.verifiers import completions, monitors
+
+NAME = "report.html"
+Points = list[tuple[float, float]]
+
+CURVES = (  # title, metrics, shares
+    ("Reward", ("reward/mean", "reward/std"), False),
+    ("Accuracy", ("accuracy", "eval/accuracy_greedy", "eval/accuracy_sampled"), True),
+    ("Entropy, nats", ("policy/entropy",), False),
+    ("Gradient norm, before clipping", ("policy/grad_norm",), False),
+    ("Length, tokens", ("completions/length_mean", "completions/length_max"), False),
+    ("Truncated, masked, groups without signal",
+     ("completions/truncated", "completions/masked", "groups/no_signal"), True),
+    ("KL and mismatch, nats", ("policy/kl_ref", "mismatch/mean_abs"), False),
+    ("Clipped tokens; effective sample size", ("policy/clipped", "mismatch/ess"), True),
+    ("Learning rate", ("policy/lr",), False),
+)  # fmt: skip
+PHASES = {"time/rollout": "sampling and verifying", "time/train": "training", "time/publish": "handing over weights"}
+LISTED = 300  # events; the first and the last of more
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1c2430;--dim:#6b7785;--page:#f6f7f9;--card:#fff;--line:#dfe3e8}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--dim:#98a2b0;--page:#14181e;--card:#1d232b;--line:#343c47}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1180px;padding:12px;background:var(--page);color:var(--ink);
+font:15px/1.45 system-ui,sans-serif}
+h1{font-size:1.35rem;margin:.3em 0}h2{font-size:1.1rem;margin:1.6em 0 .5em}
+.outcome{font-size:1.05rem}.dim,figcaption,svg text{color:var(--dim);fill:var(--dim)}
+.grid-of{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
+figure,.card{margin:0;padding:10px;background:var(--card);border:1px solid var(--line);border-radius:8px;min-width:0}
+svg{width:100%;height:auto;display:block}svg text{font-size:10px}svg .grid{stroke:var(--line)}
+.legend{font-size:.8rem}.legend span{margin-right:12px;white-space:nowrap}
+i{display:inline-block;width:10px;height:10px;border-radius:5px}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
+td,th{padding:3px 10px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+pre{margin:6px 0;padding:8px;background:var(--page);border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere;
+max-height:22em;overflow:auto;font-size:.8rem}
+bdi{unicode-bidi:isolate}summary{cursor:pointer}
+.bad{color:#c0392b}.good{color:#1f9d61}.message{overflow-wrap:anywhere}
+"""
+
+
+def write_report(run: Path) -> Path:
+    path = run / NAME
+    write_atomic(path, page(Record.of(run)))
+    return path
+
+
+def page(record: Record) -> str:
+    name = record.path.resolve().name
+    # belt and braces behind the escaping: what a completion smuggles in cannot load, run or send anything
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    head = tag(
+        "head", tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
+        tag("title", f"{name}: rlvr report"), tag("style", Markup(STYLE)),
+    )  # fmt: skip
+    marks = marks_of(record)
+    sections = [
+        ("Curves", curves(record, marks)),
+        ("What happened", [timeline(record.events), event_table(record.events)]),
+        ("Verifiers", monitors(record.metrics, marks)),
+        ("Completions", completions(record.completions)),
+        ("Where the time went", throughput(record.metrics)),
+        ("The run", machine(record)),
+    ]
+    body = tag(
+        "body", tag("h1", name), tag("p", outcome(record), class_="outcome"), unreadable(record),
+        [(tag("h2", title), content) for title, content in sections],
+    )  # fmt: skip
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def outcome(record: Record) -> str:
+    """In one line. Without summary.json: how far it came, and what was last heard of it."""
+    said = record.summary
+    steps = int(record.metrics[-1]["step"]) if record.metrics else 0
+    if not is_number(said.get("steps")) or not is_number(said.get("wall_s")):
+        heard = [e for e in record.events if e.get("kind") in ("error", "stopped", "interrupt")]
+        why = f"; the last it said: {heard[-1].get('message')}" if heard else ""
+        return f"No result: the run is going on, or ended without one, after {steps} steps{why}"
+    how = {"finished": "finished", "interrupted": "interrupted", "stopped": "stopped by the sentinel"}
+    status = str(said.get("status"))
+    begin = f"{how.get(status, status)} after {said['steps']} steps in {duration(said['wall_s'])}"
+    found = []
+    for decoding in ("greedy", "sampled"):
+        suffix = "" if decoding == "greedy" else "_sampled"
+        before, after = said.get(f"accuracy_before{suffix}"), said.get(f"accuracy_after{suffix}")
+        if is_number(before) and is_number(after):
+            times = f" ({gain(before, after)})" if before > 0 else ""
+            found.append(f"{decoding} {percent(before)} to {percent(after)}{times}")
+    rollbacks = sum(event.get("kind") == "rollback" for event in record.events)
+    parts = [begin, *([f"held-out accuracy: {', '.join(found)}"] if found else [])]
+    parts += [f"{rollbacks} rollback{'s' * (rollbacks != 1)}"] if rollbacks else []
+    return f"{said.get('recipe')}, seed {said.get('seed')}: " + "; ".join(parts)
+
+
+def unreadable(record: Record) -> Markup | None:
+    if not record.unreadable:
+        return None
+    return tag("p", f"{record.unreadable} lines or files of this run cannot be read and are left out.", class_="bad")
+
+
+def curves(record: Record, marks: Sequence[Mark]) -> Markup:
+    evaluated = evaluations(record.events)
+    figures = []
+    for title, names, share in CURVES:
+        lines = [Curve(name, points) for name in names if (points := series(record.metrics, name))]
+        lines = [line for line in lines if line.name not in evaluated]
+        lines += [Curve(name, evaluated[name], dots=True) for name in names if name in evaluated]
+        figures.append(chart(title, lines, marks, share))
+    rewards = {name for row in record.metrics for name in row if name.startswith("reward/")}
+    parts = sorted(rewards - {"reward/mean", "reward/std"})
+    figures.insert(1, chart("Reward by part", [Curve(n, series(record.metrics, n)) for n in parts], marks))
+    drawn = [figure for figure in figures if figure is not None]
+    return tag("div", drawn, class_="grid-of") if drawn else tag("p", "No step was taken yet.", class_="dim")
+
+
+def series(rows: Sequence[dict[str, float]], name: str) -> Points:
+    return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def evaluations(events: Sequence[dict[str, Any]]) -> dict[str, Points]:
+    """Metric -> points, by step; a step that was evaluated again (after a rollback) counts as it was last."""
+    found: dict[str, dict[float, float]] = defaultdict(dict)
+    for event in events:
+        fields = event["fields"]
+        if event.get("kind") == "evaluation" and is_number(step := fields.get("step")):
+            for name, value in fields.items():
+                if find(name) is not None and is_number(value):
+                    found[name][step] = value
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def marks_of(record: Record) -> list[Mark]:
+    """Events that happened at a step, on its place in the curves. Evaluations are dots already."""
+    found = []
+    for event in record.events:
+        step = event["fields"].get("step", event["fields"].get("to"))
+        if event.get("kind") not in ("evaluation", "checkpoint") and is_number(step) and step > 0:
+            found.append(Mark(step, str(event.get("kind")), str(event.get("message"))))
+    return found
+
+
+def timeline(events: Sequence[dict[str, Any]]) -> Markup | None:
+    """The events as dots over wall-clock time, in a row for each kind."""
+    timed = [(at, e) for e in events if (at := seconds(e)) is not None]
+    if len(timed) < 2:
+        return None
+    begin, end = min(at for at, _ in timed), max(at for at, _ in timed)
+    kinds = list(dict.fromkeys(str(e.get("kind")) for _, e in timed))
+    height = 16 * len(kinds) + 22
+    drawn = [tag("text", kind, x=0, y=16 * n + 14) for n, kind in enumerate(kinds)]
+    for at, event in timed:
+        n = kinds.index(str(event.get("kind")))
+        x = round(80 + (at - begin) / max(end - begin, 1) * 272, 1)
+        dot = tag("circle", cx=x, cy=16 * n + 10, r=3.5, fill=colour_of(kinds[n]))
+        drawn.append(tag("g", tag("title", f"{duration(at - begin)} {event.get('message')}"), dot))
+    drawn += [tag("text", "0:00", x=80, y=height - 4)]
+    drawn += [tag("text", duration(end - begin), x=352, y=height - 4, text_anchor="end")]
+    return tag("figure", tag("svg", drawn, viewBox=f"0 0 360 {height}", role="img", aria_label="events over time"))
+
+
+def seconds(event: dict[str, Any]) -> float | None:
+    try:
+        return datetime.fromisoformat(str(event.get("time"))).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def event_table(events: Sequence[dict[str, Any]]) -> Markup:
+    if not events:
+        return tag("p", "Nothing was recorded.", class_="dim")
+    shown = list(events) if len(events) <= LISTED else [*events[: LISTED // 2], *events[-LISTED // 2 :]]
+    first = next((at for e in events if (at := seconds(e)) is not None), 0.0)
+    rows = []
+    for event in shown:
+        at = seconds(event)
+        dot = tag("i", "", style=f"background:{colour_of(str(event.get('kind')))}")
+        when = duration(at - first) if at is not None and at >= first else ""
+        rows.append(tag("tr", tag("td", when, class_="n"), tag("td", dot, " ", str(event.get("kind"))),
+                        tag("td", str(event.get("message"))[:1000], class_="message")))  # fmt: skip
+    left_out = len(events) - len(shown)
+    note = tag("p", f"{left_out} events in the middle are left out: events.jsonl has them.") if left_out else None
+    return tag("div", tag("table", rows), note, class_="card scroll")
+
+
+def throughput(rows: Sequence[dict[str, float]]) -> Markup:
+    timed = [row for row in rows if row.get("time/step", 0) > 0]
+    if not timed:
+        return tag("p", "No step was timed.", class_="dim")
+    whole = fmean(row["time/step"] for row in timed)
+    means = {label: fmean(row.get(name, 0.0) for row in timed) for name, label in PHASES.items()}
+    means["everything else"] = whole - sum(means.values())
+    lines = [tag("tr", tag("th", "phase"), tag("th", "s/step", class_="n"), tag("th", "share", class_="n"))]
+    for label, value in {**means, "a step": whole}.items():
+        cells = tag("td", label), tag("td", short(value), class_="n"), tag("td", percent(value / whole), class_="n")
+        lines.append(tag("tr", *cells))
+    figures = [
+        chart("Seconds a step", [Curve(label, p) for n, label in PHASES.items() if (p := series(timed, n))]),
+        chart("Sampled tokens per second", [Curve("tokens/per_s", series(timed, "tokens/per_s"))]),
+    ]
+    return tag("div", tag("div", tag("table", lines), class_="card scroll"), figures, class_="grid-of")
+
+
+def machine(record: Record) -> Markup:
+    said = record.environment
+    lines = {name: said.get(name) for name in ("time", "command", "cpu", "cores", "memory_mb", "platform", "git")}
+    lines |= {"gpus": said.get("gpus") or "none", "versions": said.get("versions")}
+    lines |= {name: record.summary.get(name) for name in ("tokens_per_s", "peak_rss_mb")}
+    rows = [tag("tr", tag("th", name), tag("td", text_of(value), class_="message")) for name, value in lines.items()
+            if value is not None]  # fmt: skip
+    config = tag("details", tag("summary", "config.yaml"), tag("pre", record.config)) if record.config else None
+    return tag("div", tag("table", rows), config, class_="card scroll")
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text_of(item)}" for name, item in value.items() if item is not None)
+    if isinstance(value, list):
+        return ", ".join(map(text_of, value))
+    return short(value) if isinstance(value, float) else str(value)

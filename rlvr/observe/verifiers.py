@@ -1,0 +1,107 @@
+"""The part of the report that watches those who give rewards: their metrics by part, and completions to read."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from rlvr.observe.charts import Curve, Mark, chart
+from rlvr.observe.html import Markup, tag
+from rlvr.observe.metrics import find
+from rlvr.observe.record import is_number
+from rlvr.observe.summary import percent
+
+WATCHED = ("passed", "fast_path", "suspicious", "disagreement", "masked")
+RECENT = 20  # steps of "lately"
+MOST = 20  # outcomes that are listed
+
+
+def monitors(rows: Sequence[dict[str, float]], marks: Sequence[Mark]) -> Markup:
+    """For each reward part: its shares in the whole run and lately, their curves, and what its verdicts said."""
+    names = (name for row in rows for name in row if name.startswith(("passed/", "masked/")))
+    parts = list(dict.fromkeys(name.partition("/")[2] for name in names))
+    if not parts:
+        return tag("p", "No verdict was recorded.", class_="dim")
+    return tag("div", [of_part(part, rows, marks) for part in parts])
+
+
+def of_part(part: str, rows: Sequence[dict[str, float]], marks: Sequence[Mark]) -> Markup:
+    lately = f"last {RECENT} steps"
+    lines = [tag("tr", tag("th", "share"), tag("th", "whole run", class_="n"), tag("th", lately, class_="n"))]
+    drawn = []
+    for word in WATCHED:
+        name = f"{word}/{part}"
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if not points:
+            continue
+        metric = find(name)
+        lines.append(tag(
+            "tr", tag("td", word.replace("_", " "), title=metric.meaning if metric else ""),
+            tag("td", mean_of([y for _, y in points]), class_="n"),
+            tag("td", mean_of([row[name] for row in rows[-RECENT:] if name in row]), class_="n"),
+        ))  # fmt: skip
+        drawn.append(Curve(word.replace("_", " "), points))
+    table = tag("div", tag("table", lines), outcomes(part, rows), class_="card scroll")
+    figure = chart(f"{part}: shares", drawn, marks, True)
+    return tag("div", tag("h3", part), tag("div", table, figure, class_="grid-of"))
+
+
+def mean_of(shares: Sequence[float]) -> str:
+    return percent(fmean(shares)) if shares else ""
+
+
+def outcomes(part: str, rows: Sequence[dict[str, float]]) -> Markup | None:
+    """How often its verdicts said what, over the run."""
+    prefix = f"outcomes/{part}/"
+    counts: Counter[str] = Counter()
+    for row in rows:
+        said = {name: value for name, value in row.items() if name.startswith(prefix) and isfinite(value)}
+        counts.update({name.removeprefix(prefix): int(value) for name, value in said.items()})
+    total = counts.total()
+    if not total:
+        return None
+    lines = [
+        tag("tr", tag("td", said), tag("td", f"{count:,}", class_="n"), tag("td", percent(count / total), class_="n"))
+        for said, count in counts.most_common(MOST)
+    ]
+    further = len(counts) - len(lines)
+    note = tag("p", f"{further} rarer ones are left out", class_="dim") if further else None
+    head = tag("tr", tag("th", "outcome / reason"), tag("th", "verdicts", class_="n"), tag("th", "share", class_="n"))
+    return tag("div", tag("table", head, lines), note)
+
+
+def completions(chosen: Sequence[tuple[int, dict[str, Any]]]) -> Markup:
+    if not chosen:
+        return tag("p", "No completion was recorded.", class_="dim")
+    return tag("div", [completion(step, record) for step, record in chosen], class_="grid-of")
+
+
+def completion(step: int, record: dict[str, Any]) -> Markup:
+    reward = record.get("reward")
+    verdict = f"{reward:.4g}" if is_number(reward) else "no reward"
+    said = " ".join(str(record.get(name) or "") for name in ("outcome", "reason"))
+    facts = {
+        "parts": json.dumps(record.get("parts"))[:500] if record.get("parts") else "",
+        "answer": record.get("answer"),
+        "reference": record.get("reference"),
+        "detail": record.get("detail"),
+        "tokens": f"{record.get('tokens')}, ended by {record.get('stop_reason')}",
+        "advantage": f"{advantage:+.3f}" if is_number(advantage := record.get("advantage")) else None,
+    }
+    listed = [
+        tag("tr", tag("th", name), tag("td", tag("bdi", str(value)[:1000]), class_="message"))
+        for name, value in facts.items()
+        if value not in (None, "")
+    ]
+    colour = "good" if is_number(reward) and reward > 0 else "bad"
+    who = tag("bdi", str(record.get("prompt"))[:100])
+    return tag(
+        "div",
+        tag("div", tag("b", verdict, class_=colour), f" {said}, step {step}, ", who),
+        tag("details", tag("summary", "prompt"), tag("pre", tag("bdi", record["question"]))),
+        tag("pre", tag("bdi", record["completion"])),
+        tag("table", listed),
+        class_="card",
+    )

@@ -1,0 +1,200 @@
+"""The page of a run: whole, hostile, half, empty."""
+
+import json
+import re
+from dataclasses import replace
+from xml.dom import minidom
+
+import pytest
+
+from rlvr import cli
+from rlvr.config import RecipeError
+from rlvr.observe.charts import MANY, Curve, Mark, chart
+from rlvr.observe.console import open_display
+from rlvr.observe.html import Markup, tag
+from rlvr.observe.record import Record
+from rlvr.observe.report import page, write_report
+from rlvr.observe.report_command import at_end
+from rlvr.observe.runfolder import RunFolder
+from rlvr.observe.summary import Summary
+from rlvr.types import Completion, Group, Outcome, Prompt, Verdict
+
+HOSTILE = (
+    "</pre></td><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"' onmouseover='x' <!-- <![CDATA[ ]]> &amp; &#x3c;b&#x3e;",
+    "\u202eevil\u202c \u200b\x00\x1b[31m\ud800 \U000e0041",
+    "Z" + "\u0301" * 500,
+    "</style><style>body{display:none}</style><meta http-equiv=refresh content='0;url=//x'>",
+    "x" * 300_000,
+)
+
+
+def verdict(reward, **more):
+    outcome = Outcome.OK if reward is not None else Outcome.ERROR
+    return Verdict(reward, outcome, {} if reward is None else {"math": reward}, "equal", **more)
+
+
+def group(texts, prompt="train-1", answer="4"):
+    completions = tuple(Completion((1,), (True,), (-0.1,), 1, text, "eos") for text in texts)
+    rewards = [1.0, None, *[0.0] * len(texts)][: len(texts)]
+    messages = ({"role": "user", "content": "<b>2+2</b>"},)
+    verdicts = tuple(verdict(reward, answer=texts[0][:50]) for reward in rewards)
+    return Group(Prompt(prompt, 1, messages, (1,), answer), completions, verdicts)
+
+
+def write_run(path, steps=12, texts=("4", "5", "6"), summary=True):
+    folder = RunFolder.create(path)
+    folder.write_config("name: <i>toy</i>\n")
+    folder.write_environment()
+    folder.event("begin", "from the start", to=0)
+    folder.event("evaluation", "held-out accuracy after step 0: greedy 15.0%", step=0, **{"eval/accuracy_greedy": 0.15})
+    for step in range(1, steps + 1):
+        row = {"reward/mean": step / 20, "reward/math": step / 20, "accuracy": step / 20, "policy/entropy": 1 / step}
+        row |= {"policy/grad_norm": 0.5, "completions/length_mean": 30.0 + step, "time/step": 2.0, "time/rollout": 1.0}
+        row |= {"passed/math": step / 20, "suspicious/math": 0.25, "fast_path/math": 0.9, "disagreement/math": 0.125}
+        row |= {
+            "masked/math": 0.0625,
+            "outcomes/math/ok/equal": 5,
+            "outcomes/math/error/crashed": 3,
+            "tokens/per_s": 900.0,
+        }
+        folder.log(step, row)
+        folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts)] * 2)
+    folder.event("rollback", "kl 1.73 > 1.0: rolled back from step 9 to 5", step=9, to=5, alarm={})
+    folder.event("evaluation", "held-out accuracy", step=steps, **{"eval/accuracy_greedy": 0.75})
+    if summary:
+        folder.write_summary(Summary("toy", 7, "stopped", steps, 75.0, 100.0, 900.0, 200, 1, 0.15, 0.75))
+    folder.close()
+    return path
+
+
+def parsed(text):
+    """A page must be well-formed; the elements it has."""
+    assert text.startswith("<!doctype html>\n")
+    return minidom.parseString(text.partition("\n")[2].encode(errors="backslashreplace"))
+
+
+def words(text):
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL))
+
+
+def test_a_page_tells_the_outcome_the_events_and_what_the_verifiers_did(tmp_path):
+    text = write_report(write_run(tmp_path / "run-001")).read_text()
+    document, said = parsed(text), words(text)
+    assert "toy, seed 7: stopped by the sentinel after 12 steps in 1:15" in said
+    assert "greedy 15.0% to 75.0% (5.0 times); 1 rollback" in said
+    assert "kl 1.73 &gt; 1.0: rolled back from step 9 to 5" in said
+    assert "suspicious 25.0%" in said and "disagreement 12.5%" in said and "masked 6.2%" in said
+    assert "error/crashed 36 37.5%" in said  # 12 steps x 3 of 8 verdicts
+    assert "sampling and verifying 1 50.0%" in said
+    titles = {node.firstChild.data for node in document.getElementsByTagName("figcaption")}
+    assert {"Reward", "Accuracy", "Entropy, nats", "Length, tokens", "Gradient norm, before clipping"} <= titles
+
+
+def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path):
+    text = write_report(write_run(tmp_path / "run", texts=HOSTILE[:6])).read_text()
+    document = parsed(text)
+    names = {node.tagName for node in document.getElementsByTagName("*")}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a", "foreignObject"}
+    attributes = {name for node in document.getElementsByTagName("*") for name in node.attributes.keys()}  # noqa: SIM118
+    assert not attributes & {"src", "href", "action"} and not any(name.startswith("on") for name in attributes)
+    assert len(document.getElementsByTagName("style")) == 1 and "url(" not in text.partition("</style>")[0]
+    assert "default-src 'none'" in text.replace("&#x27;", "'")
+
+
+def test_hostile_completions_are_text(tmp_path):
+    for n, hostile in enumerate(HOSTILE):
+        path = write_run(tmp_path / f"run-{n}", steps=2, texts=(hostile, "fine", hostile))
+        text = write_report(path).read_text()
+        parsed(text)
+        assert len(text) < 200_000
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in (tmp_path / "run-0" / "report.html").read_text()
+    assert "\\u202eevil" in (tmp_path / "run-3" / "report.html").read_text()
+    assert "\u0301" * 5 not in (tmp_path / "run-4" / "report.html").read_text()
+
+
+def test_a_run_that_was_killed_has_a_page_too(tmp_path):
+    path = write_run(tmp_path / "run", summary=False)
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 13, "reward/me')
+    with (path / "events.jsonl").open("ab") as file:
+        file.write(b'{"time": 3, "kind": "error", "message": "RuntimeError: out of <memory>", "fields": {}}\n[1]\n')
+    (path / "completions" / "step-000012.jsonl").write_bytes(b'{"completion": 3}\n\xff\xfe\n' + b"[" * 100_000 + b"\n")
+    (path / "environment.json").write_text("{")
+    text = write_report(path).read_text()
+    parsed(text)
+    said = words(text)
+    assert "No result: the run is going on, or ended without one, after 12 steps" in said
+    assert "the last it said: RuntimeError: out of &lt;memory&gt;" in said
+    assert "6 lines or files of this run cannot be read" in said
+
+
+def test_a_run_that_has_not_begun_has_a_page(tmp_path):
+    RunFolder.create(tmp_path / "run").close()
+    said = words(write_report(tmp_path / "run").read_text())
+    assert "after 0 steps" in said and "No step was taken yet." in said and "No verdict was recorded." in said
+
+
+def test_what_is_not_a_run_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="is no run folder"):
+        write_report(tmp_path)
+    with pytest.raises(RecipeError, match="is no run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_odd_values_in_the_record_break_nothing(tmp_path):
+    path = write_run(tmp_path / "run", steps=1)
+    rows = [
+        {"step": 2, "reward/mean": "nan", "policy/grad_norm": "inf", "accuracy": 1e308, "policy/entropy": -1e308},
+        {"step": 3, "reward/mean": 1e308, "policy/grad_norm": 10**400, "accuracy": True, "outcomes/math/x": "inf"},
+        {"step": 4, "policy/entropy": 1e308, "time/step": "nan", "accuracy": None, "reward/<b>": 1},
+        {"no step": 1},
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    events = [{"kind": "<i>", "message": None, "fields": {"step": "x"}}, {"fields": {"step": 1e308}, "time": "-"}]
+    (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (path / "summary.json").write_text('{"steps": "<b>", "wall_s": 1}')
+    parsed(write_report(path).read_text())
+
+
+def test_a_long_run_is_drawn_with_few_points():
+    points = [(float(n), float(n % 2)) for n in range(100_000)]
+    points[5_000] = (5_000.0, float("nan"))
+    figure = chart("alternating", [Curve("x", points)])
+    assert len(figure) < 60_000
+    assert "polygon" in figure and figure.count("l6 6m0 -6") == 1  # the range of the values, and one cross
+    assert chart("short", [Curve("x", points[:MANY])]).count("polygon") == 0
+
+
+def test_marks_stand_on_the_curve_and_say_what_they_are():
+    figure = chart("x", [Curve("x", [(1, 1.0), (3, 2.0)])], [Mark(2, "rollback", "a < b"), Mark(9, "warning", "off")])
+    assert "<title>rollback: a &lt; b</title>" in figure and "off" not in figure
+
+
+def test_a_curve_of_nothing_finite_is_not_drawn():
+    assert chart("x", [Curve("x", [(1, float("nan"))]), Curve("y", [])]) is None
+    parsed("<!doctype html>\n" + chart("x", [Curve("x", [(1, 0.0)])]))  # one point, no range
+
+
+def test_only_markup_is_markup():
+    assert tag("p", "1<2", tag("b", 3), None, [" &", Markup("<br/>")]) == "<p>1&lt;2<b>3</b> &amp;<br/></p>"
+    assert tag("p", class_='">', stroke_width=2) == '<p class="&quot;&gt;" stroke-width="2"></p>'
+
+
+def test_the_command_writes_it_and_says_where(tmp_path, capsys):
+    assert cli.main(["report", str(write_run(tmp_path / "run"))]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/run/report.html\n"
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "is no run folder" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_made_does_not_end_a_run(tmp_path, capsys):
+    at_end(tmp_path, open_display())
+    assert "no report" in capsys.readouterr().out
+
+
+def test_a_pages_text_is_the_records(tmp_path):
+    record = replace(Record.of(write_run(tmp_path / "run")), completions=[], events=[], metrics=[])
+    assert "Nothing was recorded." in page(record) and "name: &lt;i&gt;toy&lt;/i&gt;" in page(record)
