@@ -8,9 +8,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from rlvr.checkpoint import command as checkpoint_command
 from rlvr.compose import check_overrides, compose_recipe, saved_recipe, sentinel_settings, targets, to_yaml, typed
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Objective
@@ -86,6 +88,12 @@ def recipe_of_run(run: Path) -> Recipe:
     return typed(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))[0]
 
 
+def locked_run(path: Path) -> Any:
+    from rlvr.observe.runfolder import RunFolder
+
+    return closing(RunFolder.open(path))
+
+
 def show(cfg: Recipe, composed: Any, inputs: Any) -> None:
     print(f"{cfg.name}\n{plan(cfg, composed.algorithm, len(inputs.train), len(inputs.heldout))}", flush=True)
 
@@ -133,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     sandbox_command.add_parser(commands)
     report_command.add_parser(commands)
     sentinel_command.add_parser(commands, sentinel_settings)
+    checkpoint_command.add_parsers(commands, locked_run)
     return top
 
 

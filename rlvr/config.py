@@ -8,7 +8,7 @@ from typing import Any
 
 from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig
 from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
-from rlvr.sentinel_config import SentinelConfig
+from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 from rlvr.trainer_config import TrainerConfig, untrainable
 
 
@@ -91,7 +91,11 @@ class CheckpointConfig:
     every: int = 25
     """Steps between checkpoints. Step 0 and the last step are always saved."""
     keep: int = 3
-    """Newest checkpoints that stay on disk."""
+    """Newest checkpoints that stay on disk. So do the best by evaluation, and the two newest good ones."""
+    keep_every: int = 0
+    """Checkpoints of steps that this divides stay too; 0: none."""
+    probation: int = 20
+    """Steps without an alarm after which a checkpoint is good: the sentinel goes back to good ones only."""
 
 
 @dataclass
@@ -187,10 +191,10 @@ def check(cfg: Recipe) -> None:
         "verify.max_waiting": (cfg.verify.max_waiting, 1),
         "verify.window": (cfg.verify.window, 20),  # below, chance looks like a change
         "checkpoint.every": (cfg.checkpoint.every, 1),
-        "checkpoint.keep": (cfg.checkpoint.keep, 2),  # a rollback needs one behind the newest
+        "checkpoint.keep": (cfg.checkpoint.keep, 1),
+        "checkpoint.keep_every": (cfg.checkpoint.keep_every, 0),
+        "checkpoint.probation": (cfg.checkpoint.probation, 1),
         "evaluation.samples": (cfg.evaluation.samples, 1),
-        "sentinel.max_rollbacks": (cfg.sentinel.max_rollbacks, 0),
-        "sentinel.memory": (cfg.sentinel.memory, 64),  # shorter, and nothing can be compared
     }
     for key, (value, limit) in at_least.items():
         if value < limit:
@@ -206,6 +210,8 @@ def check(cfg: Recipe) -> None:
         )
     if wrong := untrainable(cfg.trainer):
         raise RecipeError(f"trainer.{wrong}")
+    if wrong := what_is_wrong(cfg.sentinel):
+        raise RecipeError(f"sentinel.{wrong}")
     one_of = {
         "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
         "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),

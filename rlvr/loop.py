@@ -7,103 +7,57 @@ maximise J(theta)                           trainer.step
 pi_old <- pi_theta                          rollouts.publish
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 from rlvr.collate import collate
 from rlvr.config import Recipe
-from rlvr.objective import Batch, Objective
+from rlvr.objective import Objective
+from rlvr.parts import Alarm, Parts, Seen
+from rlvr.sentinel.remedies import next_remedies, treat
+from rlvr.sentinel_config import SentinelConfig
 from rlvr.state import State, Taken
 
 
-class Trainer(Protocol):
-    def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]: ...
-
-
-class Rollouts(Protocol):
-    """Verified groups, sampled by engines that may lag the trainer by `max_staleness` versions, never more."""
-
-    def publish(self, trainer: Any, version: int) -> Mapping[str, float]: ...
-    def newest_version(self) -> int: ...
-    def take(self, state: State) -> Taken: ...
-    def evaluate(self) -> Mapping[str, float]: ...
-
-
-class Checkpoints(Protocol):
-    def first(self, trainer: Any) -> State: ...
-    def save(self, trainer: Any, state: State) -> None: ...
-    def restore(self, trainer: Any) -> State | None: ...
-    def newest(self) -> str: ...
-    def discard_newest(self) -> None: ...
-    def note_rollback(self, state: State) -> None: ...
-
-
-class Alarm(Protocol):
-    """Says value, limit and knob; `onset` is the first step of the trouble."""
-
-    @property
-    def onset(self) -> int: ...
-    def fields(self) -> dict[str, Any]: ...
-
-
-class Sentinel(Protocol):
-    memory: int  # good steps to remember
-
-    def watch(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, float]: ...
-    def inspect(self, seen: Mapping[str, float], history: tuple[Mapping[str, float], ...]) -> Alarm | None: ...
-
-
-class Observer(Protocol):
-    def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None: ...
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def event(self, kind: str, message: str, **fields: Any) -> None: ...
-
-
 class Diverged(RuntimeError):
-    """Rolled back as often as allowed, and still no good step."""
+    """Rolled back as often as allowed, and trouble came again; `onset` is when it began."""
 
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of."""
-
-    trainer: Any  # a Trainer to the loop; checkpoints and rollouts ask more of it
-    rollouts: Rollouts
-    checkpoints: Checkpoints
-    sentinel: Sentinel
-    observer: Observer
-    learning_rate: Callable[[int], float]  # of the step about to be taken
-    stop: Callable[[], bool] = lambda: False  # someone asked the run to end early, cleanly
+    def __init__(self, message: str, onset: int):
+        super().__init__(message)
+        self.onset = onset
 
 
 def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     """Until `cfg.steps` good steps are done, or `run.stop()`; either way the last step is saved."""
     weights = cfg.reward.weights()
     state = run.checkpoints.restore(run.trainer) or run.checkpoints.first(run.trainer)
+    run.rollouts.remember(state.rollouts)
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
     state = replace(state, lineage=state.lineage.branch(above=run.rollouts.newest_version()))
     run.observer.event("begin", f"going on after step {state.step}" if state.step else "from the start", to=state.step)
     published = publish(cfg, state, run)
     last = state.step >= cfg.steps or run.stop()
     while not last:
+        treatment = treat(objective, cfg.sentinel, state.remedies, state.anchor)
         taken = run.rollouts.take(state)
         check_fresh(taken, state, cfg.rollout.max_staleness)
-        batch = collate(taken.groups, objective, weights)
-        metrics = run.trainer.step(batch, objective, run.learning_rate(state.step))
+        batch = collate(taken.groups, treatment.objective, weights)
+        rate = treatment.learning_rate * run.learning_rate(state.step)
+        metrics = run.trainer.step(batch, treatment.objective, rate)
         metrics = {**taken.metrics, **metrics, **published}
         seen = run.sentinel.watch(state.step + 1, metrics)
         if alarm := run.sentinel.inspect(seen, state.history):
-            state = roll_back(alarm, state, taken, run, cfg.sentinel.max_rollbacks)
+            state = roll_back(alarm, seen, state, taken, run, cfg.sentinel)
             published = publish(cfg, state, run)
             last = run.stop()
             continue
-        state = state.advance(taken.cursor, seen, run.sentinel.memory)
+        state = let_go(state.advance(taken.cursor, seen, run.sentinel.memory), run)
         run.observer.step(state, taken, batch, metrics)
         last = state.step == cfg.steps or run.stop()
         if last or state.step % cfg.checkpoint.every == 0:
-            run.checkpoints.save(run.trainer, state)
+            run.checkpoints.save(run.trainer, replace(state, rollouts=run.rollouts.memory()))
         published = publish(cfg, state, run)
+        run.checkpoints.settle(run.trainer, state.step)
+    run.checkpoints.finish(run.trainer)
     return state
 
 
@@ -114,6 +68,7 @@ def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
     every = cfg.evaluation.every
     if state.step in (0, cfg.steps) or (every and state.step % every == 0):
         accuracy = run.rollouts.evaluate()
+        run.checkpoints.evaluated(state, accuracy)
         run.observer.evaluation(state.step, accuracy)
         metrics |= accuracy
     return metrics
@@ -129,22 +84,32 @@ def check_fresh(taken: Taken, state: State, max_staleness: int) -> None:
             )
 
 
-def roll_back(alarm: Alarm, state: State, taken: Taken, run: Parts, limit: int) -> State:
-    """Back to the last good weights, but forward in the data: the batch that broke us is not replayed."""
-    if state.rollbacks == limit:
-        raise Diverged(f"{alarm}; already rolled back sentinel.max_rollbacks={limit} times")
-    if run.checkpoints.newest() == state.restored:
-        run.checkpoints.discard_newest()  # it broke twice: divergence is seen late, this one was already sick
-    saved = run.checkpoints.restore(run.trainer)
-    assert saved is not None, "step 0 is always saved"
+def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, cfg: SentinelConfig) -> State:
+    """Back to good weights from before the trouble, but forward in the data, with one more remedy of the ladder."""
+    if state.rollbacks == cfg.max_rollbacks:
+        raise Diverged(f"{alarm}; already rolled back sentinel.max_rollbacks={cfg.max_rollbacks} times", alarm.onset)
+    saved = run.checkpoints.roll_back(run.trainer, state, alarm.onset)
+    assert saved.restored is not None, "it says which checkpoint it was"
+    remedies = next_remedies(cfg, state.remedies)
     back = replace(
         saved,
-        cursor=taken.cursor,
+        cursor=taken.cursor,  # the data that broke us are not replayed
         rollbacks=state.rollbacks + 1,
         lineage=state.lineage.branch(),
-        restored=run.checkpoints.newest(),
+        remedies=remedies,
+        until=state.step + 1 + cfg.remedy_steps,
+        anchor=run.checkpoints.anchor(run.trainer, saved.restored) if "anchor" in remedies else None,
     )
     run.checkpoints.note_rollback(back)  # before anything is published: a crash must not forget this
-    said = f"{alarm}: rolled back from step {state.step + 1} to {back.step}"
-    run.observer.event("rollback", said, step=state.step, to=back.step, alarm=alarm.fields())
+    said = f"{alarm}: rolled back from step {state.step + 1} to {back.step}; remedies: {', '.join(remedies) or 'none'}"
+    told = {"alarm": alarm.fields(), "remedies": remedies, "metrics": seen}
+    run.observer.event("rollback", said, step=state.step, to=back.step, **told)
     return back
+
+
+def let_go(state: State, run: Parts) -> State:
+    """Without remedies, once health has lasted as long as they were meant for."""
+    if not state.remedies or state.step < state.until:
+        return state
+    run.observer.event("healthy", f"healthy up to step {state.step}: no longer {', '.join(state.remedies)}")
+    return replace(state, remedies=(), anchor=None)

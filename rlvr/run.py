@@ -15,7 +15,7 @@ from rlvr import config
 from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.config import Recipe, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
-from rlvr.loop import Diverged, Parts, train
+from rlvr.loop import Diverged, train
 from rlvr.objective import Batch, Objective
 from rlvr.objective.trial import trial
 from rlvr.observe.console import Display
@@ -23,6 +23,7 @@ from rlvr.observe.memory import PeakMemory
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.sinks import Fanout, open_sinks
 from rlvr.observe.summary import Summary
+from rlvr.parts import Parts
 from rlvr.rollout.rollouts import Pipeline, SynchronousRollouts
 from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
@@ -117,7 +118,7 @@ class Recorder:
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
-            self.folder.truncate_after(fields["to"])
+            self.folder.undo_after(fields["to"], kind, fields.get("metrics"))
             self.last = perf_counter()
         self.sinks.event(kind, message, **fields)
 
@@ -129,10 +130,10 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         memory = stack.enter_context(PeakMemory())
         probe = probe_tokens(inputs.vocabulary)
         checkpoints = DiskCheckpoints(
-            folder.path / "checkpoints", cfg.checkpoint.keep, probe, lambda text: sinks.event("warning", text)
+            folder.path / "checkpoints", cfg.checkpoint, probe, lambda kind, text: recorder.event(kind, text)
         )
         done = checkpoints.newest_step() or 0
-        folder.truncate_after(done)
+        folder.undo_after(done, "begin")
         sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
         stack.callback(sinks.close)
         recorder = Recorder(cfg, folder, sinks)
@@ -157,10 +158,9 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
                 status = "interrupted"
         except Diverged as diverged:
             status = "stopped"
-            recorder.event("stopped", str(diverged))
-            restored = checkpoints.restore(trainer)
-            assert restored is not None, "step 0 is always saved"
-            state = restored
+            state = checkpoints.best(trainer, diverged.onset)
+            said = f"{diverged}: exporting the best good checkpoint, that of step {state.step}"
+            recorder.event("stopped", said, step=state.step)
         except BaseException as error:
             recorder.event("error", f"{type(error).__name__}: {error}")
             raise

@@ -4,7 +4,10 @@ Every detector has a section of its own. A limit is relative to what the run its
 absolute floor, for a run that does well may be ten times quieter than it was, and is no worse for it.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import inf
+from typing import Any
 
 
 @dataclass
@@ -99,12 +102,30 @@ class SampleSizeConfig:
     """Smallest effective sample size of the importance weights, as a share of the tokens."""
 
 
+REMEDIES = ("skip_data", "lower_learning_rate", "tighten_clip", "mask_mismatch", "anchor")
+
+
 @dataclass
 class SentinelConfig:
     enabled: bool = True
     """False: nothing is watched and nothing is rolled back."""
-    max_rollbacks: int = 3
+    max_rollbacks: int = 5
     """How often a run may go back to a checkpoint before it stops."""
+    remedies: list[str] = field(default_factory=lambda: list(REMEDIES))
+    """The ladder: the first after an alarm, one more each time that trouble comes back while the former are in force.
+    `skip_data` is what every rollback does: go on behind the data that were being trained on."""
+    remedy_steps: int = 50
+    """How long remedies stay in force, in steps from the alarm on."""
+    learning_rate_factor: float = 0.3
+    """Of `lower_learning_rate`."""
+    clip_factor: float = 0.5
+    """Of `tighten_clip`, times the clip's bounds."""
+    mismatch_low: float = 0.5
+    """Of `mask_mismatch`: tokens whose pi_old/pi_rollout lies below do not teach ..."""
+    mismatch_high: float = 2.0
+    """... nor those above."""
+    anchor_coefficient: float = 0.05
+    """Of `anchor`, a KL penalty to the checkpoint that the run went back to."""
     memory: int = 1000
     """Good steps that are remembered. What got worse more slowly than that goes unseen."""
     solved: float = 0.9
@@ -125,3 +146,52 @@ class SentinelConfig:
     length: LengthConfig = field(default_factory=LengthConfig)
     no_signal: FallConfig = field(default_factory=lambda: FallConfig(windows=[48], share=0.9, floor=0.2))
     """Share of groups that teach something."""
+
+
+LIMITS = {  # smallest and largest value, whatever section a knob is in
+    "max_rollbacks": (0, inf),
+    "memory": (64, inf),  # shorter, and nothing can be compared
+    "remedy_steps": (1, inf),
+    "window": (1, inf),
+    "windows": (1, inf),
+    "patience": (1, inf),
+    "problems": (1, inf),
+    "factor": (1, inf),
+    "floor": (0, inf),
+    "ceiling": (0, inf),
+    "max": (0, inf),
+    "certainty": (0, inf),
+    "share": (0, 1),
+    "min": (0, 1),
+    "solved": (0, 1),
+    "learning_rate_factor": (0, 1),
+    "clip_factor": (0, 1),
+    "mismatch_low": (0, 1),
+    "mismatch_high": (1, inf),
+    "anchor_coefficient": (0, inf),
+}
+
+
+def what_is_wrong(cfg: SentinelConfig) -> str | None:
+    """The first knob with a value that cannot work, in words."""
+    for name in cfg.remedies:
+        if name not in REMEDIES:
+            return f"remedies: no remedy {name!r}; there are: {', '.join(REMEDIES)}"
+    for key, value in knobs(cfg):
+        low, high = LIMITS[key.rpartition(".")[2]]
+        for x in value if isinstance(value, list) else [value]:
+            if not low <= x <= high:
+                return f"{key}={value}: at least {low}" + (f", at most {high}" if high < inf else "")
+        if value == []:
+            return f"{key} is empty"
+    return None
+
+
+def knobs(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number of the section and those in it."""
+    for knob in fields(section):
+        value = getattr(section, knob.name)
+        if is_dataclass(value):
+            yield from knobs(value, f"{prefix}{knob.name}.")
+        elif not isinstance(value, bool) and knob.name != "remedies":
+            yield f"{prefix}{knob.name}", value

@@ -17,6 +17,10 @@ class State:
     rollbacks: int = 0
     lineage: Lineage = field(default_factory=Lineage)
     restored: str | None = None  # the checkpoint that the last rollback went back to
+    remedies: tuple[str, ...] = ()  # in force since then ...
+    until: int = 0  # ... and up to this step
+    anchor: str | None = None  # the model folder that a KL term holds on to, as a remedy
+    rollouts: Mapping[str, Any] = field(default_factory=dict)  # what the rollouts remember; in a checkpoint only
     history: tuple[Mapping[str, float], ...] = field(default=())  # the sentinel's view of the last good steps
 
     def advance(self, cursor: int, seen: Mapping[str, float], window: int) -> "State":
@@ -28,7 +32,11 @@ class State:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "State":
-        return cls(**saved | {"lineage": Lineage(**saved["lineage"]), "history": tuple(saved["history"])})
+        return cls(**saved | {
+            "lineage": Lineage(**saved["lineage"]),
+            "history": tuple(saved["history"]),
+            "remedies": tuple(saved["remedies"]),
+        })
 
 
 @dataclass(frozen=True)

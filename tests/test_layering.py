@@ -19,6 +19,7 @@ LAYERS = [
     {"state", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
     {"rollout", "train"},
+    {"parts"},
     {"loop", "cluster"},
     {"run", "compose"},
     {"cli"},
@@ -53,6 +54,7 @@ THIRD_PARTY = {
     "rlvr/trainer_config.py": set(),
     "rlvr/state.py": set(),
     "rlvr/loop.py": set(),
+    "rlvr/parts.py": set(),
     "rlvr/run.py": set(),
     "rlvr/collate.py": {"torch"},
     "rlvr/weights.py": {"torch"},
@@ -77,11 +79,14 @@ PROJECT = {
     "rlvr/reward_config.py": set(),
     "rlvr/sentinel_config.py": set(),
     "rlvr/trainer_config.py": set(),
+    "rlvr/sentinel/remedies.py": {"objective", "sentinel", "sentinel_config"},
     "rlvr/sentinel/command.py": {"config", "sentinel", "sentinel_config"},
     "rlvr/sentinel/": {"sentinel", "sentinel_config"},  # rows of numbers, and its knobs
     "rlvr/objective/": {"objective"},
     "rlvr/collate.py": {"objective", "types"},
-    "rlvr/loop.py": {"collate", "config", "objective", "state"},  # everything else is a Protocol to it
+    # everything else is a Protocol to it
+    "rlvr/loop.py": {"collate", "config", "objective", "parts", "sentinel", "sentinel_config", "state"},
+    "rlvr/parts.py": {"objective", "state"},
     "verifiers/": {"types", "verify", "sandbox"},
 }
 
@@ -156,7 +161,7 @@ def test_the_framework_has_no_private_door_to_its_own_verifiers(path):
 
 @every_file
 def test_files_stay_readable(path):
-    limit = 150 if path == ROOT / "rlvr" / "loop.py" else 350
+    limit = 120 if path == ROOT / "rlvr" / "loop.py" else 350
     assert len(path.read_text().splitlines()) <= limit
 
 

@@ -1,6 +1,7 @@
 """The loop on a toy: every step once, a bad step undone, the end of it known, and no interruption changes anything."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -12,18 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.checkpoint import disk
 from rlvr.checkpoint.disk import DiskCheckpoints
+from rlvr.checkpoint.ledger import step_of
+from rlvr.config import CheckpointConfig
 from rlvr.lineage import Lineage
-from rlvr.loop import Diverged, Parts, check_fresh
+from rlvr.loop import Diverged, check_fresh
+from rlvr.parts import Parts
 from rlvr.state import State, Taken
 from tests import toy
 from tests.builders import completion, group
 
 STEPS = 7
-# two prompts a step: 9 breaks step 5, which goes back to step 3; 13 then breaks step 5 again, before a checkpoint
-# newer than the one of step 3 exists, so that one is given up too, and it goes back to step 0
-POISON = {9, 13}
+# two prompts a step: 11 breaks step 6, which goes back to step 3, good since step 5; 13 then breaks step 4, within the
+# two steps of probation, so that the checkpoint of step 3 is given up too, and it goes back to step 0
+POISON = {11, 13}
 
 
 class Recorded:
@@ -38,6 +41,14 @@ class Recorded:
         self.phases.append(phase)
         if now == self.at and phase == (self.phase or phase):
             self.act()
+
+
+def steps_of(checkpoints: DiskCheckpoints) -> list[int]:
+    return [step_of(name) for name in checkpoints.ledger.usable()]
+
+
+def opened(folder: Path) -> DiskCheckpoints:
+    return DiskCheckpoints(folder, CheckpointConfig(keep=3), [0, 1], lambda kind, said: None)
 
 
 class Unplugged(Exception):
@@ -116,7 +127,8 @@ def test_evaluations_come_first_at_their_interval_and_last(tmp_path, every, step
 
 def test_checkpoints_are_step_0_the_interval_and_the_last_step(tmp_path):
     done = toy.run(tmp_path, toy.recipe(5, every=2))
-    assert [int(name.split("-")[1]) for name in done.checkpoints.all()] == [2, 4, 5]  # step 0 made room: keep is 3
+    assert steps_of(done.checkpoints) == [0, 2, 4, 5]  # the newest three, and the two newest good ones: 0 and 2
+    assert steps_of(toy.run(tmp_path, toy.recipe(9, every=2)).checkpoints) == [5, 6, 8, 9]  # now these are 5 and 6
     assert done.checkpoints.newest_step() == 5
 
 
@@ -124,16 +136,17 @@ def test_checkpoints_are_step_0_the_interval_and_the_last_step(tmp_path):
 
 
 def test_a_bad_step_is_undone_and_its_batch_is_not_replayed(tmp_path):
-    done = toy.run(tmp_path, toy.recipe(STEPS), poison={9})
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})
     assert (done.state.step, done.state.rollbacks) == (STEPS, 1)
-    assert done.observer.steps == [1, 2, 3, 4, 4, 5, 6, 7]
-    assert done.trainer.trained == [[2 * i, 2 * i + 1] for i in range(9)]  # on and on through the data
-    assert done.state.cursor == 18
+    assert done.observer.steps == [1, 2, 3, 4, 5, 4, 5, 6, 7]
+    assert done.trainer.trained == [[2 * i, 2 * i + 1] for i in range(10)]  # on and on through the data
+    assert done.state.cursor == 20
     kind, message, fields = done.observer.rollbacks[0]
     assert kind == "rollback"
-    assert message == "step 5: policy/loss is nan, not finite (sentinel.nonfinite): rolled back from step 5 to 3"
-    assert (fields["alarm"]["detector"], fields["alarm"]["onset"]) == ("nonfinite", 5)
-    assert (fields["step"], fields["to"]) == (4, 3)
+    said = "step 6: policy/loss is nan, not finite (sentinel.nonfinite): rolled back from step 6 to 3; "
+    assert message == said + "remedies: skip_data"
+    assert (fields["alarm"]["detector"], fields["alarm"]["onset"]) == ("nonfinite", 6)
+    assert (fields["step"], fields["to"]) == (5, 3)
 
 
 def test_a_rollback_brings_back_weights_and_optimizer(tmp_path):
@@ -145,36 +158,114 @@ def test_a_rollback_brings_back_weights_and_optimizer(tmp_path):
             seen.append((trainer.weight, trainer.momentum))
             return super().publish(trainer, version)
 
-    toy.run(tmp_path / "broken", toy.recipe(STEPS), {9}, rollouts=Looks())
-    # publications: the start, steps 1 to 4, and then what the rollback from step 5 brought back
-    assert seen[5] == seen[3] == (good.weight, good.momentum)
+    toy.run(tmp_path / "broken", toy.recipe(STEPS), {11}, rollouts=Looks())
+    # publications: the start, steps 1 to 5, and then what the rollback from step 6 brought back
+    assert seen[6] == seen[3] == (good.weight, good.momentum)
 
 
 def test_a_rollback_branches_the_lineage(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
     assert all(a < b for a, b in pairwise(done.rollouts.versions))
     floors = [state.lineage.floor for state in done.rollouts.states]
-    assert floors == [1] * 5 + [6] * 2 + [8] * 7  # 1..5 sampled by the first branch, 6 and 7 by the second
+    assert floors == [1] * 6 + [7] + [8] * 7  # 1..6 sampled by the first branch, 7 by the second
     assert done.state.lineage == Lineage(version=15, floor=8)
 
 
-def test_a_checkpoint_that_broke_twice_is_given_up(tmp_path):
+def test_a_checkpoint_that_broke_again_within_its_probation_is_given_up(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
     assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 0]
-    assert done.observer.steps == [1, 2, 3, 4, 4, 1, 2, 3, 4, 5, 6, 7]
+    assert done.observer.steps == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6, 7]
     assert done.state.rollbacks == 2
 
 
-def test_a_checkpoint_saved_since_is_not_given_up(tmp_path):
-    # 9 breaks step 5: back to 3; 19 breaks step 8, when step 6 has been saved: back to 6
-    done = toy.run(tmp_path, toy.recipe(9), poison={9, 19})
-    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 6]
+def test_one_that_broke_after_its_probation_is_gone_back_to_again(tmp_path):
+    # 11 breaks step 6: back to 3; 17 breaks step 6 again, when 3 has stood for two more steps
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11, 17})
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 3]
+
+
+def test_a_candidate_is_not_gone_back_to(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={9})  # breaks step 5, when step 3 has stood for one step
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0]
+
+
+def test_a_checkpoint_made_after_the_trouble_began_is_not_gone_back_to(tmp_path):
+    class Late:
+        """Sees at step 12 what began at step 5."""
+
+        memory, seen = 64, 0
+
+        def watch(self, step, metrics):
+            self.seen += 1
+            return {"step": step}
+
+        def inspect(self, seen, history):
+            return DatedAlarm(5) if self.seen == 12 else None
+
+    done = toy.run(tmp_path, toy.recipe(14), watch=Late())
+    assert done.observer.steps[:11] == list(range(1, 12)), "steps 6 and 9 had become good by then"
+    assert done.observer.rollbacks[0][2]["to"] == 3
+
+
+class DatedAlarm:
+    def __init__(self, onset: int):
+        self.onset = onset
+
+    def fields(self):
+        return {"onset": self.onset}
 
 
 def test_step_0_is_always_there_to_go_back_to(tmp_path):
     done = toy.run(tmp_path, toy.recipe(2), poison={0, 2, 4})
     assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0, 0, 0]
     assert (done.state.step, done.trainer.trained[-2:]) == (2, [[6, 7], [8, 9]])
+
+
+# ---- remedies --------------------------------------------------------------------------------------------------------
+
+
+def test_each_rollback_while_remedies_are_in_force_adds_the_next_one(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
+    assert [fields["remedies"] for _, _, fields in done.observer.rollbacks] == [
+        ("skip_data",),
+        ("skip_data", "lower_learning_rate"),
+    ]
+    rates = [m["policy/lr"] for m in done.observer.metrics[-STEPS:]]
+    assert rates == pytest.approx([0.3 * 0.5 / (step + 1) for step in range(STEPS)])
+    assert done.state.remedies == ("skip_data", "lower_learning_rate")
+
+
+def test_remedies_are_let_go_once_health_has_lasted(tmp_path):
+    cfg = toy.recipe(12)
+    cfg.sentinel.remedies = ["lower_learning_rate"]
+    cfg.sentinel.remedy_steps = 3
+    done = toy.run(tmp_path, cfg, poison={11})  # alarm at step 6, back to 3: in force up to step 9
+    rates = {m: lr for m, lr in zip(done.observer.steps, (m["policy/lr"] for m in done.observer.metrics), strict=True)}
+    assert [rates[step] / (0.5 / step) for step in (4, 9, 10, 12)] == pytest.approx([0.3, 0.3, 1, 1])
+    healthy = [message for kind, message, _ in done.observer.events if kind == "healthy"]
+    assert healthy == ["healthy up to step 9: no longer lower_learning_rate"]
+    assert (done.state.remedies, done.state.until) == ((), 9)
+
+
+def test_a_resumed_run_is_still_under_its_remedies(tmp_path):
+    cfg = toy.recipe(12)
+    cfg.sentinel.remedies = ["anchor"]
+    cfg.sentinel.anchor_coefficient = 5.0
+    with pytest.raises(Unplugged):
+        toy.run(tmp_path / "crashed", cfg, {11}, Recorded(fail(), at=9, phase="stepped"))
+    resumed = toy.run(tmp_path / "crashed", cfg, {11})
+    assert resumed.rollouts.states[0].remedies == ("anchor",)
+    assert resumed.outcome == toy.run(tmp_path / "alone", cfg, {11}).outcome
+    cfg.sentinel.remedies = ["skip_data"]
+    assert resumed.trainer.weight < toy.run(tmp_path / "free", cfg, {11}).trainer.weight, "the anchor held"
+
+
+def test_a_run_without_remedies_only_goes_back(tmp_path):
+    cfg = toy.recipe(STEPS)
+    cfg.sentinel.remedies = []
+    done = toy.run(tmp_path, cfg, poison={11})
+    assert done.observer.rollbacks[0][1].endswith("rolled back from step 6 to 3; remedies: none")
+    assert done.state.remedies == ()
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
@@ -185,14 +276,14 @@ def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
         toy.run(tmp_path, toy.recipe(STEPS, max_rollbacks=limit), poison=set(range(9, 1000)), observer=observer)
     assert len(observer.rollbacks) == limit
     restored = toy.ToyTrainer(set())
-    assert DiskCheckpoints(tmp_path, 3, [0, 1]).restore(restored) is not None
+    assert opened(tmp_path).restore(restored) is not None
     assert restored.weight == restored.weight, "the best good weights are still there, and no nan was saved"
 
 
 def test_the_history_of_a_broken_branch_is_forgotten(tmp_path):
-    done = toy.run(tmp_path, toy.recipe(STEPS), poison={9})
-    after = done.rollouts.states[5]
-    assert len(after.history) == 3, "the three steps behind the checkpoint, not the four before the bad one"
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})
+    after = done.rollouts.states[6]
+    assert len(after.history) == 3, "the three steps behind the checkpoint, not the five before the bad one"
 
 
 # ---- staleness -------------------------------------------------------------------------------------------------------
@@ -228,8 +319,8 @@ def test_what_an_abandoned_policy_sampled_is_never_trained_on(tmp_path):
     cfg.rollout.max_staleness = 100
     observer = toy.ToyObserver()
     with pytest.raises(RuntimeError, match="must never be trained on"):
-        toy.run(tmp_path, cfg, poison={9}, rollouts=Hoarding(), observer=observer)
-    assert observer.steps == [1, 2, 3, 4]
+        toy.run(tmp_path, cfg, poison={11}, rollouts=Hoarding(), observer=observer)
+    assert observer.steps == [1, 2, 3, 4, 5]
 
 
 # ---- an early end ----------------------------------------------------------------------------------------------------
@@ -267,9 +358,9 @@ def test_a_run_asked_to_end_during_a_rollback_remembers_the_rollback(tmp_path):
     asked: list[bool] = []
     cfg = toy.recipe(STEPS)
     hook = Recorded(lambda: asked.append(True), at=1, phase="event")  # 0 is the beginning
-    early = toy.run(tmp_path / "asked", cfg, {9}, hook=hook, stop=lambda: bool(asked))
+    early = toy.run(tmp_path / "asked", cfg, {11}, hook=hook, stop=lambda: bool(asked))
     assert (early.state.step, early.state.rollbacks) == (3, 1)
-    assert toy.run(tmp_path / "asked", cfg, {9}).outcome == toy.run(tmp_path / "alone", cfg, {9}).outcome
+    assert toy.run(tmp_path / "asked", cfg, {11}).outcome == toy.run(tmp_path / "alone", cfg, {11}).outcome
 
 
 # ---- crashes ---------------------------------------------------------------------------------------------------------
@@ -288,10 +379,10 @@ def test_a_finished_run_can_be_continued(tmp_path):
 
 def test_an_exception_anywhere_changes_nothing_once_resumed(tmp_path, monkeypatch):
     """At every phase of a run with two rollbacks: crash there, resume, and compare to the run left alone."""
-    monkeypatch.setattr(disk, "sync", lambda path: None)  # only a power cut would tell, and it is most of the time
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # only a power cut would tell, and it is most of the time
     cfg, phases = toy.recipe(STEPS), Recorded()
     alone = toy.run(tmp_path / "alone", cfg, POISON, phases)
-    assert {"take", "stepped", "written", "discarded", "note", "noted", "load", "event"} <= set(phases.phases)
+    assert {"take", "stepped", "written", "settled", "note", "noted", "load", "event"} <= set(phases.phases)
     for at, phase in enumerate(phases.phases):
         folder, engines = tmp_path / str(at), toy.ToyRollouts()
         error = KeyboardInterrupt if at % 2 else Unplugged
@@ -309,7 +400,7 @@ def test_a_run_that_crashes_again_and_again_still_ends_the_same(tmp_path):
     cfg, rng, crashes = toy.recipe(STEPS), random.Random(0), 0
     while True:
         try:
-            done = toy.run(tmp_path / "crashing", cfg, POISON, Recorded(fail(), at=rng.randrange(40)))
+            done = toy.run(tmp_path / "crashing", cfg, POISON, Recorded(fail(), at=rng.randrange(90)))
             break
         except Unplugged:
             crashes += 1
@@ -320,21 +411,21 @@ def test_a_run_that_crashes_again_and_again_still_ends_the_same(tmp_path):
 def test_a_crash_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path):
     with pytest.raises(Unplugged):
         toy.run(tmp_path, toy.recipe(STEPS), hook=Recorded(fail(), at=1, phase="written"))  # step 3, after step 0
-    assert DiskCheckpoints(tmp_path, 3, [0, 1]).newest_step() == 0
+    assert opened(tmp_path).newest_step() == 0
 
 
 def test_a_crash_right_after_a_rollback_does_not_forget_it(tmp_path):
     cfg, crash = toy.recipe(STEPS), Recorded(fail(), at=0, phase="noted")
     with pytest.raises(Unplugged):
-        toy.run(tmp_path, cfg, {9}, crash)
-    done = toy.run(tmp_path, cfg, {9})
+        toy.run(tmp_path, cfg, {11}, crash)
+    done = toy.run(tmp_path, cfg, {11})
     assert done.rollouts.states[0].rollbacks == 1
-    assert done.trainer.trained[0] == [10, 11], "the batch that broke us must not come back through a restart"
+    assert done.trainer.trained[0] == [12, 13], "the batch that broke us must not come back through a restart"
 
 
 def test_an_old_rollback_does_not_outlive_newer_checkpoints(tmp_path):
-    toy.run(tmp_path, toy.recipe(6), {9})
-    done = toy.run(tmp_path, toy.recipe(9), {9})
+    toy.run(tmp_path, toy.recipe(6), {11})
+    done = toy.run(tmp_path, toy.recipe(9), {11})
     assert (done.state.step, done.state.rollbacks, done.observer.steps) == (9, 1, [7, 8, 9])
 
 
@@ -371,7 +462,7 @@ def test_a_rollback_past_a_damaged_checkpoint_is_remembered_too(tmp_path):
     cfg = toy.recipe(STEPS)
 
     def rot() -> None:
-        newest = sorted(tmp_path.glob("step-00000003-*"))[-1]
+        newest = next(tmp_path.glob("step-00000003-*"))
         (newest / "trainer" / "weights.json").write_text("[0.0, 0.0]")
 
     class RotThenCrash(Recorded):
@@ -381,10 +472,10 @@ def test_a_rollback_past_a_damaged_checkpoint_is_remembered_too(tmp_path):
                 raise Unplugged
 
     with pytest.raises(Unplugged):
-        toy.run(tmp_path, cfg, {9}, RotThenCrash(rot, at=4, phase="take"))
-    done = toy.run(tmp_path, cfg, {9})
+        toy.run(tmp_path, cfg, {11}, RotThenCrash(rot, at=5, phase="take"))
+    done = toy.run(tmp_path, cfg, {11})
     assert done.rollouts.states[0].rollbacks == 1
-    assert done.trainer.trained[0] == [10, 11]
+    assert done.trainer.trained[0] == [12, 13]
 
 
 def test_kill_minus_nine_changes_nothing(tmp_path):

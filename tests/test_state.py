@@ -12,6 +12,10 @@ FULL = State(
     rollbacks=2,
     lineage=Lineage(version=12, floor=9),
     restored="step-00000004-v00000009",
+    remedies=("skip_data", "anchor"),
+    until=60,
+    anchor="checkpoints/anchor",
+    rollouts={"buffer": [1, 2]},
     history=({"policy/grad_norm": 0.1 + 0.2}, {}, {"policy/grad_norm": 1e-300}),
 )
 

@@ -9,16 +9,18 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from rlvr.checkpoint.disk import DiskCheckpoints
+from rlvr.checkpoint.files import Fingerprint, fingerprint
 from rlvr.config import CheckpointConfig, EvaluationConfig, PartConfig, Recipe, RewardConfig, SentinelConfig
-from rlvr.loop import Parts, train
+from rlvr.loop import train
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
+from rlvr.parts import Parts
 from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
 from rlvr.types import Completion, Group, sampling_seed
@@ -49,6 +51,9 @@ class ToyTrainer:
         positions = sorted({token - FIRST_PROMPT_TOKEN for token in batch.token_ids_BT[:, 0].tolist()})
         self.trained.append(positions)
         weight = torch.tensor(self.weight, dtype=torch.float64, requires_grad=True)
+        if objective.kl is not None:
+            reference, _ = json.loads(Path(objective.kl.reference, "weights.json").read_text())
+            batch = replace(batch, ref_logprobs_BT=logprob(torch.tensor(reference), batch.token_ids_BT))
         loss, _ = objective.loss(logprob(weight, batch.token_ids_BT), batch)
         gradient = torch.autograd.grad(loss, weight)[0].item()
         value = loss.item()
@@ -60,9 +65,24 @@ class ToyTrainer:
         return {"policy/loss": value, "policy/grad_norm": abs(gradient), "policy/lr": learning_rate}
 
     def save(self, folder: str) -> None:
+        self.saving, self.asked = (folder, json.dumps([self.weight, self.momentum])), False
+
+    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
+        """As real trainers are, not done when it is first asked."""
+        if not (wait or self.asked):
+            self.asked = True
+            return None
         self.hook("write")
-        Path(folder, "weights.json").write_text(json.dumps([self.weight, self.momentum]))
+        folder, content = self.saving
+        path = Path(folder, "weights.json")
+        path.write_text(content)
         self.hook("written")
+        return {str(path): fingerprint(path)}
+
+    def export(self, folder: str) -> None:
+        self.hook("export")
+        Path(folder).mkdir()
+        Path(folder, "weights.json").write_text(json.dumps([self.weight, self.momentum]))
 
     def load(self, folder: str) -> None:
         self.hook("load")
@@ -93,6 +113,12 @@ class ToyRollouts:
 
     def newest_version(self) -> int:
         return max(self.versions)
+
+    def memory(self) -> dict:
+        return {"taken": len(self.states)}
+
+    def remember(self, memory: dict) -> None:
+        self.remembered = memory
 
     def take(self, state: State) -> Taken:
         self.hook("take")
@@ -128,10 +154,10 @@ class HookedCheckpoints(DiskCheckpoints):
         super().save(trainer, state)
         self.hook("saved")
 
-    def discard_newest(self) -> None:
-        self.hook("discard")
-        super().discard_newest()
-        self.hook("discarded")
+    def settle(self, trainer: ToyTrainer, step: int) -> None:
+        self.hook("settle")
+        super().settle(trainer, step)
+        self.hook("settled")
 
     def note_rollback(self, state: State) -> None:
         self.hook("note")
@@ -178,13 +204,13 @@ class Finished:
         return self.trainer.weight, self.trainer.momentum, self.state.step, self.state.cursor, self.state.rollbacks
 
 
-def recipe(steps: int, every: int = 3, evaluate_every: int = 0, max_rollbacks: int = 3) -> Recipe:
+def recipe(steps: int, every: int = 3, evaluate_every: int = 0, max_rollbacks: int = 3, probation: int = 2) -> Recipe:
     return Recipe(
         name="toy",
         steps=steps,
         algorithm=None,
         reward=RewardConfig({"math": PartConfig("toy")}),
-        checkpoint=CheckpointConfig(every=every, keep=3),
+        checkpoint=CheckpointConfig(every=every, keep=3, probation=probation),
         evaluation=EvaluationConfig(every=evaluate_every),
         sentinel=SentinelConfig(max_rollbacks=max_rollbacks),
     )
@@ -206,7 +232,7 @@ def run(
     rollouts.hook = hook
     observer = observer or ToyObserver()
     observer.hook = hook
-    checkpoints = HookedCheckpoints(folder, cfg.checkpoint.keep, probe=[0, 1])
+    checkpoints = HookedCheckpoints(folder, cfg.checkpoint, [0, 1], lambda kind, said: observer.event(kind, said))
     checkpoints.hook = hook
     watch = watch or Watch(cfg.sentinel)
     parts = Parts(trainer, rollouts, checkpoints, watch, observer, lambda step: 0.5 / (step + 1), stop)

@@ -1,32 +1,47 @@
 """Checkpoints that exist whole or not at all.
 
     <run>/checkpoints/step-00000040-v00000057/
-        trainer/        what every trainer rank saved
+        trainer/        what every trainer rank saved, each its own shard
         state.json      the loop's State, and a probe: token ids with the logprobs these weights gave them
         manifest.json   size and SHA-256 of each file; written last, checked before anything is loaded
+    <run>/checkpoints/ledger.json       which are good, which are abandoned, the state after the last rollback
 
-Written aside, fsynced, and made to exist by one rename. Versions never repeat, so nothing is ever overwritten.
-Knows files and hashes; what a trainer writes into its folder is the trainer's affair.
+    save   --ranks copy their state, and write it while training goes on-->  draft/
+    settle --once all is written: manifest, fsync, one rename-->             step-...; probation; retention
+
+Versions never repeat, so nothing is ever overwritten. Knows files; what a trainer writes is the trainer's affair.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from rlvr.config import RunError
+from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, what_is_wrong, write_manifest
+from rlvr.checkpoint.ledger import Entry, Ledger, name_of, step_of
+from rlvr.checkpoint.writer import WriteFailed
+from rlvr.config import CheckpointConfig, RunError
 from rlvr.state import State
 
-TORCH_WRITER = "inline_container.cc"  # in the RuntimeError that torch.save raises where the disk is full
+SCORE = "eval/accuracy_greedy"
+Tell = Callable[[str, str], None]  # kind of event, message
 
 
 class Saveable(Protocol):
-    def save(self, folder: str) -> None: ...
+    def save(self, folder: str) -> None:
+        """Take a copy of everything, and begin to write it; the trainer may train on when this returns."""
+        ...
+
+    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
+        """None while it is still being written; else the files by their whole path. WriteFailed when it cannot be."""
+        ...
+
     def load(self, folder: str) -> None: ...
     def score(self, token_ids: list[int]) -> list[float]: ...
+    def export(self, folder: str) -> None: ...
 
 
 class ResumeRefused(RunError):
@@ -34,97 +49,204 @@ class ResumeRefused(RunError):
 
 
 class CheckpointFailed(RunError):
-    """A checkpoint could not be written. The ones before are untouched."""
+    """The very first checkpoint could not be written: there would be no way back."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A checkpoint that the trainer is still writing."""
+
+    name: str
+    state: State
+    logprobs: list[float]  # of the probe
+    score: float | None = None  # held-out accuracy, once it is known
 
 
 class DiskCheckpoints:
-    def __init__(self, root: Path, keep: int, probe: list[int], warn: Callable[[str], None] = print):
-        self.root, self.keep, self.probe, self.warn = root, keep, probe, warn
+    def __init__(self, root: Path, cfg: CheckpointConfig, probe: list[int], tell: Tell):
+        self.root, self.cfg, self.probe, self.tell = root, cfg, probe, tell
         root.mkdir(parents=True, exist_ok=True)
-
-    def all(self) -> list[str]:
-        """Names, oldest version first."""
-        return sorted((p.name for p in self.root.glob("step-*-v*")), key=lambda name: name.rsplit("-v", 1)[1])
-
-    def newest(self) -> str:
-        return self.all()[-1]
+        self.pending: Pending | None = None
+        self.ledger = Ledger.open(root, tell)
 
     def newest_step(self) -> int | None:
         """The step that `restore` would give back, damage aside."""
-        names = self.all()
-        return int(names[-1].split("-")[1]) if names else None
+        names = self.ledger.usable()
+        return step_of(names[-1]) if names else None
+
+    # ---- saving -------------------------------------------------------------------------------------------------
 
     def first(self, trainer: Saveable) -> State:
         """Step 0, saved: there is always a way back."""
-        self.save(trainer, state := State())
+        state = State()
+        if failure := self._begin(trainer, state) or self._end(trainer, wait=True):
+            raise CheckpointFailed(failure)
         return state
 
     def save(self, trainer: Saveable, state: State) -> None:
-        name = f"step-{state.step:08d}-v{state.lineage.version:08d}"
+        """Begin to save. What goes wrong is told, and costs this checkpoint alone: the ones before are intact."""
+        self.finish(trainer)
+        if failure := self._begin(trainer, state):
+            self.tell("checkpoint_failed", failure)
+
+    def settle(self, trainer: Saveable, step: int) -> None:
+        """Once a step: what has been written exists, what has proved itself by `step` is good."""
+        if failure := self._end(trainer, wait=False):
+            self.tell("checkpoint_failed", failure)
+        if self.ledger.settle(step, self.cfg.probation):
+            self.ledger.write()
+
+    def finish(self, trainer: Saveable) -> None:
+        """Wait until nothing is being written any more."""
+        if failure := self._end(trainer, wait=True):
+            self.tell("checkpoint_failed", failure)
+
+    def evaluated(self, state: State, accuracy: Mapping[str, float]) -> None:
+        """What the weights of a step are worth, for `best` and for retention."""
+        score = accuracy.get(SCORE)
+        if self.pending and self.pending.state.step == state.step:
+            self.pending = replace(self.pending, score=score)
+            return
+        name = next((n for n in reversed(self.ledger.usable()) if step_of(n) == state.step), None)
+        if name and score is not None:
+            self.ledger.entries[name].score = score
+            self.ledger.write()
+
+    def _begin(self, trainer: Saveable, state: State) -> str | None:
+        """What went wrong, in words."""
+        name = name_of(state.step, state.lineage.version)
+        if (room := self._room_for_one()) is not None:
+            return self._failed(name, room)
+        draft = self._fresh_draft()
+        try:
+            (draft / "trainer").mkdir(parents=True)
+            trainer.save(str(draft / "trainer"))
+        except (OSError, WriteFailed) as error:
+            return self._failed(name, error)
+        self.pending = Pending(name, state, trainer.score(self.probe))
+        return None
+
+    def _end(self, trainer: Saveable, wait: bool) -> str | None:
+        if self.pending is None:
+            return None
+        name = self.pending.name
+        try:
+            files = trainer.saved(wait)
+            if files is None:
+                return None
+            self._complete(self.pending, files)
+        except (OSError, WriteFailed) as error:
+            self.pending = None
+            return self._failed(name, error)
+        self.pending = None
+        return None
+
+    def _complete(self, pending: Pending, files: dict[str, Fingerprint]) -> None:
+        draft = self.root / "draft"
+        probe = {"token_ids": self.probe, "logprobs": pending.logprobs}
+        (draft / "state.json").write_text(json.dumps({"state": pending.state.to_json(), "probe": probe}))
+        write_manifest(draft, {os.path.relpath(path, draft): found for path, found in files.items()})
+        os.replace(draft, self.root / pending.name)  # now it exists
+        sync(self.root)
+        first = pending.state.step == 0
+        self.ledger.entries[pending.name] = Entry("good" if first else "candidate", pending.score)
+        for name in self.ledger.superfluous(self.cfg.keep, self.cfg.keep_every):
+            shutil.rmtree(self.root / name)
+            del self.ledger.entries[name]
+        self.ledger.write()
+
+    def _fresh_draft(self) -> Path:
         draft = self.root / "draft"
         shutil.rmtree(draft, ignore_errors=True)
-        try:
-            self._write(draft, trainer, state)
-            os.replace(draft, self.root / name)  # now it exists
-            sync(self.root)
-        except (OSError, RuntimeError) as error:
-            if not isinstance(error, OSError) and TORCH_WRITER not in str(error):
-                raise
-            shutil.rmtree(draft, ignore_errors=True)  # half of it is of no use, and whoever reports this needs room
-            raise CheckpointFailed(
-                f"checkpoint {name} could not be written: {getattr(error, 'strerror', None) or error} "
-                f"({shutil.disk_usage(self.root).free // 2**20} MB free in {self.root}). The ones before are intact: "
-                "make room, or lower checkpoint.keep, and resume"
-            ) from error
-        for old in self.all()[: -self.keep]:
-            shutil.rmtree(self.root / old)
+        return draft
 
-    def _write(self, draft: Path, trainer: Saveable, state: State) -> None:
-        """All files, on the disk when this returns."""
-        (draft / "trainer").mkdir(parents=True)
-        trainer.save(str(draft / "trainer"))
-        probe = {"token_ids": self.probe, "logprobs": trainer.score(self.probe)}
-        (draft / "state.json").write_text(json.dumps({"state": state.to_json(), "probe": probe}))
-        files = {str(p.relative_to(draft)): fingerprint(p) for p in sorted(draft.rglob("*")) if p.is_file()}
-        (draft / "manifest.json").write_text(json.dumps(files, indent=1))
-        for path in (*draft.rglob("*"), draft):
-            sync(path)
+    def _room_for_one(self) -> OSError | None:
+        """A full disk is better met before the run's own logs meet it: another one like the last must fit."""
+        names = self.ledger.usable()
+        if not names:
+            return None
+        needed, free = size(self.root / names[-1]), free_bytes(self.root)
+        return None if free > needed else OSError(None, f"it needs {needed / 2**20:.0f} MB")
+
+    def _failed(self, name: str, error: Exception) -> str:
+        shutil.rmtree(self.root / "draft", ignore_errors=True)  # whoever reports this needs the room
+        return (
+            f"checkpoint {name} could not be written: {getattr(error, 'strerror', None) or error} "
+            f"({free_bytes(self.root) / 2**20:.0f} MB free in {self.root}). The ones before are intact: make room, or "
+            f"lower checkpoint.keep={self.cfg.keep}"
+        )
+
+    # ---- going back ---------------------------------------------------------------------------------------------
 
     def restore(self, trainer: Saveable) -> State | None:
         """The newest intact checkpoint into `trainer`, and its state; None when there is none at all."""
-        names = self.all()
-        if not names:
+        self.pending = None  # what was being written when a trainer died stays a draft
+        while names := self.ledger.usable():
+            if state := self._intact(trainer, names[-1]):
+                noted = self.ledger.rollback
+                return State.from_json(noted) if noted and noted["restored"] == names[-1] else state
+        self._refuse_a_new_start()
+        return None
+
+    def roll_back(self, trainer: Saveable, state: State, onset: int) -> State:
+        """The newest good checkpoint from before `onset` into `trainer`; the state that was saved with it. One that
+        broke again within its probation is given up: trouble is seen late, and it was sick already."""
+        self.finish(trainer)
+        self.ledger.settle(state.step, self.cfg.probation)  # however slow the disk was, the same choice
+        restored = state.restored
+        broken = restored if restored and state.step < step_of(restored) + self.cfg.probation else None
+        while True:
+            name = self.ledger.before(onset, broken)
+            if saved := self._intact(trainer, name):
+                return replace(saved, restored=name)
+
+    def best(self, trainer: Saveable, onset: int) -> State:
+        """The best good checkpoint from before `onset` into `trainer`, for a run that gives up."""
+        self.finish(trainer)
+        while True:
+            if saved := self._intact(trainer, self.ledger.best(onset)):
+                return saved
+
+    def note_rollback(self, state: State) -> None:
+        """The state after a rollback to `state.restored`, and that nothing newer is to be restored: at once, or not."""
+        assert state.restored is not None
+        self.ledger.abandon_after(state.restored)
+        self.ledger.rollback = state.to_json()
+        self.ledger.write()
+
+    def anchor(self, trainer: Saveable, name: str) -> str:
+        """The weights that `trainer` now holds as a model folder, for a KL term to hold on to."""
+        folder, draft = self.root / f"anchor-{name}", self.root / "anchor.draft"
+        for old in (*self.root.glob("anchor-*"), draft):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        if not folder.exists():
+            trainer.export(str(draft))
+            os.replace(draft, folder)
+        return str(folder.resolve())
+
+    def _intact(self, trainer: Saveable, name: str) -> State | None:
+        """Its state, once it is loaded. A damaged one is told of and put aside."""
+        folder = self.root / name
+        if damage := what_is_wrong(folder):
+            del self.ledger.entries[name]
+            left = self.ledger.usable()
+            self.tell("warning", f"checkpoint {name} is damaged ({damage}): " + (f"trying {left[-1]}" if left else ""))
+            if folder.exists():  # kept for whoever wants to look, but no longer one of ours
+                os.replace(folder, self.root / f"damaged-{name}")
+            self.ledger.write()
+            if not left:
+                self._refuse_a_new_start()
             return None
-        damaged = []
-        while names and (damage := what_is_wrong(self.root / names[-1])):
-            damaged.append(names.pop())
-            self.warn(f"checkpoint {damaged[-1]} is damaged ({damage}): trying the one before")
-        if not names:
-            raise ResumeRefused(f"none of the {len(damaged)} checkpoints in {self.root} is intact: start a new run")
-        for name in damaged:  # kept for whoever wants to look, but no longer the newest, nor one of the `keep`
-            os.replace(self.root / name, self.root / f"damaged-{name}")
-        folder = self.root / (name := names[-1])
         saved = json.loads((folder / "state.json").read_text())
         trainer.load(str(folder / "trainer"))
         self._check_probe(trainer, name, **saved["probe"])
-        noted = self._noted_rollback()
-        return noted if noted and noted.restored == name else State.from_json(saved["state"])
+        return State.from_json(saved["state"])
 
-    def discard_newest(self) -> None:
-        if len(self.all()) > 1:
-            shutil.rmtree(self.root / self.newest())
-
-    def note_rollback(self, state: State) -> None:
-        """The state after a rollback; it has no weights of its own to save, those of `state.restored` are its."""
-        draft = self.root / "rollback.draft"
-        draft.write_text(json.dumps(state.to_json()))
-        sync(draft)
-        os.replace(draft, self.root / "rollback.json")
-        sync(self.root)
-
-    def _noted_rollback(self) -> State | None:
-        note = self.root / "rollback.json"
-        return State.from_json(json.loads(note.read_text())) if note.exists() else None
+    def _refuse_a_new_start(self) -> None:
+        """Where there were checkpoints, a run does not quietly begin again."""
+        if damaged := list(self.root.glob("damaged-*")):
+            raise ResumeRefused(f"none of the {len(damaged)} checkpoints in {self.root} is intact: start a new run")
 
     def _check_probe(self, trainer: Saveable, name: str, token_ids: list[int], logprobs: list[float]) -> None:
         """Other hardware or another number of ranks may round differently; other weights differ by much more."""
@@ -135,36 +257,3 @@ class DiskCheckpoints:
                 f"checkpoint {name} is intact, but its weights score the probe differently by {worst:.3g} > 0.01: "
                 "wrong model.path, or another version of the software"
             )
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def what_is_wrong(folder: Path) -> str | None:
-    """The first damage found in a checkpoint, in words."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        return f"manifest.json: {error}"
-    for name, expected in manifest.items():
-        try:
-            found = fingerprint(folder / name)
-        except FileNotFoundError:
-            return f"{name} is missing"
-        except (OSError, ValueError) as error:  # a bad block, or a name that a flipped bit made impossible
-            return f"{name!r} cannot be read: {error}"
-        if found["bytes"] != expected.get("bytes"):
-            return f"{name} has {found['bytes']} bytes, not {expected.get('bytes')}"
-        if found != expected:
-            return f"{name} has other content than was written"
-    return None
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

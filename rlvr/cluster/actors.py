@@ -9,6 +9,7 @@ import numpy as np
 import ray
 import torch
 
+from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
 from rlvr.types import Ended, Prompt, Sampling, Verdict
@@ -106,6 +107,9 @@ class TrainerRank:
 
     def save(self, folder: str) -> None:
         self.trainer.save(folder)
+
+    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
+        return self.trainer.saved(wait)
 
     def load(self, folder: str) -> None:
         self.trainer.load(folder)

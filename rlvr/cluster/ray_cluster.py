@@ -23,6 +23,7 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) or (Path.home() /
 
 import ray
 
+from rlvr.checkpoint.files import Fingerprint
 from rlvr.cluster.actors import RolloutWorker, TrainerRank, VerifierWorker
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Batch, Objective
@@ -157,6 +158,11 @@ class RayTrainer:
 
     def save(self, folder: str) -> None:
         self._all("save", folder)
+
+    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
+        """None as long as some rank is still writing."""
+        files = _get([rank.saved.remote(wait) for rank in self.ranks])
+        return None if None in files else {path: found for rank in files for path, found in rank.items()}
 
     def load(self, folder: str) -> None:
         self._all("load", folder)

@@ -4,6 +4,7 @@
         config.yaml            the resolved recipe
         environment.json       versions, commit, hardware, command; environment-2.json ... for each resume
         metrics.jsonl          one line a step: {"step": 12, "reward/mean": 0.41, ...}; every step exactly once
+        undone.jsonl           the lines of steps that were taken again, with why: `rollback`, or `begin` (a resume)
         events.jsonl           what happened: {"time": ..., "kind": "checkpoint", "message": ..., "fields": {...}}
         completions/step-000012.jsonl   one line a completion, with its verdict
         summary.json           the result, written at the end
@@ -30,6 +31,7 @@ from rlvr.types import Group
 __all__ = ["RunFolder", "RunFolderError"]
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
+UNDONE = "undone.jsonl"
 
 
 class RunFolder:
@@ -98,7 +100,7 @@ class RunFolder:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the line of a step. Numbers only; it is on its way to the disk when this returns."""
         if step <= self._last_step:
-            raise ValueError(f"step {step} is already in {self.path / METRICS}: call truncate_after({step - 1}) first")
+            raise ValueError(f"step {step} is already in {self.path / METRICS}: call undo_after({step - 1}) first")
         row = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
         self._metrics.append({"step": step} | row)
         self._last_step = step
@@ -106,11 +108,19 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, float]]:
         return [{name: number(value) for name, value in record.items()} for record in self._metrics.read()]
 
-    def truncate_after(self, step: int) -> None:
-        """Forget the steps after `step`, before they are taken again: by a resume or a rollback."""
-        if self._last_step > step:
+    def undo_after(self, step: int, why: str, broken: Mapping[str, float] | None = None) -> None:
+        """Put the lines of the steps after `step` aside, before these are taken again; and that of the step that broke
+        the run, which got no line of its own."""
+        behind = [record for record in self._metrics.read() if record["step"] > step]
+        undone = [*behind, *([broken] if broken else [])]
+        if undone:
+            log = JsonLines(self.path / UNDONE)
+            for record in undone:
+                log.append({**record, "undone_by": why})
+            log.close()
+        if behind:
             self._metrics.keep(lambda record: record["step"] <= step)
-            self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
+        self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
         with usable(self.path / "completions"):
             for path in (self.path / "completions").glob("step-*.jsonl"):
                 if int(path.stem.removeprefix("step-")) > step:

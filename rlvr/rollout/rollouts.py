@@ -7,10 +7,10 @@ Knows the objective's filter and the recipe; not where the engines run. Synchron
 with the weights published just before. Overlap of sampling and training belongs behind `take`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
@@ -64,6 +64,13 @@ class SynchronousRollouts:
 
     def newest_version(self) -> int:
         return self.pipeline.newest_version()
+
+    def memory(self) -> dict[str, Any]:
+        """What a checkpoint must keep of the rollouts: here nothing, as every group of a step is consumed in it."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """What `memory` said when the checkpoint was written."""
 
     def take(self, state: State) -> Taken:
         """`groups_per_step` groups from `state.cursor` on; fewer where the filter drops some and nothing refills."""

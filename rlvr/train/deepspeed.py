@@ -33,6 +33,7 @@ from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.utils import logging as transformers_logging
 
+from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.objective import Batch, Objective, Statistics
 from rlvr.train.extensions import alone_in
@@ -48,6 +49,7 @@ from rlvr.train.offload import offloading
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.packing import Layout, layout
 from rlvr.train.policy import Policy, dtype_of, load_policy, pack, scatter
+from rlvr.train.saving import TAG, CopyThenWrite, load_checkpoint
 from rlvr.weights import cut
 
 Weights = dict[str, Tensor]
@@ -80,8 +82,10 @@ class DeepSpeedTrainer:
             betas=tuple(cfg.betas),
         )
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings)
+        self.engine.checkpoint_engine = self._files = CopyThenWrite()
         self._guard = optimizer
         self._reference: Policy | None = None
+        self._reference_path: str | None = None
 
     def _join(self, address: str) -> None:
         host, port = address.split(":") if address else ("127.0.0.1", "0")
@@ -159,7 +163,8 @@ class DeepSpeedTrainer:
         if len(batch) and (self.cfg.epochs * self.cfg.mini_batches > 1 or objective.kl_in_reward):
             batch = replace(batch, old_logprobs_BT=self._logprobs(self.engine, batch))
         if len(batch) and objective.needs_reference:
-            batch = replace(batch, ref_logprobs_BT=self._reference_logprobs(batch))
+            assert objective.kl is not None
+            batch = replace(batch, ref_logprobs_BT=self._reference_logprobs(batch, objective.kl.reference))
         return objective.penalised(batch) if len(batch) and objective.kl_in_reward else batch
 
     @torch.no_grad()
@@ -198,14 +203,16 @@ class DeepSpeedTrainer:
         everyone = sum((statistics for statistics, _ in gathered), Statistics())
         return everyone, [sum(column) for column in zip(*(s for _, s in gathered), strict=True)]
 
-    def _reference_logprobs(self, batch: Batch) -> Tensor:
+    def _reference_logprobs(self, batch: Batch, path: str | None) -> Tensor:
         """The reference is loaded when it is first asked for. Offloaded, it is on the GPU only while it computes."""
-        if self.cfg.lora.rank:  # the frozen model is still there
+        if self.cfg.lora.rank and path is None:  # the frozen model is still there
             with without_adapters(self.engine.module):
                 return self._logprobs(self.engine, batch)
         sharded = self.cfg.zero_stage == 3
-        if self._reference is None:
-            self._reference = load_policy(self._model, gradient_checkpointing=False).requires_grad_(False)
+        if self._reference is None or path != self._reference_path:
+            self._reference, self._reference_path = None, path  # the former makes room first
+            model = replace(self._model, path=path or self._model.path)
+            self._reference = load_policy(model, gradient_checkpointing=False).requires_grad_(False)
             if sharded:
                 settings = self._deepspeed_config(dtype_of(self._model.dtype))
                 if self.cfg.offload_reference:
@@ -265,13 +272,15 @@ class DeepSpeedTrainer:
                     save_adapter(lm, {n: p.detach().to("cpu") for n, p in adapters.items()}, Path(folder, "adapter"))
 
     def save(self, folder: str) -> None:
-        """Everything this rank needs to go on exactly: its shard of weights and optimizer state."""
-        self.engine.save_checkpoint(folder, tag="deepspeed", save_latest=False)
+        """Begin to save all that this rank needs to go on exactly: its shard of weights and optimizer state."""
+        self.engine.save_checkpoint(folder, tag=TAG, save_latest=False)
+
+    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
+        """None while this rank is still writing; else its files."""
+        return self._files.saved(wait)
 
     def load(self, folder: str) -> None:
-        path, _ = self.engine.load_checkpoint(folder, tag="deepspeed")
-        if path is None:
-            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+        load_checkpoint(self.engine, Path(folder), self.rank, self.cfg.ranks)
 
 
 def _decay_groups(policy: Policy, weight_decay: float) -> list[dict]:

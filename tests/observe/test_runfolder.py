@@ -80,7 +80,7 @@ def test_every_step_is_logged_once(folder):
     folder.log(1, {})
     folder.log(2, {})
     for again in (1, 2):
-        with pytest.raises(ValueError, match=f"step {again} is already in .*truncate_after\\({again - 1}\\)"):
+        with pytest.raises(ValueError, match=f"step {again} is already in .*undo_after\\({again - 1}\\)"):
             folder.log(again, {})
     assert steps(folder) == [1, 2]
 
@@ -89,24 +89,27 @@ def test_steps_after_a_rollback_are_taken_again_and_stay_unique(folder):
     for step in (1, 2, 3, 4):
         folder.log(step, {"accuracy": 0.1})
         folder.write_completions(step, [])
-    folder.truncate_after(2)
+    folder.undo_after(2, "rollback", {"step": 5, "accuracy": 0.0})
     left = sorted(path.name for path in (folder.path / "completions").iterdir())
     assert left == ["step-000001.jsonl", "step-000002.jsonl"]
     folder.log(3, {"accuracy": 0.9})
     assert [(row["step"], row["accuracy"]) for row in folder.read_metrics()] == [(1, 0.1), (2, 0.1), (3, 0.9)]
+    undone = [json.loads(line) for line in (folder.path / "undone.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["accuracy"]) for row in undone] == [(3, 0.1), (4, 0.1), (5, 0.0)]
+    assert {row["undone_by"] for row in undone} == {"rollback"}
 
 
 def test_truncating_to_where_it_is_changes_nothing(folder):
     folder.log(1, {"accuracy": 0.1})
     before = (folder.path / "metrics.jsonl").stat().st_ino
-    folder.truncate_after(1)
+    folder.undo_after(1, "begin")
     assert (folder.path / "metrics.jsonl").stat().st_ino == before
 
 
 def test_truncating_to_step_0_forgets_all_steps_and_no_event(folder):
     folder.log(1, {})
     folder.event("rollback", "gone", step=1, to=0)
-    folder.truncate_after(0)
+    folder.undo_after(0, "rollback")
     folder.log(1, {})
     assert steps(folder) == [1]
     assert [event["kind"] for event in folder.read_events()] == ["rollback"]

@@ -95,7 +95,7 @@ def test_the_reference_is_the_model_before_training_and_loaded_only_when_asked_f
     assert trainer.step(batch(), GRPO, 1e-2).get("policy/kl_ref") is None and trainer._reference is None
     metrics = trainer.step(batch(LEASHED), LEASHED, 1e-2)
     assert metrics["policy/kl_ref"] > 0
-    assert_close(trainer._reference_logprobs(batch(LEASHED)), start)
+    assert_close(trainer._reference_logprobs(batch(LEASHED), None), start)
 
 
 def test_a_kl_term_holds_the_policy_back(build):
@@ -107,7 +107,7 @@ def test_a_kl_term_holds_the_policy_back(build):
 
     def distance(trainer) -> float:
         of = batch(LEASHED)
-        apart = trainer._logprobs(trainer.engine, of) - trainer._reference_logprobs(of)
+        apart = trainer._logprobs(trainer.engine, of) - trainer._reference_logprobs(of, None)
         return float(apart.square().mean())
 
     assert distance(leashed) < distance(free) / 2
@@ -118,7 +118,7 @@ def test_a_kl_penalty_in_the_reward_changes_the_advantages_by_its_own_hand(build
     trainer.step(batch(), GRPO, 1e-2)
     of = batch(IN_REWARD)
     prepared = trainer._prepared(of, IN_REWARD)
-    apart = (trainer._logprobs(trainer.engine, of) - trainer._reference_logprobs(of)).sum(1)
+    apart = (trainer._logprobs(trainer.engine, of) - trainer._reference_logprobs(of, None)).sum(1)
     rewards = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 1.0, 1.0, 0.0]]) - 0.5 * apart.view(2, 4)
     wanted = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
     assert_close(prepared.advantages_B1.view(2, 4), wanted, atol=1e-4, rtol=1e-4)

@@ -80,7 +80,7 @@ def test_the_reference_is_the_frozen_model_itself(build):
     trained(trainer)
     before = trainer.score(PROBE)
     of = batch(LEASHED)
-    assert_close(trainer._reference_logprobs(of), whole._logprobs(whole.engine, of))
+    assert_close(trainer._reference_logprobs(of, None), whole._logprobs(whole.engine, of))
     assert trainer._reference is None and trainer.score(PROBE) == before
     assert trainer.step(of, LEASHED, 1e-2)["policy/kl_ref"] > 0
 

@@ -1,0 +1,74 @@
+"""Files that are whole or missed: fingerprints, what is wrong with a folder, writes that survive a power cut.
+
+Standard library only; knows bytes, and nothing of what they mean.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+Fingerprint = dict[str, Any]  # {"bytes": 1234, "sha256": "9f86..."}
+MANIFEST = "manifest.json"
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_manifest(folder: Path, known: dict[str, Fingerprint]) -> None:
+    """Size and SHA-256 of every file in `folder`; those in `known`, by their path in it, are not read again."""
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    files = {name: known.get(name) or fingerprint(folder / name) for name in names}
+    (folder / MANIFEST).write_text(json.dumps(files, indent=1))
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def what_is_wrong(folder: Path) -> str | None:
+    """The first damage found in a folder with a manifest, in words."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST}: {error}"
+    for name, expected in manifest.items():
+        try:
+            found = fingerprint(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except (OSError, ValueError) as error:  # a bad block, or a name that a flipped bit made impossible
+            return f"{name!r} cannot be read: {error}"
+        if found["bytes"] != expected.get("bytes"):
+            return f"{name} has {found['bytes']} bytes, not {expected.get('bytes')}"
+        if found != expected:
+            return f"{name} has other content than was written"
+    return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """`path` holds either what it held before, or all of `text`."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text)
+    sync(draft)
+    os.replace(draft, path)
+    sync(path.parent)
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files in it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

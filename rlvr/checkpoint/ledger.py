@@ -1,0 +1,138 @@
+"""What is known of a run's checkpoints beyond their files. One small file, replaced whole, and a copy of it.
+
+    candidate --`probation` further steps without an alarm--> good        the sentinel goes back to good ones only
+        `------a rollback to one before it--> abandoned                    never restored again, gone with the next save
+
+The state after a rollback is in it too: it has no weights of its own to save, and must not be forgotten by a crash.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvr.checkpoint.files import write_whole
+
+Label = Literal["candidate", "good", "abandoned"]
+NAME, COPY = "ledger.json", ".copy.json"
+NEWEST_GOOD = 2  # a rollback needs one behind the newest
+
+
+@dataclass
+class Entry:
+    label: Label = "candidate"
+    score: float | None = None  # held-out accuracy with these weights
+
+
+@dataclass
+class Ledger:
+    path: Path
+    entries: dict[str, Entry] = field(default_factory=dict)
+    rollback: dict[str, Any] | None = None  # the last one's State, as JSON
+
+    @classmethod
+    def open(cls, root: Path, tell: Callable[[str, str], None]) -> "Ledger":
+        """Of the checkpoints that lie in `root`, whatever the file says of others."""
+        path = root / NAME
+        entries, rollback = cls._read(path, tell)
+        there = {p.name for p in root.glob("step-*-v*")}
+        known = {name: entry for name, entry in entries.items() if name in there}
+        # a crash between its rename and ours leaves a checkpoint that only its folder tells of
+        unknown = {name: Entry() if step_of(name) else Entry("good") for name in sorted(there - set(known))}
+        return cls(path, known | unknown, rollback)
+
+    @staticmethod
+    def _read(path: Path, tell: Callable[[str, str], None]) -> tuple[dict[str, Entry], dict[str, Any] | None]:
+        """The file, or its copy where the file is damaged."""
+        for place in (path, path.with_suffix(COPY)):
+            if not place.exists():
+                continue
+            try:
+                saved = json.loads(place.read_text())
+                if saved["sha256"] != digest(saved["ledger"]):
+                    raise ValueError("it has other content than was written")
+            except (ValueError, KeyError, TypeError) as error:
+                tell("warning", f"{place} is damaged ({error}): trying what else there is")
+                continue
+            ledger = saved["ledger"]
+            return {name: Entry(**entry) for name, entry in ledger["entries"].items()}, ledger["rollback"]
+        return {}, None
+
+    def write(self) -> None:
+        entries = {name: asdict(entry) for name, entry in self.entries.items()}
+        ledger = {"entries": entries, "rollback": self.rollback}
+        text = json.dumps({"sha256": digest(ledger), "ledger": ledger}, indent=1)
+        for place in (self.path, self.path.with_suffix(COPY)):
+            write_whole(place, text)
+
+    # ---- what is there --------------------------------------------------------------------------------------------
+
+    def usable(self) -> list[str]:
+        """Names that a run may go on from, oldest version first."""
+        return sorted((n for n, entry in self.entries.items() if entry.label != "abandoned"), key=version_of)
+
+    def good(self, onset: int | None = None) -> list[str]:
+        """Proven ones, made before step `onset` began; oldest version first."""
+        before = [n for n in self.usable() if onset is None or step_of(n) < onset]
+        return [n for n in before if self.entries[n].label == "good"]
+
+    def before(self, onset: int, broken: str | None) -> str:
+        """Where to go back to from a trouble that began at `onset`: the newest good one before it.
+
+        `broken` was gone back to already, and broke again. Where none is left: the oldest good one, then the oldest.
+        """
+        others = [n for n in self.usable() if n != broken] or self.usable()
+        good = [n for n in self.good() if n in others]
+        return next((n for n in reversed(good) if step_of(n) < onset), (good or others)[0])
+
+    def best(self, onset: int) -> str:
+        """By evaluation, among the good from before the trouble; the newest where nothing was evaluated."""
+        choice = self.good(onset) or self.good() or self.usable()
+        return max(choice, key=lambda n: (self.entries[n].score or 0.0, version_of(n)))
+
+    # ---- what becomes of it -----------------------------------------------------------------------------------------
+
+    def settle(self, step: int, probation: int) -> list[str]:
+        """Those that have proved themselves by `step`, now good."""
+        waiting = [n for n in self.usable() if self.entries[n].label == "candidate"]
+        proven = [n for n in waiting if step_of(n) + probation <= step]
+        for name in proven:
+            self.entries[name].label = "good"
+        return proven
+
+    def abandon_after(self, name: str) -> list[str]:
+        """All that is newer than `name`."""
+        newer = [n for n in self.usable() if version_of(n) > version_of(name)]
+        for other in newer:
+            self.entries[other].label = "abandoned"
+        return newer
+
+    def superfluous(self, keep: int, keep_every: int) -> list[str]:
+        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the newest good, and
+        the one that the last rollback went back to."""
+        usable, good = self.usable(), self.good()
+        kept = {*usable[-keep:], *good[-NEWEST_GOOD:]}
+        kept |= {n for n in usable if keep_every and step_of(n) % keep_every == 0}
+        if scored := [n for n in usable if self.entries[n].score is not None]:
+            kept.add(max(scored, key=lambda n: (self.entries[n].score, version_of(n))))
+        if self.rollback:
+            kept.add(self.rollback["restored"])
+        return [n for n in self.entries if n not in kept]
+
+
+def digest(ledger: Any) -> str:
+    return hashlib.sha256(json.dumps(ledger, sort_keys=True).encode()).hexdigest()
+
+
+def name_of(step: int, version: int) -> str:
+    return f"step-{step:08d}-v{version:08d}"
+
+
+def step_of(name: str) -> int:
+    return int(name.split("-")[1])
+
+
+def version_of(name: str) -> int:
+    return int(name.rsplit("-v", 1)[1])

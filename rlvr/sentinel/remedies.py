@@ -1,0 +1,77 @@
+"""What is done differently for a while after a rollback: changes to the objective and the learning rate.
+
+    the recipe's ladder:  skip_data | lower_learning_rate | tighten_clip | mask_mismatch | anchor
+    first alarm           ^^^^^^^^^
+    again, while those are in force:  ^^^^^^^^^^^^^^^^^^^ as well, and so on; all let go after `remedy_steps` of health
+
+Each remedy is a function (Objective, knobs, anchor) -> Objective and none knows of the others. Pure; knows no loop.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from rlvr.objective import Objective
+from rlvr.objective.corrections import product, token_mask
+from rlvr.objective.kl import KL, k3
+from rlvr.objective.surrogates import clip
+from rlvr.sentinel_config import SentinelConfig
+
+USUAL_CLIP = 0.2  # of a surrogate that has none
+Remedy = Callable[[Objective, SentinelConfig, str | None], Objective]
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How the next step is taken."""
+
+    objective: Objective
+    learning_rate: float  # times that of the recipe
+
+
+def next_remedies(cfg: SentinelConfig, in_force: Sequence[str]) -> tuple[str, ...]:
+    """One more of the ladder than is in force."""
+    return tuple(cfg.remedies[: len(in_force) + 1])
+
+
+def treat(objective: Objective, cfg: SentinelConfig, in_force: Sequence[str], anchor: str | None) -> Treatment:
+    for name in in_force:
+        objective = REMEDIES[name](objective, cfg, anchor)
+    return Treatment(objective, cfg.learning_rate_factor if "lower_learning_rate" in in_force else 1.0)
+
+
+def unchanged(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
+    """Every rollback goes forward in the data; the learning rate is no part of the objective."""
+    return objective
+
+
+def tighten_clip(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
+    """The clip's bounds times `clip_factor`; a surrogate without bounds becomes PPO's with 0.2 times that."""
+    bounds = getattr(objective.surrogate, "keywords", {})
+    if {"low", "high"} <= set(bounds):
+        narrow = {side: cfg.clip_factor * bounds[side] for side in ("low", "high")}
+        return replace(objective, surrogate=partial(objective.surrogate, **narrow))
+    narrow = dict.fromkeys(("low", "high"), cfg.clip_factor * USUAL_CLIP)
+    return replace(objective, surrogate=partial(clip, **narrow))
+
+
+def mask_mismatch(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
+    """Tokens that trainer and engine disagree about teach nothing, on top of whatever correction there is."""
+    mask = partial(token_mask, low=cfg.mismatch_low, high=cfg.mismatch_high)
+    both = mask if objective.correction is None else partial(product, corrections=(objective.correction, mask))
+    return replace(objective, correction=both)
+
+
+def hold_on(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
+    """A KL penalty to the weights that the run went back to, in place of the algorithm's own."""
+    assert anchor is not None, "made when the remedy was chosen"
+    return replace(objective, kl=KL(k3, cfg.anchor_coefficient, reference=anchor))
+
+
+REMEDIES: dict[str, Remedy] = {
+    "skip_data": unchanged,
+    "lower_learning_rate": unchanged,
+    "tighten_clip": tighten_clip,
+    "mask_mismatch": mask_mismatch,
+    "anchor": hold_on,
+}

@@ -1,0 +1,93 @@
+"""DeepSpeed's checkpoint files, written behind the trainer's back. Knows state dicts and DeepSpeed's file names.
+
+    engine.save_checkpoint --each file's content--> copy in host memory --another thread--> disk
+"""
+
+import copy
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
+
+from rlvr.checkpoint.files import Fingerprint
+from rlvr.checkpoint.writer import BackgroundWriter
+from rlvr.config import RunError
+
+TAG = "deepspeed"
+
+
+class CopyThenWrite(CheckpointEngine):
+    """What DeepSpeed writes with: `save` returns when the content has been copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer = BackgroundWriter()
+
+    def create(self, info: CheckpointCommitInfo) -> None:
+        self.writer.begin()
+
+    def save(self, state_dict: Any, path: str) -> None:
+        content = in_host_memory(state_dict, {})
+        self.writer.write(Path(path), lambda place: torch.save(content, place))
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        return torch.load(path, map_location=map_location, weights_only=False)
+
+    def commit(self, info: CheckpointCommitInfo) -> bool:
+        """The run's own manifest says what is whole."""
+        return True
+
+    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
+        files = self.writer.done(wait)
+        return None if files is None else {str(path): found for path, found in files.items()}
+
+
+def in_host_memory(value: Any, seen: dict[tuple, torch.Tensor]) -> Any:
+    """A copy that shares nothing with the training; tensors that share memory still do in it."""
+    if isinstance(value, torch.Tensor):
+        key = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
+        if key not in seen or not value.numel():
+            seen[key] = value.detach().to("cpu", copy=True)
+        return seen[key]
+    if isinstance(value, Mapping):
+        return {key: in_host_memory(item, seen) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(in_host_memory(item, seen) for item in value)
+    return copy.deepcopy(value)
+
+
+def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
+    """Collective. What another number of ranks has saved is converted first, into a folder beside it."""
+    shards = len(list((folder / TAG).glob("*zero_pp_rank_*_optim_states.pt")))
+    if shards in (0, ranks):  # without ZeRO there is one file, for whoever wants it
+        loaded, _ = engine.load_checkpoint(str(folder), tag=TAG)
+    else:
+        whole = folder.parent.with_name("universal")
+        if rank == 0:
+            to_universal(folder / TAG, whole / TAG)
+        dist.barrier()
+        engine._config.load_universal_checkpoint = True  # DeepSpeed reads it once, at its start, from nowhere else
+        loaded, _ = engine.load_checkpoint(str(whole), tag=TAG)
+        engine._config.load_universal_checkpoint = False
+        dist.barrier()
+        if rank == 0:
+            shutil.rmtree(whole)
+    if loaded is None:
+        raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+
+
+def to_universal(source: Path, target: Path) -> None:
+    """DeepSpeed's universal format: every parameter whole, for any number of ranks to share out."""
+    shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--num_extract_workers=1", "--num_merge_workers=1"]
+    command += [f"--input_folder={source}", f"--output_folder={target}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(f"{source} cannot be converted for another number of trainer.ranks: {done.stderr[-2000:]}")

@@ -1,0 +1,102 @@
+"""What a rank saves while it trains on is what it was, and comes back bit for bit, on another number of ranks too."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlvr.config import ModelConfig, TrainerConfig
+from tests.train.test_deepspeed import GRPO, batch, weights
+from tests.train.test_policy import model_folder  # noqa: F401
+
+pytest.importorskip("deepspeed")
+
+
+def build(folder: str, rank: int = 0, address: str = "", **cfg):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    settings = TrainerConfig(micro_batch_tokens=24, row_tokens=12, **cfg)
+    return DeepSpeedTrainer(ModelConfig(path=folder, dtype="float32"), settings, 1.0, rank, address)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_group_is_left():
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folder, tmp_path, stage):  # noqa: F811
+    trainer = build(model_folder, zero_stage=stage)
+    trainer.step(batch(seed=1), GRPO, 1e-2)
+    trainer.save(str(tmp_path))
+    trainer.step(batch(seed=2), GRPO, 1e-2)  # the file is of before, however long it takes to write
+    files = trainer.saved(wait=True)
+    assert {Path(name) for name in files} == {path for path in tmp_path.rglob("*.pt")}
+    expected, scored = weights(trainer).clone(), trainer.score([1, 2, 3])
+    trainer.step(batch(seed=3), GRPO, 1e-2)
+    trainer.load(str(tmp_path))  # as a rollback does, on the living engine
+    trainer.step(batch(seed=2), GRPO, 1e-2)
+    assert trainer.score([1, 2, 3]) == scored
+    if stage < 3:
+        assert torch.equal(weights(trainer), expected)
+    other = build(model_folder, zero_stage=stage)
+    other.load(str(tmp_path))
+    other.step(batch(seed=2), GRPO, 1e-2)
+    assert other.score([1, 2, 3]) == scored
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_another_number_of_ranks_goes_on_from_what_was_saved(model_folder, tmp_path, stage):  # noqa: F811
+    saved = run_ranks(2, model_folder, stage, "save", tmp_path)
+    one = run_ranks(1, model_folder, stage, "load", tmp_path)
+    assert one["loaded"] == pytest.approx(saved["saved"], abs=1e-6)
+    assert one["after"] == pytest.approx(saved["after"], abs=1e-4), "the optimizer's moments came along"
+    assert not list(tmp_path.glob("universal")), "what was converted is gone"
+    alone = run_ranks(1, model_folder, stage, "save", tmp_path / "one")
+    two = run_ranks(2, model_folder, stage, "load", tmp_path / "one")
+    assert two["after"] == pytest.approx(alone["after"], abs=1e-4)
+
+
+def run_ranks(ranks: int, model: str, stage: int, what: str, folder: Path) -> dict[str, list[float]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    place = folder / "step" / "trainer"
+    place.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "tests.train.test_saving", model, str(stage), what, str(place), str(ranks), address]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen([*words, str(rank)], stdout=pipe, stderr=pipe, text=True, env=environment)
+        for rank in range(ranks)
+    ]
+    said = [process.communicate(timeout=240) for process in started]
+    assert not any(process.returncode for process in started), [err[-2000:] for _, err in said]
+    return json.loads(said[0][0].splitlines()[-1])
+
+
+def main(model: str, stage: str, what: str, folder: str, ranks: str, address: str, rank: str) -> None:
+    trainer = build(model, int(rank), address, zero_stage=int(stage), ranks=int(ranks))
+    told = {}
+    if what == "save":
+        trainer.step(batch(seed=1), GRPO, 1e-2)
+        trainer.save(folder)
+        told["saved"] = trainer.score([1, 2, 3, 4])
+        trainer.saved(wait=True)
+    else:
+        trainer.load(folder)
+        told["loaded"] = trainer.score([1, 2, 3, 4])
+    trainer.step(batch(seed=2), GRPO, 1e-2)
+    told["after"] = trainer.score([1, 2, 3, 4])
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
