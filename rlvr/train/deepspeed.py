@@ -125,29 +125,36 @@ class DeepSpeedTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         batch = self._prepared(batch, objective)
+        prepared = perf_counter() - started
         parts = self.cfg.mini_batches
         cuts = [batch] if parts == 1 else [objective.part(batch, slice(n, None, parts)) for n in range(parts)]
         updates = [self._update(cut, objective) for _ in range(self.cfg.epochs) for cut in cuts]
         names = {name: None for update in updates for name in update}
         found = {name: [update[name] for update in updates if name in update] for name in names}
         metrics = {name: (max if "max" in name else mean)(values) for name, values in found.items()}
-        metrics["tokens/trained"] *= len(updates)
-        return metrics | {"policy/lr": learning_rate, "time/train": perf_counter() - started}
+        for name in ("tokens/trained", "time/gradient", "time/optimizer"):
+            metrics[name] *= len(updates)
+        times = {"time/logprobs": prepared, "time/train": perf_counter() - started}
+        return metrics | {"policy/lr": learning_rate} | times
 
     def _update(self, batch: Batch, objective: Objective) -> dict[str, float]:
+        started = perf_counter()
         plan = self._layout(batch)
         total, loss, entropy = Statistics(), 0.0, 0.0
         for rows in plan.micro_batches[self.rank]:
             micro_loss, micro_entropy, statistics = self._forward_backward(batch, rows, objective)
             total, loss, entropy = total + statistics, loss + micro_loss, entropy + micro_entropy
         total, (loss, entropy) = self._over_ranks(total, loss, entropy)
+        ready = perf_counter()
         metrics = total.means() | {
             "policy/loss": loss,
             "policy/entropy": entropy / max(total.tokens, 1.0),
             "packing/padding_waste": plan.padding_waste,
             "tokens/trained": total.tokens,
+            "time/gradient": ready - started,
         }
-        return metrics | (self._step() if total.tokens else {"policy/grad_norm": 0.0, "policy/skipped": 0.0})
+        metrics |= self._step() if total.tokens else {"policy/grad_norm": 0.0, "policy/skipped": 0.0}
+        return metrics | {"time/optimizer": perf_counter() - ready}
 
     def _step(self) -> dict[str, float]:
         self.engine.step()
