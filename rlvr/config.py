@@ -24,7 +24,8 @@ class ModelConfig:
     """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none; `plain` is the
     bare text."""
     attention: str = "sdpa"
-    """transformers' attention implementation: `sdpa`, `eager`, `flash_attention_2`, ..."""
+    """transformers' attention implementation: `sdpa`, `eager`, or `flash_attention_2` or `_3`, which need a GPU and
+    their packages."""
 
 
 @dataclass
@@ -215,6 +216,7 @@ def check(cfg: Recipe) -> None:
     one_of = {
         "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
         "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),
+        "model.attention": (cfg.model.attention, ("sdpa", "eager", "flash_attention_2", "flash_attention_3")),
         "model.dtype": (cfg.model.dtype, ("auto", "float32", "bfloat16")),
         "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
         "reward.combine": (cfg.reward.combine, ("sum", "product", "min")),

@@ -121,6 +121,14 @@ def refusal(capsys, *argv: str) -> str:
         ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
         ("trainer.betas=[0.9]", "trainer.betas=[0.9]: two numbers, each at least 0 and below 1"),
         ("trainer.zero_stage=4", "trainer.zero_stage=4: one of 0, 1, 2, 3"),
+        (
+            "model.attention=flash",
+            "model.attention=flash: one of sdpa, eager, flash_attention_2, flash_attention_3",
+        ),
+        (
+            "trainer.offload_optimizer=cpu",
+            "trainer.offload_optimizer=cpu needs trainer.zero_stage of at least 1, not 0",
+        ),
         ("trainer.learning_rate=0", "trainer.learning_rate=0.0: must be above 0"),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
         (

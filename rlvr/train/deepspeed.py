@@ -9,7 +9,6 @@ ranks; `loss * world_size` undoes that, and is the only correction.
 
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -17,8 +16,10 @@ from pathlib import Path
 from statistics import mean
 from time import perf_counter
 
-# before DeepSpeed is imported: compiled extensions live and die with the environment, and no start-up banners
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+from rlvr.train.extensions import alone_in, home
+
+# before DeepSpeed is imported: where its compiled extensions lie, and no start-up banners
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(home()))
 os.environ.setdefault("DS_LOG_LEVEL", "error")
 
 import torch
@@ -36,7 +37,6 @@ from transformers.utils import logging as transformers_logging
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.objective import Batch, Objective, Statistics
-from rlvr.train.extensions import alone_in
 from rlvr.train.lora import (
     Weight,
     adapter_parameters,

@@ -5,9 +5,22 @@ later one would wait for ever. The kernel takes our own lock from the dead; who 
 """
 
 import fcntl
+import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def home() -> Path:
+    """Within the environment, to live and die with it.
+
+    The path is part of how an extension is compiled: with one folder for an environment that is reached by two, through
+    a link, each would compile anew in turn.
+    """
+    prefix = Path(sys.prefix)
+    linked = "" if prefix.resolve() == prefix else "-" + hashlib.sha256(str(prefix).encode()).hexdigest()[:8]
+    return prefix / f"torch_extensions{linked}"
 
 
 @contextmanager

@@ -33,7 +33,12 @@ def dtype_of(name: str) -> torch.dtype:
 
 def load_policy(cfg: ModelConfig, gradient_checkpointing: bool) -> "Policy":
     """The pre-trained model. Dropout stays off: the policy that is trained must be the one that sampled."""
-    lm = AutoModelForCausalLM.from_pretrained(cfg.path, dtype=dtype_of(cfg.dtype), attn_implementation=cfg.attention)
+    try:
+        lm = AutoModelForCausalLM.from_pretrained(
+            cfg.path, dtype=dtype_of(cfg.dtype), attn_implementation=cfg.attention
+        )
+    except ImportError as error:  # flash attention is a package of its own
+        raise RecipeError(f"model.attention={cfg.attention}: {error}") from error
     lm.config.use_cache = False
     if gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -94,12 +99,17 @@ class Policy(nn.Module):
         super().__init__()
         self.lm = lm
         self.lm.lm_head = LogprobHead(lm.lm_head)
+        # flash attention keeps the documents of a single row apart, and of several rows it takes each for one document
+        self.single_row = lm.config._attn_implementation.startswith("flash")
 
     def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
         # without a mask, transformers reads the documents off the positions and keeps them apart
+        ids_RL, positions_RL = packed.token_ids_RL, packed.positions_RL
+        if self.single_row:
+            ids_RL, positions_RL = ids_RL.view(1, -1), positions_RL.view(1, -1)
         hidden_RLH = self.lm.model(
-            input_ids=packed.token_ids_RL, position_ids=packed.positions_RL, attention_mask=None, use_cache=False
+            input_ids=ids_RL, position_ids=positions_RL, attention_mask=None, use_cache=False
         ).last_hidden_state
         hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
         return self.lm.lm_head(hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)

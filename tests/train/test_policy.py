@@ -1,11 +1,13 @@
 """A tiny language model, packed and unpacked: the same logprobs and the same gradient, whatever shares a row."""
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlvr.collate import collate
 from rlvr.config import ModelConfig, RecipeError
@@ -86,6 +88,37 @@ def test_documents_that_share_a_row_do_not_see_each_other(model_folder, rows, at
     policy, of = load(model_folder, attention=attention), batch()
     with torch.no_grad():
         assert_close(packed_logprobs(policy, of, rows), alone(policy, of) * of.mask_BT, atol=2e-5, rtol=0)
+
+
+def as_flash_attention_does(module, query, key, value, mask, position_ids=None, scaling=None, **_):
+    """Takes a lone row apart by its positions; of several rows it takes each for one document (transformers' rule)."""
+    from transformers.modeling_flash_attention_utils import _is_packed_sequence
+
+    assert mask is None
+    starts = [0, query.shape[2]]
+    if _is_packed_sequence(position_ids, query.shape[0]):
+        starts = [*(position_ids[0] == 0).nonzero()[:, 0].tolist(), query.shape[2]]
+    attend = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True, scale=scaling, enable_gqa=True)
+    pieces = [attend(*(x[:, :, a:b] for x in (query, key, value))) for a, b in pairwise(starts)]
+    return torch.cat(pieces, dim=2).transpose(1, 2), None
+
+
+def test_flash_attention_is_given_a_single_row(model_folder, monkeypatch):
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_attention_2", as_flash_attention_does)
+    of, rows = batch(), [[5, 3, 1], [2, 0], [4]]
+    lm = load(model_folder).lm
+    wanted = alone(Policy(lm), of)
+    lm.config._attn_implementation = "flash_attention_2"
+    policy = Policy(lm)
+    with torch.no_grad():
+        assert_close(packed_logprobs(policy, of, rows), wanted * of.mask_BT, atol=2e-5, rtol=0)
+        policy.single_row = False  # what this guards against
+        assert not torch.allclose(packed_logprobs(policy, of, rows), wanted * of.mask_BT, atol=1e-2)
+
+
+def test_an_attention_that_is_not_installed_is_named(model_folder):
+    with pytest.raises(RecipeError, match=r"model\.attention=flash_attention_2: "):
+        load(model_folder, attention="flash_attention_2")
 
 
 def test_the_temperature_divides_the_logits(policy):
