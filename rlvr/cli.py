@@ -17,6 +17,7 @@ from rlvr.compose import check_overrides, compose_recipe, saved_recipe, sentinel
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Objective
 from rlvr.observe import report_command
+from rlvr.plan import command as plan_command
 from rlvr.sandbox import command as sandbox_command
 from rlvr.sentinel import command as sentinel_command
 from rlvr.verify import command as verify_commands
@@ -138,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--config-dir", help="as the run had it, for its Python modules")
     two.set_defaults(command=resume)
     verify_commands.add_to(commands, recipe_of, recipe_of_run)
+    plan_command.add_parser(commands, recipe_of)
     sandbox_command.add_parser(commands)
     report_command.add_parser(commands)
     sentinel_command.add_parser(commands, sentinel_settings)

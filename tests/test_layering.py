@@ -17,7 +17,7 @@ LAYERS = [
     {"types", "reward_config", "sentinel_config", "trainer_config"},
     {"lineage", "config", "objective"},
     {"state", "collate", "weights", "sandbox", "data", "sentinel"},
-    {"checkpoint", "verify", "evaluate", "observe"},
+    {"checkpoint", "verify", "evaluate", "observe", "plan"},
     {"rollout", "train"},
     {"parts"},
     {"loop", "cluster"},
@@ -64,6 +64,7 @@ THIRD_PARTY = {
     "rlvr/verify/": {"psutil"},  # to kill what a verifier left running
     "rlvr/sandbox/": set(),
     "rlvr/evaluate/": set(),
+    "rlvr/plan/": set(),
     # regex matches under a time limit; jsonschema and reasoning_gym are the subject of the verifiers of those names
     "verifiers/chat.py": {"aiohttp"},  # judges are asked over HTTP
     "verifiers/reward_model.py": {"torch", "transformers"},  # when it is set up; importing it loads neither
@@ -87,6 +88,7 @@ PROJECT = {
     # everything else is a Protocol to it
     "rlvr/loop.py": {"collate", "config", "objective", "parts", "sentinel", "sentinel_config", "state"},
     "rlvr/parts.py": {"objective", "state"},
+    "rlvr/plan/": {"config", "plan"},
     "verifiers/": {"types", "verify", "sandbox"},
 }
 

@@ -1,0 +1,61 @@
+"""`rlvr plan`: what a recipe needs and costs on named devices. Starts nothing, reads no data and no weights."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlvr import config
+from rlvr.config import Recipe, RecipeError
+from rlvr.plan.devices import DEVICES, find
+from rlvr.plan.model import read
+from rlvr.plan.report import Report, as_json, in_words, report
+from rlvr.plan.setting import Setting
+
+Compose = Callable[[str, Sequence[str], str | None], Recipe]
+
+
+def add_parser(commands: Any, recipe_of: Compose) -> None:
+    one = commands.add_parser("plan", help="what a recipe needs and costs on named GPUs, before anything is paid for")
+    one.add_argument("recipe", help="a recipe's name, or a path to a .yaml file")
+    one.add_argument("overrides", nargs="*", help="key=value, e.g. trainer.zero_stage=3")
+    one.add_argument("--gpu", default="h100", help=f"{', '.join(DEVICES)}, or a .json file of scripts/bench/device.py")
+    one.add_argument("--count", type=int, help="how many; none: as many as the recipe uses")
+    one.add_argument("--price", type=float, help="of one, USD an hour")
+    one.add_argument("--tokens", type=float, help="mean length of a completion; none: half of rollout.max_tokens")
+    one.add_argument("--prompt-tokens", type=float, default=200.0, help="mean length of a prompt (200)")
+    one.add_argument("--sampled", type=float, default=1.0, help="groups sampled for one of groups_per_step (1)")
+    one.add_argument("--trained", type=float, default=1.0, help="groups trained on for one of groups_per_step (1)")
+    one.add_argument("--verify-s", type=float, default=0.01, help="seconds of a verdict (0.01)")
+    one.add_argument("--model-config", help="a config.json, where model.path is neither here nor known")
+    one.add_argument("--config-dir", help="a folder with your own recipes")
+    one.add_argument("--json", action="store_true", help="all numbers, for a program to read")
+    one.set_defaults(command=lambda args: run(args, recipe_of))
+
+
+def run(args: argparse.Namespace, recipe_of: Compose) -> int:
+    """Exit code 3 when the recipe does not fit the devices."""
+    cfg = recipe_of(args.recipe, args.overrides, args.config_dir)
+    made = plan(cfg, args)
+    print(json.dumps(as_json(made), indent=2) if args.json else in_words(made))
+    return 3 if made.problems else 0
+
+
+def plan(cfg: Recipe, args: argparse.Namespace) -> Report:
+    config.check(cfg)
+    for name in ("count", "tokens", "prompt_tokens", "sampled", "trained", "verify_s", "price"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise RecipeError(f"--{name.replace('_', '-')} {value}: must be above 0")
+    device = find(args.gpu)
+    if args.price:
+        device = replace(device, price=args.price)
+    tokens = args.tokens or cfg.rollout.max_tokens / 2
+    if tokens > cfg.rollout.max_tokens:
+        raise RecipeError(f"--tokens {tokens:g} > rollout.max_tokens={cfg.rollout.max_tokens}")
+    model = read(args.model_config or cfg.model.path)
+    setting = Setting(
+        cfg, device, model, 0, args.prompt_tokens, tokens, args.sampled, args.trained, args.verify_s
+    )  # fmt: skip
+    return report(replace(setting, count=args.count or (1 if device.cpu else setting.needed)))

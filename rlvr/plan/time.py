@@ -1,0 +1,146 @@
+"""Seconds of a step, phase by phase. Knows no price.
+
+    rollout  = prefill (FLOPs) + decoding (bandwidth) + the last verdict     per engine; they work side by side
+    train    = FLOPs + gathers and reductions + optimizer                    per rank
+    publish  = weights over the slowest link on their way
+
+Decoding steps as vLLM takes them: each reads the weights and the cache of every completion in flight; new completions
+take free slots until none is left, and then the long ones finish alone.
+"""
+
+from dataclasses import dataclass
+from statistics import mean
+
+from rlvr.plan import memory
+from rlvr.plan.setting import Setting
+
+ALL_REDUCE_S = 15e-6  # of an all-reduce in tensor parallelism, however small
+STORE = 5e9  # bytes/s through host memory shared with Ray's object store, one process
+CPU_ADAM = 5e9  # bytes/s of optimizer state that DeepSpeed's CPU optimizer works through, per rank; one process of many
+DISK = 3e9  # bytes/s of an NVMe disk, shared by the ranks of a node
+PADDING = 1.04  # the bound of the packing benchmark
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times(prefill=2.0, decode=61.0, verify=0.1, train=40.0, publish=3.5)"""
+
+    prefill: float
+    decode: float
+    verify: float
+    train: float
+    publish: float
+    overlapped: bool = False
+
+    @property
+    def rollout(self) -> float:
+        return self.prefill + self.decode + self.verify
+
+    @property
+    def step(self) -> float:
+        longest = max(self.rollout, self.train) if self.overlapped else self.rollout + self.train
+        return longest + self.publish
+
+
+def times(setting: Setting) -> Times:
+    completions = setting.completions / setting.cfg.rollout.workers
+    return Times(
+        prefill=prefill(setting, completions),
+        decode=decode(setting, completions),
+        verify=verify(setting),
+        train=train(setting),
+        publish=publish(setting),
+        overlapped=setting.cfg.rollout.max_staleness > 0,
+    )
+
+
+def prefill(setting: Setting, completions: float) -> float:
+    """No prefix is shared: each completion of a group reads its prompt."""
+    flops = completions * setting.prompt_tokens * setting.model.flops(setting.prompt_tokens / 2)
+    return flops / setting.tensor_parallel / (setting.device.flops * setting.device.prefill_efficiency)
+
+
+def decoding_step(setting: Setting, active: float, context: float) -> float:
+    """One token for each of `active` completions of `context` tokens so far."""
+    device, model, tp, b = setting.device, setting.model, setting.tensor_parallel, setting.engine_bytes
+    read = model.parameters - (0 if model.tied else model.head_parameters)  # of an embedding only a few rows are read
+    moved = (read * b + active * context * memory.cache_bytes(setting)) / tp
+    flops = active * model.flops(context) / tp
+    reading, computing = device.bandwidth * device.bandwidth_efficiency, device.flops * device.prefill_efficiency
+    shared = 0.0
+    if tp > 1:
+        size = 2 * active * model.hidden * b * (tp - 1) / tp
+        shared = 2 * model.layers * (ALL_REDUCE_S + size / (device.link * device.link_efficiency))
+    return max(moved / reading, flops / computing) + shared + device.pass_s + active * device.sequence_s
+
+
+def decode(setting: Setting, completions: float) -> float:
+    """Full slots until no completion waits, then as many as are left."""
+    seats = max(1, memory.slots(setting))
+    lengths = setting.lengths()
+    average = mean(lengths)
+    full = max(0.0, completions - seats) * average / seats
+    total = full * decoding_step(setting, seats, setting.prompt_tokens + average / 2)
+    alive, before = min(completions, float(seats)), 0.0
+    for n, length in enumerate(lengths):
+        active = alive * (len(lengths) - n) / len(lengths)
+        context = setting.prompt_tokens + (before + length) / 2
+        total += (length - before) * decoding_step(setting, max(active, 1.0), context)
+        before = length
+    return total
+
+
+def verify(setting: Setting) -> float:
+    """What is not hidden behind sampling: a verdict at the end, and what the processes are behind by."""
+    processes = setting.cfg.verify.workers * setting.cfg.verify.processes
+    work = setting.completions * setting.verify_s / processes
+    hidden = decode(setting, setting.completions / setting.cfg.rollout.workers)
+    return max(setting.verify_s, work - hidden)
+
+
+def train(setting: Setting) -> float:
+    cfg, device, model = setting.cfg.trainer, setting.device, setting.model
+    rollout = setting.cfg.rollout
+    length = setting.prompt_tokens + setting.mean_tokens
+    tokens = rollout.groups_per_step * rollout.group_size * setting.trained * length * PADDING / cfg.ranks
+    forward = tokens * model.flops(length / 2) / (device.flops * device.train_efficiency)
+    frozen = bool(cfg.lora.rank)  # no gradients of the weights then
+    passes = cfg.epochs * (3 - frozen + cfg.gradient_checkpointing)
+    passes += (cfg.epochs * cfg.mini_batches > 1) + (setting.cfg.algorithm.get("kl") is not None)
+    micro_batches = max(1.0, tokens / max(cfg.micro_batch_tokens, length))
+    fixed = micro_batches * device.train_pass_s * passes / 3
+    return forward * passes + fixed + shared(setting, micro_batches) + optimize(setting) * cfg.mini_batches * cfg.epochs
+
+
+def shared(setting: Setting, micro_batches: float) -> float:
+    """Gathers of ZeRO-3 in every pass, and the reduction of gradients. None of it is hidden: overlap_comm is off."""
+    cfg, device, b = setting.cfg.trainer, setting.device, setting.train_bytes
+    if cfg.ranks == 1:
+        return 0.0
+    rate = (device.network if cfg.ranks > device.node else device.link) * device.link_efficiency
+    gathers = 2 * micro_batches if setting.zero_stage == 3 else float(b == 2)  # forward, backward; or when updated
+    reductions = micro_batches if setting.zero_stage >= 2 else 1
+    moved = gathers * setting.model.parameters * b + reductions * setting.trainable * b
+    return moved * cfg.epochs * (cfg.ranks - 1) / cfg.ranks / rate
+
+
+def optimize(setting: Setting) -> float:
+    """Gradients, weights and two moments are read, the last three written."""
+    cfg, device = setting.cfg.trainer, setting.device
+    share = setting.trainable / (cfg.ranks if setting.zero_stage else 1)
+    if cfg.offload_optimizer == "none":
+        return share * 28 / (device.bandwidth * device.bandwidth_efficiency)
+    if cfg.offload_optimizer == "cpu":
+        return share * (6 / (device.host * device.link_efficiency) + 28 / CPU_ADAM)
+    return share * 24 / (DISK / min(cfg.ranks, device.node))
+
+
+def publish(setting: Setting) -> float:
+    """Buckets travel while the next is made, so the slowest leg counts; each node of engines gets one copy."""
+    device, size = setting.device, setting.model.parameters * setting.train_bytes
+    legs = [size / STORE]
+    if not device.cpu:
+        legs.append(size / (device.host * device.link_efficiency))
+    if setting.needed > device.node:
+        legs.append(size / (device.network * device.link_efficiency))
+    return max(legs) + device.transfer_s

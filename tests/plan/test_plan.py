@@ -1,0 +1,228 @@
+"""The plan's arithmetic: golden sizes by hand, properties over many settings, and runs that others have published."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvr.cli import main
+from rlvr.compose import compose_recipe, typed
+from rlvr.config import Recipe, RecipeError
+from rlvr.plan import memory
+from rlvr.plan.devices import DEVICES, GIB, find
+from rlvr.plan.model import PUBLISHED, from_config, read
+from rlvr.plan.report import fits, rank_bytes, report
+from rlvr.plan.setting import Setting
+from rlvr.plan.time import decode, decoding_step, times, train
+
+TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny"
+
+
+@cache
+def quickstart(algorithm: str) -> Recipe:
+    return typed(compose_recipe("quickstart", [f"algorithm={algorithm}"]))[0]
+
+
+def setting(
+    model: str = "Qwen3-8B", gpu: str = "h100", tokens: float = 1000, algorithm: str = "stable", **overrides: object
+) -> Setting:
+    """`trainer__ranks=8` means trainer.ranks=8."""
+    cfg = deepcopy(quickstart(algorithm))
+    for key, value in ({"rollout__max_tokens": 2048, "model__max_context": 4096} | overrides).items():
+        *path, last = key.split("__")
+        part = cfg
+        for name in path:
+            part = getattr(part, name)
+        assert hasattr(part, last)
+        setattr(part, last, value)
+    made = Setting(cfg, find(gpu), PUBLISHED[model], 0, 200, tokens)
+    return replace(made, count=made.needed)
+
+
+def test_qwen3_8b_is_counted_to_the_last_parameter():
+    # a layer: q, o 2*4096*4096 + k, v 2*4096*1024 + gate, up, down 3*4096*12288 + norms 2*4096 + 2*128 = 192,946,432
+    # 36 layers 6,946,071,552 + embedding and head 2*151936*4096 = 1,244,659,712 + last norm 4096
+    assert PUBLISHED["Qwen3-8B"].layer_parameters == 192_946_432
+    assert PUBLISHED["Qwen3-8B"].parameters == 6_946_071_552 + 1_244_659_712 + 4096 == 8_190_735_360
+    assert PUBLISHED["Qwen3-8B"].cache_bytes(2) == 2 * 36 * 8 * 128 * 2 == 147_456
+    # two for each weight of the matrices and the head, none for the embedding
+    assert PUBLISHED["Qwen3-8B"].flops(0) == 2 * (36 * 192_937_984 + 151_936 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("Qwen3-0.6B", 596_049_920), ("Qwen3-32B", 32_762_123_264), ("Llama-3.1-8B", 8_030_261_248)],
+)
+def test_published_sizes_are_those_of_the_hub(name, parameters):
+    assert read(f"somebody/{name}").parameters == parameters
+
+
+def test_the_tiny_model_is_counted_as_transformers_counts_it():
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY))
+    assert read(str(TINY)).parameters == lm.num_parameters()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
+def test_every_family_is_counted_as_transformers_counts_it(family):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, **sizes, num_key_value_heads=2, head_dim=16, vocab_size=100)
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(config)
+    assert from_config(config.to_dict()).parameters == lm.num_parameters()
+
+
+def test_a_model_that_is_not_dense_is_refused():
+    with pytest.raises(RecipeError, match="model_type=qwen3_moe"):
+        from_config({"model_type": "qwen3_moe"})
+
+
+def test_zero_3_on_8_ranks_holds_an_eighth_of_the_state():
+    items = memory.trainer(setting(trainer__ranks=8, trainer__zero_stage=3))
+    assert items["weights"] == 8_190_735_360 * 2 / 8
+    assert items["optimizer"] == 8_190_735_360 * 12 / 8  # float32 weights and two moments
+    assert items["gradients"] == 8_190_735_360 * 4 / 8
+    assert items["gathered"] == 2e9
+
+
+RANKS = st.sampled_from([1, 2, 4, 8, 16, 64])
+MODELS = st.sampled_from(sorted(PUBLISHED))
+
+
+@given(MODELS, RANKS, st.sampled_from([1, 2, 3]))
+@settings(max_examples=25, deadline=None)
+def test_more_ranks_never_need_more_memory_each(model, ranks, stage):
+    one = setting(model, trainer__ranks=ranks, trainer__zero_stage=stage)
+    more = setting(model, trainer__ranks=2 * ranks, trainer__zero_stage=stage)
+    assert rank_bytes(more) < rank_bytes(one)
+
+
+@given(MODELS, RANKS, st.sampled_from([0, 1, 2, 3]))
+@settings(max_examples=25, deadline=None)
+def test_what_saves_memory_saves_memory(model, ranks, stage):
+    base = setting(model, trainer__ranks=ranks, trainer__zero_stage=stage)
+    for key, value in (
+        ("trainer__gradient_checkpointing", True),
+        ("trainer__micro_batch_tokens", 4096),
+        ("trainer__logprob_chunk_tokens", 256),
+        ("trainer__lora__rank", 16),
+    ):
+        smaller = setting(model, trainer__ranks=ranks, trainer__zero_stage=stage, **{key: value})
+        assert rank_bytes(smaller) < rank_bytes(base), key
+    if stage:
+        offloaded = setting(model, trainer__ranks=ranks, trainer__zero_stage=stage, trainer__offload_optimizer="cpu")
+        assert "optimizer" not in memory.trainer(offloaded) and memory.host(offloaded) > 0
+        assert train(offloaded) > train(base)
+
+
+@given(MODELS, RANKS)
+@settings(max_examples=20, deadline=None)
+def test_more_devices_are_never_slower(model, workers):
+    one = setting(model, rollout__workers=workers, trainer__ranks=8, trainer__zero_stage=1)
+    more = setting(model, rollout__workers=2 * workers, trainer__ranks=8, trainer__zero_stage=1)
+    assert times(more).rollout <= times(one).rollout
+    assert times(one).step == pytest.approx(times(one).rollout + times(one).train + times(one).publish)
+
+
+@given(st.floats(10, 2000), st.sampled_from([64, 512, 2048]))
+@settings(max_examples=30, deadline=None)
+def test_lengths_have_the_mean_that_was_asked_for_and_stay_below_the_limit(mean, limit):
+    lengths = setting(tokens=min(mean, 0.9 * limit), rollout__max_tokens=limit).lengths()
+    assert sum(lengths) / len(lengths) == pytest.approx(min(mean, 0.9 * limit), rel=1e-3)
+    assert lengths == sorted(lengths) and lengths[-1] <= limit
+
+
+def test_decoding_is_bound_by_what_must_be_read():
+    one = setting(tokens=1000)
+    # weights without the embedding: 7,568,405,504 * 2 bytes at 0.75 * 3.35 TB/s = 6.025 ms, + 2 ms + 20 us a sequence
+    expected = 7_568_405_504 * 2 / (0.75 * 3.35e12) + 0.002 + 20e-6
+    assert decoding_step(one, 1, 0) == pytest.approx(expected, rel=1e-3)
+    # with little in flight, twice the completions take hardly longer; with all slots taken, twice as long
+    assert decode(one, 16) < 1.3 * decode(one, 8)
+    many = setting(tokens=1000, rollout__max_sequences=64)
+    assert decode(many, 64 * 40) == pytest.approx(2 * decode(many, 64 * 20), rel=0.1)
+
+
+def test_the_advice_makes_it_fit(capsys):
+    # an 8B model on 8 ranks with everything at its default does not fit an 80 GB device
+    arguments = ["model.path=Qwen/Qwen3-8B", "trainer.ranks=8", "rollout.workers=8"]
+    context = ["model.max_context=4096", "rollout.max_tokens=2048"]
+    assert main(["plan", "quickstart", *arguments, *context, "--gpu", "h100"]) == 3
+    said = capsys.readouterr().out
+    assert "DOES NOT FIT: a trainer rank needs" in said
+    advised = [word for word in said.split() if word.startswith("trainer.") and "=" in word]
+    assert "trainer.zero_stage=3" in advised
+    assert main(["plan", "quickstart", *arguments, *context, *advised, "--gpu", "h100"]) == 0
+    assert "  fits" in capsys.readouterr().out
+
+
+def test_too_few_devices_and_no_room_for_a_cache_are_said():
+    too_few = report(replace(setting(trainer__ranks=4, trainer__zero_stage=3), count=3))
+    assert "uses 5 devices (1 for engines, 4 for the trainer), more than --count 3" in too_few.problems[0]
+    crowded = report(setting("Qwen3-32B", "a100_40gb", trainer__ranks=64, trainer__zero_stage=3))
+    assert any("rollout.tensor_parallel" in problem for problem in crowded.problems)
+
+
+def test_adapters_alone_need_little_more_than_the_weights():
+    lora = setting(trainer__lora__rank=32, trainer__gradient_checkpointing=True, trainer__micro_batch_tokens=4096)
+    items = memory.trainer(lora)
+    assert items["optimizer"] + items["gradients"] < 0.1 * items["weights"]
+    assert fits(lora)
+
+
+def test_a_program_can_read_the_plan(capsys):
+    assert main(["plan", "quickstart", "model.path=Qwen/Qwen3-0.6B", "--gpu", "h100", "--price", "2", "--json"]) in (0, 3)
+    said = json.loads(capsys.readouterr().out)
+    assert said["parameters"] == 596_049_920
+    seconds = said["seconds"]["step"]
+    assert said["gpu_hours"] == pytest.approx(2 * 50 * seconds / 3600)
+    assert said["cost_usd"] == pytest.approx(2 * said["gpu_hours"])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--gpu", "h1000"], "--gpu h1000: one of"),
+        (["--tokens", "65"], "--tokens 65 > rollout.max_tokens=64"),
+        (["--count", "0"], "--count 0: must be above 0"),
+        (["model.path=no/Such-7B"], "--model-config"),
+        (["--gpu", "no.json"], "no.json"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_a_line(words, complaint, capsys):
+    assert main(["plan", "quickstart", *words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+# NVIDIA NeMo RL v0.4, docs/about/performance-summary.md: GRPO on OpenMathInstruct-2, DGX H100, bfloat16, on policy,
+# 2,048 completions a step in 4 mini-batches, at most 4,096 tokens; devices shared by training and generation.
+NEMO = [("Llama-3.1-8B", 16, 1060, 1, 97.7), ("Qwen3-32B", 32, 3206, 4, 393.0)]
+
+
+@pytest.mark.parametrize(("model", "gpus", "length", "tp", "measured"), NEMO)
+def test_published_steps_of_another_framework_are_met_within_a_third(model, gpus, length, tp, measured):
+    shared = setting(
+        model, tokens=length - 200, algorithm="grpo",
+        rollout__groups_per_step=64, rollout__group_size=32, rollout__max_tokens=4096, model__max_context=4400,
+        rollout__workers=gpus // tp, rollout__tensor_parallel=tp, rollout__max_sequences=256,
+        trainer__ranks=gpus, trainer__zero_stage=1, trainer__mini_batches=4, trainer__gradient_checkpointing=True,
+    )  # fmt: skip
+    assert measured / 1.35 < times(shared).step < measured * 1.35
+
+
+def test_every_device_has_its_figures():
+    for device in DEVICES.values():
+        assert 20 < device.memory_gib < 200 and device.memory_gib * GIB % 1e9 == pytest.approx(0, abs=1)
+        assert 100 < device.flops / device.bandwidth < 500  # FLOPs for a byte: of this order for all of them
+        assert device.price > 0
