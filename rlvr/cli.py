@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.checkpoint import command as checkpoint_command
-from rlvr.compose import check_overrides, compose_recipe, saved_recipe, sentinel_settings, targets, to_yaml, typed
+from rlvr.compose import (
+    check_overrides,
+    compose_recipe,
+    differing,
+    saved_recipe,
+    sentinel_settings,
+    targets,
+    to_yaml,
+    typed,
+)
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.objective import Objective
 from rlvr.observe import report_command
@@ -45,6 +54,8 @@ def train(args: argparse.Namespace) -> int:
     composed = compose_recipe(args.recipe, args.overrides, args.config_dir)
     import_from(args.config_dir)
     cfg, objective = typed(composed)
+    again = args.resume and begun(composed, cfg)
+    from rlvr.observe.runfolder import RunFolder
     from rlvr.run import open_folder, read_inputs
 
     inputs = read_inputs(cfg, objective)
@@ -52,13 +63,29 @@ def train(args: argparse.Namespace) -> int:
         show(cfg, composed, inputs)
     if args.dry_run:
         return 0
-    folder = open_folder(cfg)
+    folder = RunFolder.open(str(cfg.run.folder)) if again else open_folder(cfg)
     folder.write_config(to_yaml(composed))
     try:
         return go(cfg, objective, inputs, folder)
     except (RecipeError, RunError):
         folder.remove_unused()
         raise
+
+
+def begun(composed: Any, cfg: Recipe) -> bool:
+    """Whether the run of this very command is there already. A requeued job starts itself again and goes on."""
+    if cfg.run.folder is None:
+        raise RecipeError("--resume needs run.folder: where would the run be that may have begun?")
+    saved = Path(cfg.run.folder, "config.yaml")
+    if not saved.is_file():
+        return False
+    changed = differing(saved_recipe(saved.read_text(encoding="utf-8")), composed)
+    if changed := [key for key in changed if key not in ("cluster", "log")]:  # where it runs, not what
+        raise RecipeError(
+            f"--resume: the run in {cfg.run.folder} was begun with another {', '.join(changed)}; "
+            f"`rlvr resume {cfg.run.folder} key=value` changes what may be changed"
+        )
+    return True
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -132,6 +159,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("overrides", nargs="*", help="key=value, e.g. algorithm=dapo steps=10 trainer.ranks=2")
     one.add_argument("--config-dir", help="a folder with your own recipes, algorithms, Python modules, ...")
     one.add_argument("--dry-run", action="store_true", help="check recipe, model and data, show the plan, and stop")
+    one.add_argument(
+        "--resume", action="store_true", help="go on if run.folder holds this run already: for jobs that are requeued"
+    )
     one.set_defaults(command=train)
     two = commands.add_parser("resume", help="continue a run from its newest checkpoint")
     two.add_argument("run", help="the run folder")

@@ -52,7 +52,7 @@ def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = Non
     except COMPOSING as error:
         keys = list(all_keys(OmegaConf.structured(Recipe)))
         with suppress(*COMPOSING):  # the recipe itself may be what is wrong
-            chosen = ("algorithm=", "cluster=", "sentinel=")
+            chosen = ("algorithm=", "cluster=", "model=", "sentinel=")
             groups = [override for override in overrides if override.startswith(chosen)]
             keys = list(all_keys(composed(groups)))
         raise RecipeError(explain(error, keys, places)) from None
@@ -180,6 +180,13 @@ def saved_recipe(text: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise RecipeError(explain(error, list(all_keys(OmegaConf.structured(Recipe))))) from None
     assert isinstance(composed, DictConfig)
     return composed
+
+
+def differing(one: DictConfig, other: DictConfig) -> list[str]:
+    """The sections, or plain keys, in which two recipes are not alike."""
+    a, b = (OmegaConf.to_container(cfg, resolve=True) for cfg in (one, other))
+    assert isinstance(a, dict) and isinstance(b, dict)
+    return [str(key) for key in a if a[key] != b.get(key)]
 
 
 def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:

@@ -362,3 +362,21 @@ def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkey
     assert (launch.cfg.steps, launch.folder.path) == (99, run_folder)
     assert "steps: 99" in (run_folder / "config.yaml").read_text()
     assert capsys.readouterr().out.splitlines()[-1] == f"Run folder: {run_folder}"
+
+
+def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(own, tmp_path, capsys):
+    def again(*words: str) -> bool:
+        composed = compose_recipe("mine", words, str(own))
+        return cli.begun(composed, cli.typed(composed)[0])
+
+    assert cli.main(["train", "mine", "--config-dir", str(own), "--resume"]) == 2
+    assert "--resume needs run.folder" in capsys.readouterr().err
+    run = tmp_path / "run"
+    here = f"run.folder={run}"
+    assert not again(here)
+    run.mkdir()
+    (run / "config.yaml").write_text(cli.to_yaml(compose_recipe("mine", [here], str(own))))
+    assert again(here)
+    assert again(here, "cluster.kind=ray", "cluster.address=10.0.0.9:6379")  # a requeued job may be somewhere else
+    assert cli.main(["train", "mine", "--config-dir", str(own), "--resume", here, "steps=4", "trainer.ranks=2"]) == 2
+    assert f"the run in {run} was begun with another steps, trainer;" in capsys.readouterr().err

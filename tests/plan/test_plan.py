@@ -182,7 +182,8 @@ def test_adapters_alone_need_little_more_than_the_weights():
 
 
 def test_a_program_can_read_the_plan(capsys):
-    assert main(["plan", "quickstart", "model.path=Qwen/Qwen3-0.6B", "--gpu", "h100", "--price", "2", "--json"]) in (0, 3)
+    words = ["model.path=Qwen/Qwen3-0.6B", "trainer.gradient_checkpointing=true"]
+    assert main(["plan", "quickstart", *words, "--gpu", "h100", "--price", "2", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["parameters"] == 596_049_920
     seconds = said["seconds"]["step"]

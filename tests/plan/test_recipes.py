@@ -1,4 +1,4 @@
-"""The recipes for real models: each composes, fits the devices in its name, and runs whole with the tiny model put in."""
+"""The recipes for real models: each composes, fits the devices in its name, and runs whole with a tiny model put in."""
 
 import gzip
 import json
@@ -28,7 +28,8 @@ def test_a_recipe_fits_the_80_gb_devices_that_its_name_says(name, capsys):
     (size, kind) = re.search(r"_(\d)(gpu|nodes)$", name).groups()
     count = int(size) * (8 if kind == "nodes" else 1)
     assert main(["plan", name, "--gpu", "h100", "--count", str(count)]) == 0, capsys.readouterr().out
-    assert main(["plan", name, "--gpu", "rtx4090", "--count", str(count)]) == 3 or "0.6b" in name
+    if re.search("_(4b|8b|32b)_", name):
+        assert main(["plan", name, "--gpu", "rtx4090", "--count", str(count)]) == 3
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -54,7 +55,8 @@ def test_the_data_columns_are_those_of_the_data_sets():
     if not DATA.is_dir():
         pytest.skip(f"{DATA} is not here")
     math = json.loads((DATA / "math500_test.json").read_text())[0]
-    code = json.loads(gzip.open(DATA / "HumanEval.jsonl.gz").readline())
+    with gzip.open(DATA / "HumanEval.jsonl.gz") as lines:
+        code = json.loads(lines.readline())
     for name in REAL:
         data = typed(compose_recipe(name, []))[0].data
         assert {data.prompt, data.answer} <= (code if "_code_" in name else math).keys()
@@ -64,11 +66,10 @@ def test_the_data_columns_are_those_of_the_data_sets():
 @pytest.mark.parametrize("name", ["qwen3_8b_math_8gpu", "qwen3_1.7b_code_8gpu"])
 def test_a_recipe_runs_whole_with_the_tiny_model(name, tmp_path):
     words = [f"model={tiny_for(name)}", "cluster=inline", "rollout.engine=transformers", "log.console=false"]
-    run = subprocess.run(
-        [sys.executable, "-m", "rlvr.cli", "train", name, *words, f"run.folder={tmp_path / 'run'}"],
-        capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-2000:]
+    command = [sys.executable, "-m", "rlvr.cli", "train", name, *words, f"run.folder={tmp_path / 'run'}", "--resume"]
+    for _ in range(2):  # started again, it goes on: here, with nothing left to do
+        run = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert run.returncode == 0, run.stderr[-2000:]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert (tmp_path / "run" / "model" / "config.json").is_file()
