@@ -222,6 +222,7 @@ class DeepSpeedTrainer:
             self._reference = load_policy(model, gradient_checkpointing=False).requires_grad_(False)
             if sharded:
                 settings = self._deepspeed_config(dtype_of(self._model.dtype))
+                settings["zero_optimization"].pop("offload_optimizer", None)  # it has none
                 if self.cfg.offload_reference:
                     settings["zero_optimization"]["offload_param"] = {"device": "cpu", "pin_memory": self.cuda}
                 self._reference, *_ = deepspeed.initialize(model=self._reference, config=settings)

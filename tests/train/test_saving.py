@@ -24,12 +24,6 @@ def build(folder: str, rank: int = 0, address: str = "", **cfg):
     return DeepSpeedTrainer(ModelConfig(path=folder, dtype="float32"), settings, 1.0, rank, address)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_process_group_is_left():
-    yield
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folder, tmp_path, stage):  # noqa: F811
     trainer = build(model_folder, zero_stage=stage)
