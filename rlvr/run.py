@@ -29,7 +29,8 @@ from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
-from rlvr.verify.plan import Plan, leave_out
+from rlvr.verify.plan import Plan
+from rlvr.verify.rows import leave_out
 from rlvr.weights import probe_tokens
 
 

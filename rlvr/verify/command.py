@@ -14,8 +14,9 @@ from typing import Any
 from rlvr.config import DataConfig, Recipe, RecipeError
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.verify.discover import installed, load
-from rlvr.verify.plan import Plan, assignment, params_of, unusable
+from rlvr.verify.plan import Plan, assignment, params_of
 from rlvr.verify.plugin import PluginError, Sample
+from rlvr.verify.rows import unusable
 
 Composed = Callable[[str, Sequence[str], str | None], Recipe]
 Saved = Callable[[Path], Recipe]

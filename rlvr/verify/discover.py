@@ -1,6 +1,7 @@
 """How a verifier is found: an installed plugin's name, `package.module:attribute`, or `path/file.py:attribute`.
 
-With `trl:` or `verl:` before one of the two last, it is a reward function of that library.
+With `trl:` or `verl:` before one of the two last, it is a reward function of that library. `check:` before any of them
+is for ourselves: the references that it can use.
 """
 
 import difflib
@@ -30,6 +31,10 @@ def load(reference: str) -> Verifier:
 
         theirs = load(rest)
         return KINDS[kind](theirs.function, name=theirs.name)
+    if kind == "check" and colon:
+        from rlvr.verify.rows import checker
+
+        return checker(load(rest))
     module, colon, attribute = reference.rpartition(":")
     if not colon:
         plugins = installed()

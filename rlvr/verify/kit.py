@@ -15,10 +15,10 @@ from time import perf_counter
 from typing import Any
 
 from rlvr.types import Outcome, Verdict
-from rlvr.verify.discover import load
 from rlvr.verify.plugin import Sample
 from rlvr.verify.pool import Pool
 from rlvr.verify.process import Assignment
+from rlvr.verify.rows import CHECK
 
 TEMPLATES = (
     "@", "\\boxed{@}", "<think>Let me see.</think>\\boxed{@}", "<answer>@</answer>", "#### @",
@@ -208,10 +208,11 @@ class Kit:
         return bool(good)
 
     def golds(self) -> Finding:
-        verifier, params = load(self.assignment.reference), self.assignment.params
-        if verifier.check_answer is None:
+        if self.assignment.verifier.check_answer is None:
             return Finding("references parse", None, "the verifier has no check_answer")
-        bad = [why for case in self.cases if (why := verifier.unusable(case.reference, params, case.row))]
+        asked = Assignment(self.assignment.part, CHECK + self.assignment.reference, self.assignment.params)
+        verdicts = self.pool.submit(asked, [case.sample("") for case in self.cases]).result()
+        bad = [verdict.detail for verdict in verdicts if verdict.outcome != Outcome.OK]
         return Finding("references parse", not bad, f"{len(bad)} of {len(self.cases)} do not: {bad[0]}" if bad else "")
 
     def throughput(self) -> Finding:

@@ -51,16 +51,18 @@ class Plan:
     def _of_row(self, part: str, column: str, prompt: Prompt) -> Assignment:
         cfg, name = self.reward.parts[part], prompt.row[column]
         where = f"prompt {prompt.id}, column {column}={name!r:.80}"
-        if name not in cfg.choices and name not in installed():
+        if not isinstance(name, str) or (name not in cfg.choices and name not in installed()):
             known = ", ".join(sorted({*cfg.choices, *installed()}))
             raise RecipeError(f"{where}: rows may name {known}; reward.parts.{part}.choices has room for more")
         params = prompt.row.get(f"{column}_params") or {}
         try:
-            params = json.loads(params) if isinstance(params, str) else dict(params)
-        except ValueError as error:
+            params = json.loads(params) if isinstance(params, str) else params
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{where}: {column}_params is not JSON: {error}") from None
+        if not isinstance(params, Mapping):
+            raise RecipeError(f"{where}: {column}_params holds a {type(params).__name__}, not options")
         # a table of many rows has every option in every row, most of them empty
-        params = {key: value for key, value in params.items() if value is not None} if isinstance(params, dict) else {}
+        params = {key: value for key, value in params.items() if value is not None}
         return assignment(part, VerifierChoice(cfg.choices.get(name, name), params, cfg.timeout_s), where)
 
     def check_rows(self, prompts: Iterable[Prompt]) -> None:
@@ -89,33 +91,6 @@ def assignment(part: str, choice: VerifierChoice, knob: str, params: bool = True
     except PluginError as error:
         raise RecipeError(str(error) if str(error).startswith(knob) else f"{knob}: {error}") from error
     return Assignment(part, choice.verifier, dict(choice.params), choice.timeout_s)
-
-
-def unusable(plan: Plan, prompts: Iterable[Prompt]) -> dict[str, str]:
-    """Prompt id -> why a verifier that rewards cannot use its reference answer."""
-    found: dict[str, str] = {}
-    for prompt in prompts:
-        for part, cfg in plan.reward.parts.items():
-            if not (cfg.weight or cfg.gate):
-                continue
-            first = plan.chain(part, prompt)[0]
-            if why := first.verifier.unusable(prompt.answer, first.params, prompt.row):
-                found.setdefault(prompt.id, f"{first.verifier.name}: {why}")
-    return found
-
-
-def leave_out(plan: Plan, prompts: list[Prompt], knob: str) -> tuple[list[Prompt], str]:
-    """The prompts whose reference can be used, and what to say of the others; RecipeError when none is left."""
-    bad = unusable(plan, prompts)
-    if not bad:
-        return prompts, ""
-    first, why = next(iter(bad.items()))
-    said = f"{knob}: {len(bad)} of {len(prompts)} rows are left out, as their reference cannot be used"
-    said += f"; the first is {first}: {why}"
-    left = [prompt for prompt in prompts if prompt.id not in bad]
-    if not left:
-        raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
-    return left, said
 
 
 def params_of(words: Iterable[str]) -> Mapping[str, Any]:

@@ -140,6 +140,8 @@ class Verifier:
             return None
         try:
             return self.check_answer(answer, **named(self.check_answer, {**params, "row": row}))
+        except (MemoryError, RecursionError):
+            raise  # it is the reference that asks for too much
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise PluginError(f"verifier {self.name!r}: check_answer of {answer!r:.100} raised {said}") from error

@@ -6,7 +6,7 @@ import pytest
 
 from rlvr.verify import kit
 
-PLUGIN = '''
+PLUGIN = """
 import itertools, random, re, time
 from rlvr.verify import Outcome, Verdict, verifier
 
@@ -65,7 +65,7 @@ def hangs(sample):
 def best(samples):
     longest = max(len(s.completion) for s in samples)
     return [len(s.completion) == longest for s in samples]
-'''
+"""
 
 
 @pytest.fixture(scope="module")

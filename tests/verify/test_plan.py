@@ -6,7 +6,8 @@ from rlvr.config import RecipeError
 from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge
-from rlvr.verify.plan import Plan, leave_out, params_of
+from rlvr.verify.plan import Plan, params_of
+from rlvr.verify.rows import leave_out
 
 PLUGIN = """
 from rlvr.verify import verifier

@@ -12,7 +12,7 @@ from rlvr.verify.assembly import Assembly
 from rlvr.verify.plan import Plan
 from rlvr.verify.plugin import PluginError, verifier
 
-PLUGIN = '''
+PLUGIN = """
 import asyncio, os, time
 from pathlib import Path
 from rlvr.verify import Outcome, Verdict, verifier
@@ -97,7 +97,7 @@ def once(sample):
 def unwell(sample):
     note("unwell")
     return Verdict(None, Outcome.ERROR, reason="endpoint_gone")
-'''
+"""
 
 
 @pytest.fixture

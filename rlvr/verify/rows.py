@@ -1,0 +1,113 @@
+"""Whether the rows of a data set can be used: the references that they have, and the options that they bring.
+
+    rows --each reference--------> check_answer of its verifier      why not: the row is left out
+         --each set of options---> its setup, and one empty answer   an exception: the data is refused
+
+Asked where verifiers run, in processes that are killed: a reference may be as hostile as a completion.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from rlvr.config import RecipeError
+from rlvr.types import Outcome, Prompt, Verdict
+from rlvr.verify.plan import Plan
+from rlvr.verify.plugin import Sample, Verifier
+from rlvr.verify.pool import Pool
+from rlvr.verify.process import Assignment
+
+CHECK = "check:"  # before a verifier's reference: a verifier of its references
+CHECK_S = 5.0  # CPU seconds for one reference
+AT_ONCE = 1_000  # rows
+
+Asked = tuple[Prompt, Assignment]
+
+
+def checker(theirs: Verifier) -> Verifier:
+    """A verifier of references: it abstains where `check_answer` says why not."""
+
+    def check(sample: Sample, **params: object) -> Verdict:
+        if why := theirs.unusable(sample.answer, params, sample.row):
+            return Verdict(None, Outcome.ABSTAIN, reason="unusable", detail=why)
+        return Verdict(1.0, Outcome.OK, reason="usable")
+
+    return Verifier(theirs.name, check, theirs.version, CHECK_S, theirs.memory_gib)
+
+
+def leave_out(plan: Plan, prompts: list[Prompt], knob: str, processes: int = 2) -> tuple[list[Prompt], str]:
+    """The prompts whose reference can be used, and what to say of the others; RecipeError when none is left."""
+    bad = unusable(plan, prompts, processes)
+    if not bad:
+        return prompts, ""
+    first, why = next(iter(bad.items()))
+    said = f"{knob}: {len(bad)} of {len(prompts)} rows are left out, as their reference cannot be used"
+    said += f"; the first is {first}: {why}"
+    left = [prompt for prompt in prompts if prompt.id not in bad]
+    if not left:
+        raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
+    return left, said
+
+
+def unusable(plan: Plan, prompts: Sequence[Prompt], processes: int = 2) -> dict[str, str]:
+    """Prompt id -> why a verifier that rewards cannot use its reference answer. RecipeError when a row brings options
+    that its verifier does not take."""
+    references, options = asked(plan, prompts)
+    if not references and not options:
+        return {}
+    pool = Pool([], min(processes, len(references) + len(options)))
+    try:
+        try_options(options, pool)
+        return dict(refused(references, pool))
+    finally:
+        pool.close()
+
+
+def asked(plan: Plan, prompts: Sequence[Prompt]) -> tuple[list[Asked], list[Asked]]:
+    """What is to be asked: every reference that can be checked, and once each set of options that rows bring."""
+    references = []
+    options: dict[tuple[str, tuple[str, str]], tuple[Prompt, Assignment]] = {}
+    for prompt in prompts:
+        for part, cfg in plan.reward.parts.items():
+            first = plan.chain(part, prompt)[0]
+            if first is not plan.chains[part][0]:
+                options.setdefault((part, first.key), (prompt, first))
+            if (cfg.weight or cfg.gate) and first.verifier.check_answer is not None:
+                references.append((prompt, Assignment(part, CHECK + first.reference, first.params)))
+    return references, list(options.values())
+
+
+def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[str, str]]:
+    """(prompt id, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
+    seen: set[str] = set()
+    for prompt, assignment, verdict in answers(references, pool):
+        name = assignment.verifier.name
+        if verdict.outcome == Outcome.ERROR:
+            raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
+        if verdict.outcome != Outcome.OK and prompt.id not in seen:
+            seen.add(prompt.id)
+            yield prompt.id, f"{name}: {verdict.detail}"
+
+
+def try_options(options: Sequence[Asked], pool: Pool) -> None:
+    """RecipeError for options with which the verifier cannot be set up, or raises about an empty completion."""
+    for prompt, assignment, verdict in answers(options, pool):
+        if verdict.reason == "verifier_failed":
+            raise RecipeError(
+                f"prompt {prompt.id}: {assignment.verifier.name} does not take the options "
+                f"{assignment.params!s:.200} that its row brings for reward.parts.{assignment.part}: "
+                f"{verdict.detail}"
+            )
+
+
+def answers(questions: Sequence[Asked], pool: Pool) -> Iterator[tuple[Prompt, Assignment, Verdict]]:
+    """In order, AT_ONCE at a time."""
+    for start in range(0, len(questions), AT_ONCE):
+        some = questions[start : start + AT_ONCE]
+        futures = [pool.submit(assignment, [sample_of(prompt)]) for prompt, assignment in some]
+        for (prompt, assignment), future in zip(some, futures, strict=True):
+            yield prompt, assignment, future.result()[0]
+
+
+def sample_of(prompt: Prompt) -> Sample:
+    """The row with an empty completion."""
+    question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
+    return Sample(question, "", prompt.answer, messages=prompt.messages, row=prompt.row, group=prompt.id)

@@ -1,0 +1,98 @@
+"""A data set's rows are looked at before a run, and however hostile they are, the driver lives."""
+
+import pytest
+
+from rlvr.config import RecipeError
+from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.types import Prompt
+from rlvr.verify.plan import Plan
+from rlvr.verify.rows import leave_out, unusable
+
+FILE = """
+import os, time
+from rlvr.verify import verifier
+
+def check(answer, row):
+    if answer == "loop":
+        while True: pass
+    if answer == "memory":
+        return str([0] * 10**9)
+    if answer == "deep":
+        return eval("[" * 50 + "]" * 50) and check(answer, row)
+    if answer == "raise":
+        raise KeyError("x")
+    if answer == "die":
+        os._exit(0)
+    return "even" if int(answer) % 2 == 0 else None
+
+@verifier("mine", check_answer=check)
+def mine(sample, mode="a"):
+    if mode not in "abc":
+        raise ValueError(f"mode={mode!r}: one of a, b, c")
+    return True
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    return f"{tmp_path}/mine.py:mine"
+
+
+def prompt(n, answer="1", **row):
+    return Prompt(f"p{n}", n, (), (1,), answer, row=row)
+
+
+def test_a_reference_that_takes_for_ever_is_left_out_and_the_others_are_judged(mine):
+    plan = Plan(RewardConfig({"task": PartConfig(mine)}))
+    rows = [prompt(n, answer) for n, answer in enumerate(["1", "loop", "2", "memory", "deep", "3"])]
+    found = unusable(plan, rows)
+    assert list(found) == ["p1", "p2", "p3", "p4"]
+    assert "more than 5 s of CPU time" in found["p1"] and found["p2"] == "mine: even"
+    assert "GiB" in found["p3"] and "too deeply" in found["p4"]
+
+
+@pytest.mark.parametrize(("answer", "said"), [("raise", "KeyError"), ("die", "ended with code 0")])
+def test_a_check_that_breaks_is_said_and_no_row_is_dropped_for_it(mine, answer, said):
+    plan = Plan(RewardConfig({"task": PartConfig(mine)}))
+    with pytest.raises(RecipeError, match=rf"p1: mine cannot check its reference.*{said}"):
+        leave_out(plan, [prompt(0), prompt(1, answer)], "data.train=x")
+
+
+def test_no_process_is_started_where_there_is_nothing_to_ask(monkeypatch):
+    monkeypatch.setattr("rlvr.verify.rows.Pool", None)
+    assert unusable(Plan(RewardConfig({"form": PartConfig("format")})), [prompt(0)]) == {}
+
+
+HOSTILE = (
+    "9^{9^{9^{9^9}}}", "2" * 2_000_000, "{" * 1_000_000, "\\frac{" * 400_000 + "1", "\\sqrt{" * 1000 + "2" + "}" * 1000,
+    "100000!!!!!!", "10^{10^{10^{10}}}+1", "(" * 49 + "1" + ")" * 49, "\\boxed{" * 100_000 + "1", "(x+1)^{100000}",
+    "\\prod_{i=1}^{10^9} i", "\ud800", "1" + ",1" * 1_000_000, "\\begin{pmatrix}" * 1000, "x^{10^{10}}-1",
+)  # fmt: skip
+
+
+def test_hostile_references_of_the_math_verifier_are_decided_and_the_others_kept():
+    rows = [prompt(n, reference) for n, reference in enumerate(HOSTILE)]
+    found = unusable(Plan(RewardConfig({"math": PartConfig("math")})), [*rows, prompt(99, "4")])
+    assert "p99" not in found and {"p1", "p2", "p3", "p12"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("mine", {"mode": "z"}, "mode='z': one of a, b, c"),
+        ("mine", '{"mode": 7}', "TypeError"),
+        ("math", {"percent": "maybe"}, "maybe"),
+        ("math", {"tolerance": "loose"}, "loose"),
+        ("mine", [1, 2], "holds a list, not options"),
+        ("mine", "[" * 100_000, "is not JSON"),
+        (["math"], {}, "rows may name"),
+    ],
+)
+def test_options_that_a_verifier_does_not_take_are_refused_when_the_data_is_read(mine, name, options, said):
+    part = PartConfig(mine, column="verifier", choices={"mine": mine})
+    plan = Plan(RewardConfig({"task": part}))
+    good = [prompt(n, verifier="mine", verifier_params={"mode": "abc"[n]}) for n in range(3)]
+    assert unusable(plan, good) == {}
+    with pytest.raises(RecipeError, match=said):
+        unusable(plan, [*good, prompt(3, verifier=name, verifier_params=options)])
