@@ -8,6 +8,7 @@ what it says, an answer may not change.
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra
@@ -47,7 +48,7 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     if gold.kind == "ratio" or answer.kind == "ratio":
         return same_ratio(gold, answer)
     if gold.kind in ("clock", "based") or answer.kind in ("clock", "based"):
-        return gold.kind == "based" and answer.text == gold.text.partition("_")[0]
+        return gold.kind == "based" and answer.text == gold.text.partition("_")[0]  # clock times are the same string
     return scalar(gold, answer, o)
 
 
@@ -77,13 +78,23 @@ def same_reals(gold: Shape, answer: Shape) -> bool:
 
 
 def named(shape: Shape) -> bool:
-    """A name for what follows: x, f(x), AB, \\angle ABC, \\text{Area}, (x,y)."""
-    return bool(NAME.fullmatch(shape.text) or POINT.fullmatch(shape.text))
+    """A name for what follows: x, f(x), AB, \\angle ABC, \\text{Area}, (x,y); not (y,x), which says another point."""
+    if POINT.fullmatch(shape.text):
+        letters = re.findall("[A-Za-z]", shape.text.partition("(")[2])
+        return letters == sorted(letters) or not neighbours(sorted(letters))
+    return bool(NAME.fullmatch(shape.text))
+
+
+def neighbours(letters: list[str]) -> bool:
+    """x and y, or a, b and c: letters that have an order. w and h have none."""
+    return all(ord(b) - ord(a) == 1 for a, b in pairwise(letters))
 
 
 def values_of(answer: Shape) -> list[Shape]:
     """What a chain says in the end: `x = 3+1 = 4` 4, `1/3 \\approx 0.33` both; nothing where a link does not hold."""
     links = answer.parts
+    if len(links) == 2 and answer.marks == "=" and VARIABLE.fullmatch(links[1].text) and _is_constant(links[0]):
+        links = (links[1], links[0])  # 5 = x
     start = 1 if named(links[0]) else 0
     if start == 0 and len(links) == 2 and not _is_constant(links[0]):
         return []

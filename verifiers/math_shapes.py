@@ -25,6 +25,8 @@ WORDS = re.compile(r"[A-Za-z][A-Za-z'. -]*")
 NO_WORDS = {"sin", "cos", "tan", "sqrt", "log", "exp", "abc", "xyz", "infinity", "arcsin", "arccos", "arctan"}
 GROUPED = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")
 BASED = re.compile(r"\(?([0-9A-F]{1,300})\)? ?_ ?(?:\{ ?(?:\\text ?\{)?)? ?([0-9]{1,2}|[a-z]{3,7}) ?\}{0,2}")
+PAIR = re.compile(r"\( ?-?[0-9]{1,3} ?(?:, ?[0-9]{3} ?){1,9}\)")  # (12,345) is a point, and 12,345 a number
+HOUR = re.compile(r"(?:0?([1-9])|(1[0-2])) ?: ?([0-5][0-9]) {0,3}([ap])\.? ?m\.?", re.IGNORECASE)
 BASES = {word: base for word, base in NUMBER_WORDS.items() if 2 <= base <= 16} | {
     str(base): base for base in range(2, 37)
 }
@@ -51,7 +53,7 @@ def read(text: str) -> Shape:
     if not text:
         return Shape("literal", "")
     number = quantity(text) or quantity(undressed(text))
-    if number is not None:
+    if number is not None and not PAIR.fullmatch(text):
         return Shape("number", compact(text), number=number, unit=number.unit, percent=number.percent)
     if DOTS.search(text):
         return Shape("literal", compact(text))
@@ -208,6 +210,8 @@ def _matrix(text: str, short: str) -> Shape:
 
 
 def _scalar(text: str, short: str) -> Shape:
+    if ":" in text and (hour := HOUR.fullmatch(undressed(text))):
+        return Shape("clock", f"{hour[1] or hour[2]}:{hour[3]}{hour[4].lower()}m")
     if text.count(":") and (ratio(text) or is_clock(text)):
         return Shape("clock" if is_clock(text) else "ratio", short)
     if (found := BASED.fullmatch(text)) and found[2] in BASES and any(digit.isdigit() for digit in found[1]):

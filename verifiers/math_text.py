@@ -39,6 +39,7 @@ NO_BRACKET = re.compile(r"\\(?:left|right) ?\.")
 ROOT = re.compile("\u221a ?([0-9]{1,300})")
 ROW_END = re.compile(r"\\\\(?: ?\[[0-9a-z.]{1,8}\])?")
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:(?:\{,\}|,\\! ?|\\, ?|\{,\\!\})\d{3}){1,100})(?![\d])")
+STARS = re.compile(r"(?<=[\w)}])[ ]?\*\*[ ]?(-?\d{1,300}|[A-Za-z])(?![\w.])")
 BRACED = re.compile(r"([\^_])\{ ?([A-Za-z\d]|\\[a-z]{1,10}) ?\}")
 FRACTION = re.compile(r"\\frac ?(\d|\{[^{}]*\}) ?(\d|\{[^{}]*\})")
 LOOSE = re.compile(r"(?<![0-9A-Za-z.]) +| +(?![0-9A-Za-z.])")
@@ -83,6 +84,8 @@ def normalised(text: str) -> str:
     if not text.isascii():
         text = ROOT.sub(r"\\sqrt{\1}", text).translate(CHARACTERS)
     text = undelimited(text)
+    if "**" in text:
+        text = STARS.sub(r"^{\1}", text)  # as Python writes a power
     if "\\" in text or "{" in text:
         text = ROW_END.sub(" \u23ce ", text) if "\\begin" in text else text.replace("\\\\", "\\")
         text = THOUSANDS.sub(lambda found: re.sub(r"[^\d]", "", found[1]), text)

@@ -52,7 +52,8 @@ def unit_of(text: str) -> str:
     if found is None:
         name = re.fullmatch(r"([A-Za-z/. ]+?)\.? ?(?:\^ ?\{?([23])\}?)?", text.strip())
         words = re.findall(r"[^ ./]+", name[1].lower()) if name else []
-        if not name or not words or not all(word in PLAIN or len(word) > 3 for word in words):
+        plain = name is not None and name[1].lower().strip() == "km/h"  # m/s may be two variables
+        if not name or not words or not (plain or all(word in PLAIN or len(word) > 3 for word in words)):
             return ""
         return _spelt(name[1].lower(), name[2])
     inside = found[1] + re.sub(r"\\text ?|[{}]", "", found[3])

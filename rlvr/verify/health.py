@@ -5,16 +5,20 @@
                        --> passes that look hacked, an audit that disagrees?      warn
 
 Knows verdicts and `verify.*` of the recipe. It cannot start a verifier; `again` does, for whoever owns the pipeline.
+What it has seen can be put into a checkpoint (`to_json`) and taken out again (`from_json`): a resume is no fresh start.
 """
 
+import json
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlvr.config import Recipe, RunError
 from rlvr.types import Completion, Group, Provenance
 from rlvr.verify.monitor import TRAINABLE, disagrees, metrics, passes, words
 from rlvr.verify.plan import AUDIT
+from rlvr.verify.rescore import group_of, records_of
 from rlvr.verify.suspicion import signs
 
 FEW = 100  # verdicts below which no share of masked ones stops a run
@@ -61,6 +65,35 @@ class Watched:
     controls: deque[Group] = field(default_factory=lambda: deque(maxlen=CONTROLS))
     warned: set[str] = field(default_factory=set)
 
+    def to_json(self) -> dict[str, Any]:
+        """Strict JSON. A control whose row holds more than JSON can is left out: others come with the next steps."""
+        return {
+            **{name: list(getattr(self, name)) for name in PAST},
+            "stretch": [self.stretch.value, self.stretch.length, list(self.stretch.before)],
+            "controls": [records for group in self.controls if is_json(records := records_of(group))],
+            "warned": sorted(self.warned),
+        }
+
+    def from_json(self, saved: Mapping[str, Any]) -> None:
+        """In place: the windows keep the lengths that the recipe has today."""
+        for name in PAST:
+            getattr(self, name).extend(saved[name])
+        self.stretch.value, self.stretch.length, before = saved["stretch"]
+        self.stretch.before.extend(before)
+        self.controls.extend(map(group_of, saved["controls"]))
+        self.warned |= set(saved["warned"])
+
+
+PAST = ("masked", "reasons", "suspicious", "disagreed")
+
+
+def is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
 
 class Health:
     def __init__(self, cfg: Recipe, tell: Callable[[str], None], again: Callable[[Sequence[Group]], list[Group]]):
@@ -83,6 +116,15 @@ class Health:
         for part, seen in self.parts.items():
             seen.controls.extend(group for group in groups if len(set(rewards_of(part, group))) > 1)
         return metrics(groups)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was seen so far, for a checkpoint."""
+        return {part: seen.to_json() for part, seen in self.parts.items()}
+
+    def from_json(self, saved: Mapping[str, Any]) -> None:
+        """Go on from there. Parts that the recipe no longer has are forgotten, new ones begin empty."""
+        for part in set(self.parts) & set(saved):
+            self.parts[part].from_json(saved[part])
 
     def _see(self, groups: Sequence[Group]) -> None:
         for completion, said in words(groups):
@@ -139,8 +181,11 @@ class Health:
         seen.warned.add("sudden")
         asked = list(seen.controls)
         told = f"{part}: its last {stretch.length} verdicts are all {stretch.value:g}, and it used to tell them apart"
+        if not asked:
+            self.tell(f"{told}; no group that it judged in two ways is at hand to ask again: read some in completions/")
+            return
         changed = total = 0
-        for group, now in zip(asked, self.again(asked) if asked else [], strict=True):
+        for group, now in zip(asked, self.again(asked), strict=True):
             pairs = list(zip(rewards_of(part, group), rewards_of(part, now), strict=True))
             changed, total = changed + sum(a != b for a, b in pairs), total + len(pairs)
         if changed > CHANGED * total:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,25 @@ def group_of(records: Sequence[dict[str, Any]]) -> Group:
         first.get("row", {}),
     )  # fmt: skip
     return Group(prompt, tuple(map(completion_of, records)), tuple(map(verdict_of, records)))
+
+
+def records_of(group: Group) -> list[dict[str, Any]]:
+    """What `group_of` reads, and no more than verifiers do."""
+    prompt = group.prompt
+    shared = {"prompt": prompt.id, "position": prompt.position, "domain": prompt.domain, "reference": prompt.answer}
+    shared |= {"messages": [dict(message) for message in prompt.messages], "row": dict(prompt.row)}
+    return [
+        {
+            **(shared if i == 0 else {}),
+            "completion": completion.text,
+            "token_ids": list(completion.token_ids),
+            "stop_reason": completion.stop_reason,
+            "policy_version": completion.policy_version,
+            **asdict(verdict),
+            "outcome": verdict.outcome.value,
+        }
+        for i, (completion, verdict) in enumerate(zip(group.completions, group.verdicts, strict=True))
+    ]
 
 
 def completion_of(record: dict[str, Any]) -> Completion:

@@ -1,5 +1,6 @@
 """A verifier that lies is found out: by its silences, a sudden change of mind, an audit, or how its passes look."""
 
+import json
 import random
 import time
 from dataclasses import replace
@@ -204,3 +205,70 @@ def test_signs_are_looked_for_in_linear_time():
         started = time.process_time()
         signs(unit * 500_000)
         assert time.process_time() - started < 2.0
+
+
+def resumed(run: Run, broken: bool) -> Run:
+    """Another process, that has read what the first one saved."""
+    after = Run(broken, run.health.reward.parts, window=60, mask_warn=0.02)
+    after.health.from_json(json.loads(json.dumps(run.health.to_json(), allow_nan=False)))
+    return after
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_resume_goes_on_with_what_was_seen(broken):
+    rng = random.Random(5)
+    steps = [group([*split(rng, 7), None if n % 9 == 4 else 0.0]) for n in range(20)]
+    steps += [group([1.0] * 8) for _ in range(12)]  # suddenly all alike
+    whole, parted = Run(broken, window=60, mask_warn=0.02), Run(broken, window=60, mask_warn=0.02)
+    told: list[str] = []
+    ends = []
+    for run in (whole, parted):
+        try:
+            for one in steps:
+                run.step(one)
+                if run is parted:
+                    told += parted.told
+                    run = parted = resumed(parted, broken)
+            ends.append(None)
+        except VerifiersFailed as failed:
+            ends.append(str(failed))
+    assert ends[0] == ends[1] and (ends[0] is not None) == broken
+    assert told + parted.told == whole.told and bool(whole.told) != broken
+
+
+def test_what_a_resume_no_longer_has_is_forgotten_and_what_is_new_begins_empty():
+    run = Run()
+    run.step(group([1.0, None, 0.0]))
+    saved = run.health.to_json()
+    assert saved["math"]["masked"] == [False, True, False] and len(saved["math"]["controls"]) == 1
+    after = Run(parts={"code": PartConfig("v")})
+    after.health.from_json(saved)
+    assert after.health.to_json()["code"]["masked"] == []
+    short = Run(window=20)
+    short.health.from_json({"math": {**saved["math"], "masked": [True] * 500}})
+    assert len(short.health.parts["math"].masked) == 20
+
+
+def test_a_control_comes_back_as_it_was():
+    one = group([1.0, 0.0, None], "text\ud800")
+    one = replace(one, prompt=replace(one.prompt, token_ids=(), row={"a": [1, {"b": None}]}))
+    run = Run()
+    run.step(one)
+    after = Run()
+    after.health.from_json(json.loads(json.dumps(run.health.to_json())))
+    assert list(after.health.parts["math"].controls) == [one]
+
+
+def test_a_row_that_json_cannot_hold_costs_its_control_and_no_checkpoint():
+    run = Run()
+    run.step(replace(group([1.0, 0.0]), prompt=Prompt("p", 0, (), (1,), b"bytes")))
+    assert run.health.to_json()["math"]["controls"] == []
+
+
+def test_without_anything_to_ask_again_nobody_is_acquitted():
+    run = Run(window=60)
+    for n in range(20):
+        run.step(group([float(n % 2)] * 8))  # told apart between groups, never within one
+    for _ in range(8):
+        run.step(group([1.0] * 8))
+    assert run.asked == 0 and [told for told in run.told if "no group that it judged in two ways is at hand" in told]
