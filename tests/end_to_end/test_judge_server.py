@@ -15,7 +15,7 @@ from time import monotonic, sleep
 import psutil
 import pytest
 
-from rlvr.cli import recipes_folder
+from rlvr.compose import recipes_folder
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge
