@@ -90,7 +90,7 @@ def test_the_own_variant_of_the_docs_runs_as_it_is_written(tmp_path, capsys, mon
         (tmp_path / "mine" / name).write_text(re.search(rf"```{kind}\n(.*?)```", text, re.S)[1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # processes that it starts run the same code
     argv = ["train", "quickstart", "--config-dir", "mine", "algorithm=hardest_first", "--dry-run"]
     sys.modules.pop("my_objective", None)  # other tests have one of the same name
     try:
