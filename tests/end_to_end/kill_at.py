@@ -1,0 +1,62 @@
+"""`python -m tests.end_to_end.kill_at PHASE COUNT words of rlvr ...`: the command line, killed at the COUNTth time that
+PHASE is reached; PHASE `none` lets it live. In every run the batch of one place in the data breaks the run.
+"""
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rlvr import cli
+from rlvr.checkpoint import writer
+from rlvr.checkpoint.ledger import Ledger
+from rlvr.rollout.pipeline import InlinePipeline
+from rlvr.rollout.rollouts import SynchronousRollouts
+from rlvr.rollout.transformers import TransformersEngine
+from rlvr.train.deepspeed import DeepSpeedTrainer
+
+BROKEN_CURSOR = 20  # of four groups a step without refills: the batch of step 6
+
+
+def main(phase: str, count: str, *words: str) -> int:
+    left = int(count)
+
+    def reach(name: str) -> None:
+        nonlocal left
+        if name == phase:
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(name: str, owner: Any, method: str) -> None:
+        wrap(owner, method, lambda original, *args, **kw: (reach(name), original(*args, **kw))[1])
+
+    before("sampling", TransformersEngine, "generate")
+    before("verifying", InlinePipeline, "groups")
+    before("backward", DeepSpeedTrainer, "_forward_backward")
+    before("optimizer", DeepSpeedTrainer, "_step")
+    before("transfer", InlinePipeline, "load_weights")
+    before("scoring", DeepSpeedTrainer, "score")
+    before("note", Ledger, "write")
+    before("loading", DeepSpeedTrainer, "load")
+    before("writing", writer, "written")
+
+    def take(original: Callable, self: SynchronousRollouts, state: Any) -> Any:
+        taken = original(self, state)
+        broken = {"policy/kl_ref": math.nan} if state.cursor == BROKEN_CURSOR else {}
+        return replace(taken, metrics=dict(taken.metrics) | broken)
+
+    wrap(SynchronousRollouts, "take", take)
+    return cli.main(words)
+
+
+def wrap(owner: Any, name: str, around: Callable) -> None:
+    original = getattr(owner, name)
+    setattr(owner, name, lambda *args, **kw: around(original, *args, **kw))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

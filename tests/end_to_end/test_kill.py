@@ -1,0 +1,55 @@
+"""Killed in every phase of a step, of a save and of a rollback: the run ends bitwise as the one that was left alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+# with the real DeepSpeed and verifier processes; the reference engine, as it starts in no time
+RECIPE = [
+    "cluster=inline", "rollout.engine=transformers", "rollout.groups_per_step=4", "rollout.group_size=4",
+    "rollout.refill_rounds=0", "rollout.max_tokens=16", "checkpoint.every=2", "checkpoint.probation=1",
+    "data.heldout=null", "steps=7", "trainer.threads=1", "sentinel.remedies=[lower_learning_rate,anchor]",
+]  # fmt: skip
+# a rollback from step 6 to step 4 is in between; what is counted begins anew with each start
+KILLS = [
+    ("writing", 1), ("sampling", 2), ("backward", 3), ("optimizer", 2), ("transfer", 3), ("writing", 2),
+    ("verifying", 4), ("loading", 2), ("note", 3), ("scoring", 9),
+]  # fmt: skip
+
+
+def start(phase: str, count: int, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tests.end_to_end.kill_at", phase, str(count), *words]
+    where = Path(__file__).parents[2]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=where)
+
+
+def test_a_run_killed_in_every_phase_ends_bitwise_as_one_left_alone(tmp_path):
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    done = start("none", 1, "train", "quickstart", *RECIPE, f"run.folder={alone}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    events = [json.loads(line) for line in (alone / "events.jsonl").read_text().splitlines()]
+    assert [(e["fields"]["step"], e["fields"]["to"]) for e in events if e["kind"] == "rollback"] == [(5, 4)]
+
+    deaths = []
+    words = ["train", "quickstart", *RECIPE, f"run.folder={killed}"]
+    for phase, count in KILLS:
+        done = start(phase, count, *words)
+        assert done.returncode in (0, -9), done.stderr[-3000:]
+        deaths += [phase] * (done.returncode == -9)
+        if (killed / "config.yaml").exists():
+            words = ["resume", str(killed)]
+    done = start("none", 1, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(deaths) >= 8, deaths
+
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (alone, killed)]
+    assert weights[0] == weights[1]
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (alone, killed)]
+    assert [row["step"] for row in rows[1]] == list(range(1, 8))
+    for one, other in zip(*rows, strict=True):
+        same = ("policy/loss", "policy/grad_norm", "reward/mean", "tokens/sampled", "policy/lr")
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
