@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from rlvr.config import RecipeError
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+PATIENCE = 10  # tries, a second apart, where the disk is full
 ESCAPED = "backslashreplace"  # half a surrogate pair has no UTF-8; in JSON the backslash escape means the same
 
 
@@ -86,12 +88,22 @@ class JsonLines:
             self._file = path.open("ab", buffering=0)
 
     def append(self, record: Mapping[str, Any]) -> None:
+        """A checkpoint that is being written may fill the disk for a moment, and is then taken back: worth a wait."""
         line = (to_json(record) + "\n").encode(errors=ESCAPED)
         with usable(self.path):
-            written = self._file.write(line)
-            if written != len(line):  # a full disk may take a part of the line first
-                os.truncate(self.path, self.path.stat().st_size - written)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for left in reversed(range(PATIENCE)):
+                try:
+                    return self._write(line)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC or not left:
+                        raise
+                    sleep(1)
+
+    def _write(self, line: bytes) -> None:
+        written = self._file.write(line)
+        if written != len(line):  # a full disk may take a part of the line first
+            os.truncate(self.path, self.path.stat().st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self) -> list[dict[str, Any]]:
         with usable(self.path):

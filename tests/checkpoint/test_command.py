@@ -1,0 +1,86 @@
+"""`rlvr checkpoints` and `rlvr rollback` on a run that the toy has made."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rlvr.cli import main
+from rlvr.observe.runfolder import RunFolder
+from tests import toy
+
+HOLD = """
+import sys
+from rlvr.observe.runfolder import RunFolder
+folder = RunFolder.open(sys.argv[1])
+print(1, flush=True)
+input()
+"""
+CFG = toy.recipe(9, every=2, evaluate_every=4)
+
+
+@pytest.fixture
+def run(tmp_path):
+    toy.run(tmp_path / "run" / "checkpoints", CFG)
+    (tmp_path / "run" / "config.yaml").write_text("name: toy")
+    return tmp_path / "run"
+
+
+def listed(run, capsys, *words: str) -> list[dict]:
+    capsys.readouterr()
+    assert main(["checkpoints", str(run), "--json", *words]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_every_checkpoint_is_listed_with_label_score_and_size(run, capsys):
+    lines = listed(run, capsys)
+    assert [(line["step"], line["label"]) for line in lines] == [
+        (4, "good"), (6, "good"), (8, "candidate"), (9, "candidate")
+    ]  # fmt: skip
+    assert [line["held-out"] is not None for line in lines] == [True, False, True, True]
+    assert main(["checkpoints", str(run)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split()[:3] == ["step", "label", "held-out"] and len(table) == 5
+
+
+def test_damage_is_found_when_asked_for(run, capsys):
+    next(run.glob("checkpoints/step-00000006-*/trainer/weights.json")).write_text("rotten")
+    damage = {line["step"]: line["damage"] for line in listed(run, capsys, "--check")}
+    assert damage[6].startswith("trainer/weights.json has 6 bytes") and damage[8] is None
+
+
+def test_a_run_goes_on_from_where_it_was_told_and_forward_in_the_data(run, capsys):
+    assert main(["rollback", str(run), "--to", "6"]) == 0
+    assert "2 newer checkpoints are abandoned" in capsys.readouterr().out
+    assert [line["label"] for line in listed(run, capsys)] == ["good", "good", "abandoned", "abandoned"]
+    resumed = toy.run(run / "checkpoints", CFG)
+    assert resumed.observer.steps == [7, 8, 9]
+    assert resumed.trainer.trained == [[18, 19], [20, 21], [22, 23]]
+    assert resumed.state.rollbacks == 0
+
+
+def test_a_step_without_a_checkpoint_is_refused_with_those_that_have_one(run, capsys):
+    assert main(["rollback", str(run), "--to", "5"]) == 2
+    assert "no checkpoint of that step; it has 4, 6, 8, 9" in capsys.readouterr().err
+
+
+def test_a_damaged_one_is_not_gone_back_to(run, capsys):
+    next(run.glob("checkpoints/step-00000006-*/state.json")).write_text("{}")
+    assert main(["rollback", str(run), "--to", "6"]) == 2
+    assert "that checkpoint is damaged (state.json" in capsys.readouterr().err
+
+
+def test_a_run_that_is_going_on_is_left_alone(run, capsys):
+    command = [sys.executable, "-c", HOLD, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert main(["rollback", str(run), "--to", "6"]) == 2
+        assert "another process is running in this run folder" in capsys.readouterr().err
+        other.communicate(b"\n")
+    RunFolder.open(run).close()
+
+
+def test_a_folder_without_checkpoints_is_said_to_have_none(tmp_path, capsys):
+    assert main(["checkpoints", str(tmp_path)]) == 2
+    assert "has no checkpoints" in capsys.readouterr().err
