@@ -72,9 +72,16 @@ def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
         if rank == 0:
             to_universal(folder / TAG, whole / TAG)
         dist.barrier()
+        optimizer = engine.optimizer.optimizer
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
         engine._config.load_universal_checkpoint = True  # DeepSpeed reads it once, at its start, from nowhere else
         loaded, _ = engine.load_checkpoint(str(whole), tag=TAG)
         engine._config.load_universal_checkpoint = False
+        # ZeRO-3 gives all groups the first one's decay, and all parameters one counter, which each would then advance
+        for group, decay in zip(optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        for state in optimizer.state.values():
+            state["step"] = copy.deepcopy(state["step"])
         dist.barrier()
         if rank == 0:
             shutil.rmtree(whole)

@@ -10,8 +10,8 @@ import pytest
 pytestmark = pytest.mark.slow
 # with the real DeepSpeed and verifier processes; the reference engine, as it starts in no time
 RECIPE = [
-    "cluster=inline", "rollout.engine=transformers", "rollout.groups_per_step=4", "rollout.group_size=4",
-    "rollout.refill_rounds=0", "rollout.max_tokens=16", "checkpoint.every=2", "checkpoint.probation=1",
+    "cluster=inline", "rollout.engine=transformers", "rollout.groups_per_step=4", "rollout.group_size=8",
+    "rollout.refill_rounds=0", "rollout.max_tokens=40", "checkpoint.every=2", "checkpoint.probation=1",
     "data.heldout=null", "steps=7", "trainer.threads=1", "sentinel.remedies=[lower_learning_rate,anchor]",
 ]  # fmt: skip
 # a rollback from step 6 to step 4 is in between; what is counted begins anew with each start
@@ -25,6 +25,10 @@ def start(phase: str, count: int, *words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "tests.end_to_end.kill_at", phase, str(count), *words]
     where = Path(__file__).parents[2]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=where)
+
+
+def steps(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_killed_in_every_phase_ends_bitwise_as_one_left_alone(tmp_path):
@@ -46,9 +50,10 @@ def test_a_run_killed_in_every_phase_ends_bitwise_as_one_left_alone(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(deaths) >= 8, deaths
 
+    assert sum(row["tokens/trained"] > 0 for row in steps(alone)) >= 5
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (alone, killed)]
     assert weights[0] == weights[1]
-    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (alone, killed)]
+    rows = [steps(alone), steps(killed)]
     assert [row["step"] for row in rows[1]] == list(range(1, 8))
     for one, other in zip(*rows, strict=True):
         same = ("policy/loss", "policy/grad_norm", "reward/mean", "tokens/sampled", "policy/lr")

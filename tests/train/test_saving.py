@@ -20,7 +20,7 @@ pytest.importorskip("deepspeed")
 def build(folder: str, rank: int = 0, address: str = "", **cfg):
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
-    settings = TrainerConfig(micro_batch_tokens=24, row_tokens=12, **cfg)
+    settings = TrainerConfig(weight_decay=0.1, micro_batch_tokens=24, row_tokens=12, **cfg)
     return DeepSpeedTrainer(ModelConfig(path=folder, dtype="float32"), settings, 1.0, rank, address)
 
 
