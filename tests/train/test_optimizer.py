@@ -117,8 +117,8 @@ def _rank(rank: int, store: str, out: str) -> None:
 
 
 def test_a_bad_gradient_on_one_rank_skips_the_step_on_all(tmp_path):
-    # fork, because a fresh process would import torch again; no autograd and no thread pool is used on either side
-    mp.start_processes(_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2, start_method="fork")
+    # fresh processes: a fork would inherit the process group that other tests of this session share
+    mp.start_processes(_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2, start_method="spawn")
     ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert ours[:2] == theirs[:2] == (True, False)
     assert torch.equal(ours[2], theirs[2])
