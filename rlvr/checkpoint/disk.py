@@ -251,8 +251,9 @@ class DiskCheckpoints:
     def _check_probe(self, trainer: Saveable, name: str, token_ids: list[int], logprobs: list[float]) -> None:
         """Other hardware or another number of ranks may round differently; other weights differ by much more."""
         now = trainer.score(token_ids)
-        worst = max(abs(a - b) for a, b in zip(now, logprobs, strict=True))
-        if not worst <= 1e-2:
+        apart = [abs(a - b) for a, b in zip(now, logprobs, strict=True)]
+        if not all(x <= 1e-2 for x in apart):  # nan is not either, wherever it stands
+            worst = max(apart, key=lambda x: (x != x, x))
             raise ResumeRefused(
                 f"checkpoint {name} is intact, but its weights score the probe differently by {worst:.3g} > 0.01: "
                 "wrong model.path, or another version of the software"

@@ -340,7 +340,7 @@ def test_weights_that_score_the_probe_differently_are_refused(three):
 
     class Nan(Trainer):
         def score(self, token_ids: list[int]) -> list[float]:
-            return [float("nan") for _ in token_ids]
+            return [*super().score(token_ids)[:-1], float("nan")]
 
     class Rounded(Trainer):
         def score(self, token_ids: list[int]) -> list[float]:
