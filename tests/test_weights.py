@@ -1,5 +1,7 @@
 """Buckets, and the proof that a transfer worked."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,8 @@ def test_what_was_transferred_is_measured_and_versioned():
 def test_an_engine_that_says_otherwise_is_an_error_that_names_the_knob(said):
     with pytest.raises(TransferMismatch, match=r"engine 0 .* > 0.5 \(trainer.probe_tolerance\) after policy version 7"):
         transfer(Holder([-1.0, -2.0]), Engines([-1.0, said]), 7, [1, 2, 3], tolerance=0.5)
+
+
+def test_weights_that_the_trainer_cannot_score_itself_are_broken_and_not_badly_transferred():
+    metrics = transfer(Holder([-1.0, float("nan")]), Engines([float("nan")] * 2), 7, [1, 2, 3], tolerance=0.5)
+    assert math.isnan(metrics["transfer/probe_max_diff"])

@@ -46,6 +46,7 @@ KNOWN = {
         "test_accuracy",
     ),
     "tokens/trained": (),
+    "transfer/probe_max_diff": (),
 }  # fmt: skip
 SHORT = {name.rpartition("/")[2]: name for name in KNOWN} | {
     "reward": "reward/mean",

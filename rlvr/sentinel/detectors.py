@@ -28,7 +28,8 @@ from rlvr.sentinel_config import (
 )
 
 ENTROPY, REWARD, ACCURACY, SKIPPED = "policy/entropy", "reward/mean", "accuracy", "policy/skipped"
-WATCHED_FINITE = ("policy/loss", ENTROPY, "policy/grad_norm", "policy/kl_ref", "mismatch/mean_abs")
+PROBE = "transfer/probe_max_diff"  # of the weights that the step before left behind
+WATCHED_FINITE = ("policy/loss", ENTROPY, "policy/grad_norm", "policy/kl_ref", "mismatch/mean_abs", PROBE)
 
 
 class Detector(Protocol):
@@ -44,22 +45,22 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class NonFinite:
-    """A loss, a gradient or an entropy that is no number. A skipped step broke nothing; `patience` of them did."""
+    """A loss, a gradient or an entropy that is no number; or weights that give none. A skipped step broke nothing, and
+    what it measured is not in the row; `patience` of them did."""
 
     cfg: NonFiniteConfig
     name: str = "nonfinite"
     needs: tuple[str, ...] = ()
 
     def __call__(self, history: History) -> Alarm | None:
-        if history.now.get(SKIPPED):
-            return self._endless(history)
         for metric in WATCHED_FINITE:
             value = history.now.get(metric, 0.0)
             if not math.isfinite(value):
                 knob = f"sentinel.{self.name}"
                 said = f"{metric} is {value}, not finite ({knob})"
-                return Alarm(self.name, history.step, history.step, metric, value, math.inf, knob, said)
-        return None
+                began = history.step - 1 if metric == PROBE else history.step
+                return Alarm(self.name, history.step, began, metric, value, math.inf, knob, said)
+        return self._endless(history) if history.now.get(SKIPPED) else None
 
     def _endless(self, history: History) -> Alarm | None:
         patience, tail = self.cfg.patience, history.rows[-self.cfg.patience :]

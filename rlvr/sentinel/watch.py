@@ -32,13 +32,13 @@ class Watch:
         self.detectors, self.memory = detectors(cfg), cfg.memory
 
     def watch(self, step: int, metrics: Mapping[str, float]) -> Row:
-        """What matters of a step. Without trained tokens there was no update, and its zeros mean nothing; of one that
-        the optimizer skipped, only the numbers that are some."""
+        """What matters of a step. Without trained tokens there was no update, and its zeros mean nothing; of an update
+        that the optimizer skipped, only the numbers that are some."""
         row = {name: metrics[name] for name in WATCHED if name in metrics}
         if not metrics.get("tokens/trained", 1):
             row = {name: x for name, x in row.items() if not name.startswith(OF_AN_UPDATE)}
         if row.get("policy/skipped"):
-            row = {name: x for name, x in row.items() if isfinite(x)}
+            row = {name: x for name, x in row.items() if isfinite(x) or not name.startswith(OF_AN_UPDATE)}
         return {"step": step} | row
 
     def inspect(self, row: Row, history: Sequence[Row]) -> Alarm | None:

@@ -64,8 +64,10 @@ def test_a_healthy_run_raises_no_alarm():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_not_finite_is_an_alarm_that_names_it(name, value):
     alarm = told(watch(), (3, {}), (1, {name: value}))
-    assert (alarm.detector, alarm.step, alarm.onset, alarm.metric) == ("nonfinite", 4, 4, name)
-    assert str(alarm) == f"step 4: {name} is {value}, not finite (sentinel.nonfinite)"
+    onset = 3 if name.startswith("transfer/") else 4  # what was published came of the step before
+    assert (alarm.detector, alarm.step, alarm.onset, alarm.metric) == ("nonfinite", 4, onset, name)
+    since = ", since step 3" if onset == 3 else ""
+    assert str(alarm) == f"step 4: {name} is {value}, not finite (sentinel.nonfinite){since}"
 
 
 def test_a_metric_that_a_trainer_does_not_report_is_no_alarm():
@@ -86,6 +88,12 @@ def test_so_many_skipped_steps_in_a_row_are_an_alarm_from_the_first_one_on():
     assert told(patient, (5, {}), (3, SKIPPED), (1, {}), (3, SKIPPED)) is None
     alarm = told(patient, (5, {}), (4, SKIPPED))
     assert (alarm.step, alarm.onset, alarm.knob) == (9, 6, "sentinel.nonfinite.patience")
+
+
+def test_weights_that_give_no_number_are_an_alarm_though_the_step_was_skipped_and_date_from_the_step_before():
+    row = watch().watch(7, HEALTHY | SKIPPED | {"transfer/probe_max_diff": math.nan})
+    alarm = watch().inspect(row, ())
+    assert (alarm.detector, alarm.metric, alarm.onset) == ("nonfinite", "transfer/probe_max_diff", 6)
 
 
 # ---- levels ----------------------------------------------------------------------------------------------------------
