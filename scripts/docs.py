@@ -151,9 +151,24 @@ def measured_gdpo(argument: str) -> Iterator[str]:
         yield f"| {name} | {' | '.join(cells)} |"
 
 
+def divergences(_: str) -> Iterator[str]:
+    """One accident a row, a value for each seed."""
+    named: dict[str, list[dict]] = {}
+    for result in sorted(measured("divergences"), key=lambda r: r["seed"]):
+        named.setdefault(result["title"], []).append(result)
+    yield "| accident | stands for | off: best, end | on: best, end | rollbacks, by what | steps of 80 |"
+    yield "|---|---|---|---|---|---|"
+    for title, runs in named.items():
+        off, on = ([r for r in runs if r["sentinel"] == kind] for kind in ("off", "default"))
+        ends = [" ".join(f"{r['best']:.1%}, {r['end']:.1%};" for r in some).rstrip(";") or "-" for some in (off, on)]
+        causes = "; ".join(" ".join(r["rollbacks"]) or "0" for r in on) or "-"
+        steps = " ".join(str(r["steps_taken"]) for r in on) or "-"
+        yield f"| {title} | {runs[0]['life']} | {' | '.join(ends)} | {causes} | {steps} |"
+
+
 PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
-    for part in (presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo)
+    for part in (presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences)
 }
 
 
