@@ -110,10 +110,12 @@ class Ledger:
         return newer
 
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
-        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the newest good, and
-        the one that the last rollback went back to."""
+        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the newest good, the
+        one that the last rollback went back to, and the next to be good: else, of few and frequent ones, none would be.
+        """
         usable, good = self.usable(), self.good()
-        kept = {*usable[-keep:], *good[-NEWEST_GOOD:]}
+        waiting = [n for n in usable if self.entries[n].label == "candidate"]
+        kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1]}
         kept |= {n for n in usable if keep_every and step_of(n) % keep_every == 0}
         if scored := [n for n in usable if self.entries[n].score is not None]:
             kept.add(max(scored, key=lambda n: (self.entries[n].score, version_of(n))))

@@ -145,10 +145,10 @@ def test_the_newest_checkpoint_is_that_of_the_highest_version_not_of_the_highest
     assert three.restore(Trainer()) == back
 
 
-def test_only_the_newest_are_kept(three):
+def test_only_the_newest_are_kept_and_the_next_to_be_good(three):
     for step in (4, 5):
         save(three, Trainer(), at(step))
-    assert names(three) == [name(3), name(4), name(5)]
+    assert names(three) == [name(1), name(3), name(4), name(5)]
     assert sorted(os.listdir(three.root)) == ["ledger.copy.json", "ledger.json", *names(three)]
 
 
@@ -379,11 +379,11 @@ def test_retention_keeps_the_newest_the_archived_the_best_and_two_good_ones(tmp_
     for step in range(1, 14):
         save(kept, Trainer(), at(step))
         kept.evaluated(at(step), {"eval/accuracy_greedy": 0.9 if step == 5 else 0.1})
-    assert [step_of(n) for n in names(kept)] == [0, 5, 8, 12, 13]
+    assert [step_of(n) for n in names(kept)] == [0, 1, 5, 8, 12, 13], "1 is the next to be good"
     kept.settle(Trainer(), 105)  # 5 is good now
     kept.settle(Trainer(), 108)  # and 8
     save(kept, Trainer(), at(14))
-    assert [step_of(n) for n in names(kept)] == [0, 5, 8, 13, 14], "0 is a multiple of 8 too"
+    assert [step_of(n) for n in names(kept)] == [0, 5, 8, 12, 13, 14], "0 is a multiple of 8 too"
     assert sorted(p.name for p in tmp_path.glob("step-*")) == names(kept)
 
 
@@ -501,3 +501,13 @@ def test_an_anchor_is_a_model_folder_of_the_weights_that_were_gone_back_to(three
     assert three.anchor(Trainer(0.1), name(2)) == str(folder), "made once"
     three.anchor(Trainer(0.3), name(1))
     assert not folder.exists(), "the former makes room"
+
+
+def test_checkpoints_more_frequent_than_retention_is_patient_become_good_all_the_same(tmp_path, told):
+    """Were only the newest two kept, none would live through its probation, and step 0 stayed the only way back."""
+    kept = DiskCheckpoints(tmp_path, CheckpointConfig(every=1, keep=2, probation=4), [1], told)
+    kept.first(trainer := Trainer())
+    for step in range(1, 13):
+        save(kept, trainer, at(step))
+        kept.settle(trainer, step)
+    assert step_of(kept.ledger.good()[-1]) >= 12 - 2 * 4
