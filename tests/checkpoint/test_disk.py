@@ -320,7 +320,7 @@ def test_a_second_save_waits_for_the_first(three):
     Timer(0.2, trainer.gate.set).start()
     trainer.weight = 0.5
     save(three, trainer, at(5))
-    assert names(three) == [name(3), name(4), name(5)]
+    assert names(three) == [name(1), name(3), name(4), name(5)]
 
 
 def test_a_checkpoint_appears_only_after_all_of_it_is_on_the_disk(checkpoints, monkeypatch):
