@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from accidents import ACCIDENTS, ROOT
-from runs import healthy, suffer
+from trials import healthy, suffer
 
 from rlvr.compose import sentinel_settings
 from rlvr.sentinel.columns import find_columns
