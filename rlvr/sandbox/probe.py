@@ -1,7 +1,7 @@
 """What a slot really protects: canaries try to get out, and the level is what they could not do. Assumes no layer.
 
-one job tries everything a program should not be able to do and says what worked
-one spins, one allocates without end, one is honest
+    one job tries everything a program should not be able to do and says what worked
+    one spins, one allocates without end, one is honest
 """
 
 import json

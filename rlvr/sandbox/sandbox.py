@@ -1,9 +1,9 @@
 """The sandbox as others use it: slots started down the ladder, observed, renewed; a job goes to one that is free.
 
-namespaces + all the rest --refused by the kernel--> the rest --canaries--> level >= min_level, or Refused
+    namespaces + all the rest --refused by the kernel--> the rest --canaries--> level >= min_level, or Refused
 
-with Sandbox() as sandbox:
-    result = sandbox.run(Job({"mode": "script", "program": "print(1 + 1)"}))
+    with Sandbox() as sandbox:
+        result = sandbox.run(Job({"mode": "script", "program": "print(1 + 1)"}))
 """
 
 import sys

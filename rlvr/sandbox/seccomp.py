@@ -1,9 +1,9 @@
 """A BPF program that lets a process make the listed system calls and no others. Pure: bytes out, nothing installed.
 
-foreign architecture, x32 numbers        -> the process dies
-calls that are only safe some ways       -> their arguments are looked at
-listed calls                             -> allowed
-everything else                          -> EPERM (clone3: ENOSYS, so that libc falls back to clone)
+    foreign architecture, x32 numbers        -> the process dies
+    calls that are only safe some ways       -> their arguments are looked at
+    listed calls                             -> allowed
+    everything else                          -> EPERM (clone3: ENOSYS, so that libc falls back to clone)
 """
 
 import struct

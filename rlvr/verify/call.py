@@ -1,7 +1,7 @@
 """One call of a verifier: sync or async, of one sample or of many. Knows no deadline but that of an `await`.
 
-verdicts   what it says; exceptions pass through
-entries    the same with each sample's exception in its place: what a worker process answers
+    verdicts   what it says; exceptions pass through
+    entries    the same with each sample's exception in its place: what a worker process answers
 """
 
 import asyncio

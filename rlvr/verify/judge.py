@@ -1,6 +1,6 @@
 """Completions in, as they end; groups with verdicts out. Verifiers themselves run in killable processes (`Pool`).
 
-engine --Ended--> Assembly --questions--> Pool --verdicts--> Assembly --whole groups--> caller
+    engine --Ended--> Assembly --questions--> Pool --verdicts--> Assembly --whole groups--> caller
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -44,7 +44,9 @@ def _entry(record: dict[str, Any]) -> Entry:
         return Failure(str(record["error"]), bool(record["late"]))
     provenance = tuple(Provenance(**where) for where in record["provenance"])
     steps = tuple((start, end, value) for start, end, value in record["step_rewards"])
-    return Verdict(**record | {"outcome": Outcome(record["outcome"]), "provenance": provenance, "step_rewards": steps})
+    return Verdict(
+        **record | {"outcome": Outcome(record["outcome"]), "provenance": provenance, "step_rewards": steps}
+    )
 
 
 def limit_memory(gib: float | None) -> None:
