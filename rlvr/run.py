@@ -140,9 +140,9 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         recorder = Recorder(cfg, folder, sinks)
         for note in inputs.notes:
             recorder.event("warning", note)
-        stop = stack.enter_context(stop_on_signals(recorder.event))
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
             trainer, pipeline = stack.enter_context(workers(cfg))
+        stop = stack.enter_context(stop_on_signals(recorder.event))  # now: Ray's start puts its own handler of SIGTERM
         rollouts = SynchronousRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
             (probe, probe_tolerance(cfg)), lambda text: recorder.event("warning", text),

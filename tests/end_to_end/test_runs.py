@@ -99,7 +99,8 @@ def test_more_gpus_than_there_are_is_said_in_one_line(tmp_path):
     assert "GPUs asked for" in done.stderr.strip().splitlines()[-1]
 
 
-def test_ctrl_c_ends_with_a_checkpoint_and_nothing_left_behind(tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "preempted"])
+def test_a_signal_ends_it_with_a_checkpoint_and_nothing_left_behind(tmp_path, asked):
     before = {p.pid for p in psutil.process_iter()}
     run = tmp_path / "run"
     words = ["train", "quickstart", *SMALL, "steps=50", f"run.folder={run}"]
@@ -108,7 +109,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_nothing_left_behind(tmp_path):
     while not (run / "metrics.jsonl").exists() or not rows_so_far(run):
         assert started.poll() is None and monotonic() < deadline
         sleep(0.2)
-    started.send_signal(signal.SIGINT)
+    started.send_signal(asked)
     assert started.wait(timeout=120) == 3
     steps = [row["step"] for row in rows(run)]
     assert json.loads((run / "summary.json").read_text())["steps"] == steps[-1]
