@@ -16,7 +16,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 LAYERS = [
     {"types", "reward_config", "sentinel_config", "trainer_config"},
     {"lineage", "config", "objective"},
-    {"state", "collate", "weights", "sandbox", "data", "sentinel"},
+    {"state", "records", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe", "plan"},
     {"rollout", "train"},
     {"parts"},
@@ -53,6 +53,7 @@ THIRD_PARTY = {
     "rlvr/sentinel_config.py": set(),
     "rlvr/trainer_config.py": set(),
     "rlvr/state.py": set(),
+    "rlvr/records.py": set(),
     "rlvr/loop.py": set(),
     "rlvr/parts.py": set(),
     "rlvr/run.py": set(),
@@ -88,6 +89,7 @@ PROJECT = {
     # everything else is a Protocol to it
     "rlvr/loop.py": {"collate", "config", "objective", "parts", "sentinel", "sentinel_config", "state"},
     "rlvr/parts.py": {"objective", "state"},
+    "rlvr/records.py": {"types"},
     "rlvr/plan/": {"config", "plan"},
     "verifiers/": {"types", "verify", "sandbox"},
 }

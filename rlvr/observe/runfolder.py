@@ -17,7 +17,7 @@ import errno
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import IO, Any
 from rlvr.observe.environment import environment
 from rlvr.observe.files import JsonLines, RunFolderError, number, to_json, usable, write_atomic
 from rlvr.observe.summary import Summary
+from rlvr.records import completion_records
 from rlvr.types import Group
 
 __all__ = ["RunFolder", "RunFolderError"]
@@ -177,33 +178,3 @@ class RunFolder:
                 raise RunFolderError(f"{self.path}: another process is running in this run folder") from error
             # any other answer means that the file system knows no locks; the run goes on without
         return lock
-
-
-def completion_records(
-    groups: Sequence[Group], advantages: Sequence[Sequence[float]] | None = None
-) -> Iterator[dict[str, Any]]:
-    """One flat record a completion; groups that are not verified yet have no verdict columns."""
-    for n, group in enumerate(groups):
-        for i, completion in enumerate(group.completions):
-            record = {
-                "prompt": group.prompt.id,
-                "position": group.prompt.position,
-                "index": i,
-                "domain": group.prompt.domain,
-                "messages": group.prompt.messages,
-                "reference": group.prompt.answer,
-                "completion": completion.text,
-                "token_ids": completion.token_ids,
-                "tokens": len(completion.token_ids),
-                "stop_reason": completion.stop_reason,
-                "policy_version": completion.policy_version,
-            }
-            if i == 0:  # once a group: rows may hold whole documents and tests
-                record["row"] = group.prompt.row
-            if group.verdicts:
-                record |= {"outcome": group.verdicts[i].outcome.value} | {
-                    name: value for name, value in asdict(group.verdicts[i]).items() if name != "outcome"
-                }
-            if advantages is not None:
-                record["advantage"] = float(advantages[n][i])
-            yield record

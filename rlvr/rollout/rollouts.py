@@ -66,11 +66,12 @@ class SynchronousRollouts:
         return self.pipeline.newest_version()
 
     def memory(self) -> dict[str, Any]:
-        """What a checkpoint must keep of the rollouts: here nothing, as every group of a step is consumed in it."""
-        return {}
+        """What a checkpoint must keep: what the verifiers' health has seen. Every group of a step is consumed in it."""
+        return {"health": self.health.to_json()}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
-        """What `memory` said when the checkpoint was written."""
+        """What `memory` said when the checkpoint was written; nothing at the start of a run."""
+        self.health.from_json(memory.get("health", {}))
 
     def take(self, state: State) -> Taken:
         """`groups_per_step` groups from `state.cursor` on; fewer where the filter drops some and nothing refills."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlvr.config import Recipe, RunError
+from rlvr.records import completion_records, group_of
 from rlvr.types import Completion, Group, Provenance
 from rlvr.verify.monitor import TRAINABLE, disagrees, metrics, passes, words
 from rlvr.verify.plan import AUDIT
-from rlvr.verify.rescore import group_of, records_of
 from rlvr.verify.suspicion import signs
 
 FEW = 100  # verdicts below which no share of masked ones stops a run
@@ -70,7 +70,7 @@ class Watched:
         return {
             **{name: list(getattr(self, name)) for name in PAST},
             "stretch": [self.stretch.value, self.stretch.length, list(self.stretch.before)],
-            "controls": [records for group in self.controls if is_json(records := records_of(group))],
+            "controls": [records for group in self.controls if is_json(records := list(completion_records([group])))],
             "warned": sorted(self.warned),
         }
 

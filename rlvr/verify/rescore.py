@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rlvr.config import RecipeError
-from rlvr.types import Completion, Group, Outcome, Prompt, Provenance, Verdict
+from rlvr.records import group_of
+from rlvr.types import Group, Provenance
 from rlvr.verify.judge import Judge
 from rlvr.verify.monitor import words
 
@@ -33,49 +33,6 @@ def recorded(run: Path) -> Iterator[Recorded]:
             if n == len(lines) or lines[n]["index"] == 0:
                 yield Recorded(step, group_of(lines[start:n]))
                 start = n
-
-
-def group_of(records: Sequence[dict[str, Any]]) -> Group:
-    first = records[0]
-    prompt = Prompt(
-        first["prompt"], first["position"], tuple(first["messages"]), (), first["reference"], first["domain"],
-        first.get("row", {}),
-    )  # fmt: skip
-    return Group(prompt, tuple(map(completion_of, records)), tuple(map(verdict_of, records)))
-
-
-def records_of(group: Group) -> list[dict[str, Any]]:
-    """What `group_of` reads, and no more than verifiers do."""
-    prompt = group.prompt
-    shared = {"prompt": prompt.id, "position": prompt.position, "domain": prompt.domain, "reference": prompt.answer}
-    shared |= {"messages": [dict(message) for message in prompt.messages], "row": dict(prompt.row)}
-    return [
-        {
-            **(shared if i == 0 else {}),
-            "completion": completion.text,
-            "token_ids": list(completion.token_ids),
-            "stop_reason": completion.stop_reason,
-            "policy_version": completion.policy_version,
-            **asdict(verdict),
-            "outcome": verdict.outcome.value,
-        }
-        for i, (completion, verdict) in enumerate(zip(group.completions, group.verdicts, strict=True))
-    ]
-
-
-def completion_of(record: dict[str, Any]) -> Completion:
-    ids = tuple(record.get("token_ids", ()))
-    mask = (True,) * len(ids)
-    version, reason = record["policy_version"], record["stop_reason"]
-    return Completion(ids, mask, (0.0,) * len(ids), version, record["completion"], reason)
-
-
-def verdict_of(record: dict[str, Any]) -> Verdict:
-    return Verdict(
-        record["reward"], Outcome(record["outcome"]), record["parts"], record["reason"], record["detail"],
-        record["answer"], tuple(map(tuple, record["step_rewards"])),
-        tuple(Provenance(**where) for where in record["provenance"]),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

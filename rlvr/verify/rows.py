@@ -18,6 +18,7 @@ from rlvr.verify.process import Assignment
 CHECK = "check:"  # before a verifier's reference: a verifier of its references
 CHECK_S = 5.0  # CPU seconds for one reference
 AT_ONCE = 1_000  # rows
+PROCESSES = 2
 
 Asked = tuple[Prompt, Assignment]
 
@@ -33,9 +34,9 @@ def checker(theirs: Verifier) -> Verifier:
     return Verifier(theirs.name, check, theirs.version, CHECK_S, theirs.memory_gib)
 
 
-def leave_out(plan: Plan, prompts: list[Prompt], knob: str, processes: int = 2) -> tuple[list[Prompt], str]:
+def leave_out(plan: Plan, prompts: list[Prompt], knob: str) -> tuple[list[Prompt], str]:
     """The prompts whose reference can be used, and what to say of the others; RecipeError when none is left."""
-    bad = unusable(plan, prompts, processes)
+    bad = unusable(plan, prompts)
     if not bad:
         return prompts, ""
     first, why = next(iter(bad.items()))
@@ -47,13 +48,13 @@ def leave_out(plan: Plan, prompts: list[Prompt], knob: str, processes: int = 2) 
     return left, said
 
 
-def unusable(plan: Plan, prompts: Sequence[Prompt], processes: int = 2) -> dict[str, str]:
+def unusable(plan: Plan, prompts: Sequence[Prompt]) -> dict[str, str]:
     """Prompt id -> why a verifier that rewards cannot use its reference answer. RecipeError when a row brings options
     that its verifier does not take."""
     references, options = asked(plan, prompts)
     if not references and not options:
         return {}
-    pool = Pool([], min(processes, len(references) + len(options)))
+    pool = Pool([], min(PROCESSES, len(references) + len(options)))
     try:
         try_options(options, pool)
         return dict(refused(references, pool))

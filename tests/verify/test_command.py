@@ -8,7 +8,7 @@ import pytest
 
 from rlvr.cli import main
 from rlvr.observe.files import to_json
-from rlvr.observe.runfolder import completion_records
+from rlvr.records import completion_records
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Prompt
 from rlvr.verify import Judge

@@ -1,0 +1,62 @@
+"""Groups as flat records, one a completion, and back: what a run folder and a checkpoint keep of them. Stdlib only."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rlvr.types import Completion, Group, Outcome, Prompt, Provenance, Verdict
+
+
+def completion_records(
+    groups: Sequence[Group], advantages: Sequence[Sequence[float]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """One flat record a completion; groups that are not verified yet have no verdict columns."""
+    for n, group in enumerate(groups):
+        for i, completion in enumerate(group.completions):
+            record = {
+                "prompt": group.prompt.id,
+                "position": group.prompt.position,
+                "index": i,
+                "domain": group.prompt.domain,
+                "messages": group.prompt.messages,
+                "reference": group.prompt.answer,
+                "completion": completion.text,
+                "token_ids": completion.token_ids,
+                "tokens": len(completion.token_ids),
+                "stop_reason": completion.stop_reason,
+                "policy_version": completion.policy_version,
+            }
+            if i == 0:  # once a group: rows may hold whole documents and tests
+                record["row"] = group.prompt.row
+            if group.verdicts:
+                record |= {"outcome": group.verdicts[i].outcome.value} | {
+                    name: value for name, value in asdict(group.verdicts[i]).items() if name != "outcome"
+                }
+            if advantages is not None:
+                record["advantage"] = float(advantages[n][i])
+            yield record
+
+
+def group_of(records: Sequence[dict[str, Any]]) -> Group:
+    """What `completion_records` wrote, as far as verifiers read it: without logprobs and masks."""
+    first = records[0]
+    prompt = Prompt(
+        first["prompt"], first["position"], tuple(first["messages"]), (), first["reference"], first["domain"],
+        first.get("row", {}),
+    )  # fmt: skip
+    return Group(prompt, tuple(map(completion_of, records)), tuple(map(verdict_of, records)))
+
+
+def completion_of(record: dict[str, Any]) -> Completion:
+    ids = tuple(record.get("token_ids", ()))
+    mask = (True,) * len(ids)
+    version, reason = record["policy_version"], record["stop_reason"]
+    return Completion(ids, mask, (0.0,) * len(ids), version, record["completion"], reason)
+
+
+def verdict_of(record: dict[str, Any]) -> Verdict:
+    return Verdict(
+        record["reward"], Outcome(record["outcome"]), record["parts"], record["reason"], record["detail"],
+        record["answer"], tuple(map(tuple, record["step_rewards"])),
+        tuple(Provenance(**where) for where in record["provenance"]),
+    )  # fmt: skip

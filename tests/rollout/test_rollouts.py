@@ -1,0 +1,28 @@
+"""What the rollouts remember goes through a checkpoint."""
+
+import json
+from types import SimpleNamespace
+
+from rlvr.rollout.rollouts import SynchronousRollouts
+from tests import toy
+from tests.builders import completion, group
+
+
+def rollouts() -> SynchronousRollouts:
+    pipeline = SimpleNamespace(verify=lambda groups: groups)
+    return SynchronousRollouts(toy.recipe(3), toy.GRPO, pipeline, None, (), ([1, 2], 1e-3), lambda text: None)
+
+
+def test_a_resumed_run_knows_what_the_verifiers_have_said(tmp_path):
+    one, two = rollouts(), rollouts()
+    assert one.memory() == two.memory()
+    one.health.step([group([1.0, 0.0], [completion(), completion()])])
+    assert one.memory() != two.memory()
+    two.remember(json.loads(json.dumps(one.memory())))
+    assert two.memory() == one.memory()
+
+
+def test_a_new_run_has_nothing_to_remember():
+    one = rollouts()
+    one.remember({})
+    assert one.memory() == rollouts().memory()
