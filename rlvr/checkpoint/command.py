@@ -85,7 +85,9 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
         name = there[args.to]
         if damage := what_is_wrong(root / name):
             raise RecipeError(f"--to {args.to}: that checkpoint is damaged ({damage})")
-        newest = saved_state(root / ledger.usable()[-1])
+        last = ledger.usable()[-1]
+        noted = ledger.noted(last)
+        newest = State.from_json(noted) if noted else saved_state(root / last)
         back = replace(
             saved_state(root / name),
             cursor=newest.cursor,

@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
@@ -117,13 +118,17 @@ class DiskCheckpoints:
         name = name_of(state.step, state.lineage.version)
         if (room := self._room_for_one()) is not None:
             return self._failed(name, room)
-        draft = self._fresh_draft()
+        logprobs = trainer.score(self.probe)
+        if not all(map(isfinite, logprobs)):
+            return f"checkpoint {name} was not written: its weights give logprobs that are no numbers"
+        draft = self.root / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
         try:
             (draft / "trainer").mkdir(parents=True)
             trainer.save(str(draft / "trainer"))
         except (OSError, WriteFailed) as error:
             return self._failed(name, error)
-        self.pending = Pending(name, state, trainer.score(self.probe))
+        self.pending = Pending(name, state, logprobs)
         return None
 
     def _end(self, trainer: Saveable, wait: bool) -> str | None:
@@ -155,11 +160,6 @@ class DiskCheckpoints:
             del self.ledger.entries[name]
         self.ledger.write()
 
-    def _fresh_draft(self) -> Path:
-        draft = self.root / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        return draft
-
     def _room_for_one(self) -> OSError | None:
         """A full disk is better met before the run's own logs meet it: another one like the last must fit."""
         names = self.ledger.usable()
@@ -183,8 +183,8 @@ class DiskCheckpoints:
         self.pending = None  # what was being written when a trainer died stays a draft
         while names := self.ledger.usable():
             if state := self._intact(trainer, names[-1]):
-                noted = self.ledger.rollback
-                return State.from_json(noted) if noted and noted["restored"] == names[-1] else state
+                noted = self.ledger.noted(names[-1])
+                return State.from_json(noted) if noted else state
         self._refuse_a_new_start()
         return None
 

@@ -92,6 +92,10 @@ class Ledger:
         choice = self.good(onset) or self.good() or self.usable()
         return max(choice, key=lambda n: (self.entries[n].score or 0.0, version_of(n)))
 
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """The state to go on with from `name`, where the last rollback went back to it."""
+        return self.rollback if self.rollback and self.rollback["restored"] == name else None
+
     # ---- what becomes of it -----------------------------------------------------------------------------------------
 
     def settle(self, step: int, probation: int) -> list[str]:

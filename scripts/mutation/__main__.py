@@ -140,7 +140,7 @@ def main() -> int:
         def say(text: str) -> None:
             print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.__stderr__, flush=True)
 
-        used = dict.fromkeys(own_tests(mutant.file) for mutant in mutants)
+        used = dict.fromkeys(path for mutant in mutants for path in own_tests(root, mutant.file))
         os.chdir(root)
         sys.path.insert(0, str(root))
         session = Session(root, work, args.limit)

@@ -103,7 +103,8 @@ class Session:
                 yield mutant, "survived" if code == 0 else "endless" if code in ENDLESS else "killed"
 
     def start(self, mutant: Mutant, log: Path) -> int:
-        tests = [test for test in self.seconds if test.startswith(f"{own_tests(mutant.file)}::")]
+        own = tuple(f"{path}::" for path in own_tests(self.root, mutant.file))
+        tests = [test for test in self.seconds if test.startswith(own)]
         limits = {test: self.limit + 5 * self.seconds[test] for test in sorted(tests, key=self.seconds.__getitem__)}
 
         def work() -> None:
@@ -130,9 +131,11 @@ class Session:
             leave(DEAD)  # not even collected
 
 
-def own_tests(file: str) -> str:
-    """tests/ mirrors the project: rlvr/objective/kl.py has tests/objective/test_kl.py."""
-    return "/".join(["tests", *Path(file).parts[1:-1], f"test_{Path(file).name}"])
+def own_tests(root: Path, file: str) -> list[str]:
+    """tests/ mirrors the project: rlvr/objective/kl.py has tests/objective/test_kl.py; rlvr/loop.py has
+    tests/test_loop.py, and tests/test_loop_crashes.py as well."""
+    place, stem = root.joinpath("tests", *Path(file).parts[1:-1]), Path(file).stem
+    return [str(p.relative_to(root)) for p in (place / f"test_{stem}.py", *sorted(place.glob(f"test_{stem}_*.py")))]
 
 
 class Changed(SourceFileLoader):

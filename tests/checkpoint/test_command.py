@@ -9,6 +9,7 @@ import pytest
 from rlvr.cli import main
 from rlvr.observe.runfolder import RunFolder
 from tests import toy
+from tests.interruptions import Recorded
 
 HOLD = """
 import sys
@@ -58,6 +59,20 @@ def test_a_run_goes_on_from_where_it_was_told_and_forward_in_the_data(run, capsy
     assert resumed.observer.steps == [7, 8, 9]
     assert resumed.trainer.trained == [[18, 19], [20, 21], [22, 23]]
     assert resumed.state.rollbacks == 0
+
+
+def test_going_back_right_behind_the_sentinel_does_not_replay_what_broke_the_run(tmp_path):
+    """Nothing was saved since the sentinel's rollback: what it knew of data and versions is in the ledger alone."""
+    folder = tmp_path / "run" / "checkpoints"
+    asked: list[bool] = []
+    hook = Recorded(lambda: asked.append(True), at=1, phase="event")  # 0 is the beginning, 1 the rollback
+    stopped = toy.run(folder, toy.recipe(7, every=2), poison={11}, hook=hook, stop=lambda: bool(asked))
+    (tmp_path / "run" / "config.yaml").write_text("name: toy")
+    assert main(["rollback", str(tmp_path / "run"), "--to", "2"]) == 0
+    resumed = toy.run(folder, toy.recipe(7, every=2), poison={11})
+    assert resumed.trainer.trained[0] == [12, 13], "the batch that broke it is not taken again"
+    assert resumed.state.rollbacks == 1
+    assert resumed.rollouts.states[0].lineage.floor > stopped.state.lineage.version
 
 
 def test_a_step_without_a_checkpoint_is_refused_with_those_that_have_one(run, capsys):

@@ -1,122 +1,22 @@
 """A checkpoint exists whole or not at all, and a run finds the newest whole one whatever happened."""
 
 import errno
-import json
 import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Timer
+from threading import Timer
 
 import pytest
 import torch
 
 from rlvr.checkpoint import disk
-from rlvr.checkpoint.disk import CheckpointFailed, DiskCheckpoints, ResumeRefused
-from rlvr.checkpoint.files import Fingerprint, what_is_wrong
-from rlvr.checkpoint.ledger import Ledger, step_of
-from rlvr.checkpoint.writer import BackgroundWriter
-from rlvr.config import CheckpointConfig
+from rlvr.checkpoint.disk import CheckpointFailed, ResumeRefused
+from rlvr.checkpoint.files import what_is_wrong
+from rlvr.checkpoint.ledger import Ledger
 from rlvr.lineage import Lineage
 from rlvr.state import State
-
-
-class Trainer:
-    """One number as weights, saved in two files by another thread; the score depends on it."""
-
-    def __init__(self, weight: float = 0.0) -> None:
-        self.weight = weight
-        self.fails: BaseException | None = None
-        self.writer = BackgroundWriter()
-        self.gate = Event()
-        self.gate.set()
-
-    def save(self, folder: str) -> None:
-        self.writer.begin()
-        content = json.dumps(self.weight)
-        (Path(folder) / "shards").mkdir()
-        self.writer.write(Path(folder, "optimizer.bin"), self._optimizer)
-        self.writer.write(Path(folder, "shards", "rank_0.json"), lambda path: path.write_text(content))
-
-    def _optimizer(self, path: Path) -> None:
-        self.gate.wait()
-        path.write_bytes(bytes(range(64)))
-        if self.fails:
-            raise self.fails
-
-    def saved(self, wait: bool) -> dict[str, Fingerprint] | None:
-        files = self.writer.done(wait)
-        return None if files is None else {str(path): found for path, found in files.items()}
-
-    def load(self, folder: str) -> None:
-        self.weight = json.loads(Path(folder, "shards", "rank_0.json").read_text())
-
-    def score(self, token_ids: list[int]) -> list[float]:
-        return [self.weight * token for token in token_ids]
-
-    def export(self, folder: str) -> None:
-        Path(folder).mkdir()
-        Path(folder, "model.json").write_text(json.dumps(self.weight))
-
-
-def at(step: int, **fields) -> State:
-    history = ({"policy/grad_norm": 1.5}, {})
-    return State(step, cursor=16 * step, lineage=Lineage(step + 1), history=history, **fields)
-
-
-def name(step: int) -> str:
-    return f"step-{step:08d}-v{step + 1:08d}"
-
-
-class Told:
-    """What the run was told, by kind."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, str]] = []
-
-    def __call__(self, kind: str, message: str) -> None:
-        self.all.append((kind, message))
-
-    def of(self, kind: str) -> list[str]:
-        return [message for k, message in self.all if k == kind]
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def checkpoints(tmp_path, told) -> DiskCheckpoints:
-    cfg = CheckpointConfig(keep=3, probation=2)
-    return DiskCheckpoints(tmp_path / "checkpoints", cfg, probe=[1, 2], tell=told)
-
-
-def save(checkpoints: DiskCheckpoints, trainer: Trainer, state: State) -> None:
-    checkpoints.save(trainer, state)
-    checkpoints.finish(trainer)
-
-
-def names(checkpoints: DiskCheckpoints) -> list[str]:
-    return checkpoints.ledger.usable()
-
-
-@pytest.fixture
-def three(checkpoints) -> DiskCheckpoints:
-    """Steps 1, 2, 3; the weight is a tenth of the step."""
-    for step in (1, 2, 3):
-        save(checkpoints, Trainer(step / 10), at(step))
-    return checkpoints
-
-
-def files(checkpoints: DiskCheckpoints, step: int) -> list[Path]:
-    return sorted(path for path in (checkpoints.root / name(step)).rglob("*") if path.is_file())
-
-
-def reopened(checkpoints: DiskCheckpoints) -> DiskCheckpoints:
-    """As the process after the crash sees it."""
-    return DiskCheckpoints(checkpoints.root, checkpoints.cfg, checkpoints.probe, checkpoints.tell)
+from tests.checkpoint.fakes import Trainer, at, files, flip, name, names, reopened, save
 
 
 def test_nothing_is_restored_where_nothing_was_saved(checkpoints):
@@ -150,12 +50,6 @@ def test_only_the_newest_are_kept_and_the_next_to_be_good(three):
         save(three, Trainer(), at(step))
     assert names(three) == [name(1), name(3), name(4), name(5)]
     assert sorted(os.listdir(three.root)) == ["ledger.copy.json", "ledger.json", *names(three)]
-
-
-def flip(data: bytes, bit: int) -> bytes:
-    changed = bytearray(data)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
 
 
 def test_every_single_flipped_bit_is_found(three):
@@ -299,6 +193,19 @@ def test_a_run_that_cannot_save_step_0_does_not_start(checkpoints):
         checkpoints.first(trainer)
 
 
+@pytest.mark.parametrize("nan_at", [0, 1])
+def test_weights_that_give_no_number_are_not_saved(three, told, nan_at):
+    class Broken(Trainer):
+        def score(self, token_ids: list[int]) -> list[float]:
+            return [float("nan") if i == nan_at else x for i, x in enumerate(super().score(token_ids))]
+
+    save(three, Broken(0.4), at(4))
+    assert told.of("checkpoint_failed") == [
+        f"checkpoint {name(4)} was not written: its weights give logprobs that are no numbers"
+    ]
+    assert reopened(three).restore(Trainer()) == at(3)
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(three):
     trainer = Trainer(0.4)
     trainer.gate.clear()
@@ -351,163 +258,3 @@ def test_weights_that_score_the_probe_differently_are_refused(three):
         with pytest.raises(ResumeRefused, match=said):
             three.restore(other)
     assert three.restore(Rounded()) == at(3)
-
-
-# ---- labels and rollback ---------------------------------------------------------------------------------------------
-
-
-def labels(checkpoints: DiskCheckpoints) -> dict[int, str]:
-    return {step_of(name): entry.label for name, entry in reopened(checkpoints).ledger.entries.items()}
-
-
-def test_a_checkpoint_is_good_after_its_probation(three):
-    three.settle(Trainer(), 4)
-    assert labels(three) == {1: "good", 2: "good", 3: "candidate"}
-    three.settle(Trainer(), 5)
-    assert labels(three) == {1: "good", 2: "good", 3: "good"}
-
-
-def test_step_0_is_good_from_the_start(checkpoints):
-    checkpoints.first(Trainer())
-    assert labels(checkpoints) == {0: "good"}
-
-
-def test_retention_keeps_the_newest_the_archived_the_best_and_two_good_ones(tmp_path, told):
-    cfg = CheckpointConfig(keep=2, keep_every=8, probation=100)
-    kept = DiskCheckpoints(tmp_path, cfg, [1], told)
-    kept.first(Trainer())
-    for step in range(1, 14):
-        save(kept, Trainer(), at(step))
-        kept.evaluated(at(step), {"eval/accuracy_greedy": 0.9 if step == 5 else 0.1})
-    assert [step_of(n) for n in names(kept)] == [0, 1, 5, 8, 12, 13], "1 is the next to be good"
-    kept.settle(Trainer(), 105)  # 5 is good now
-    kept.settle(Trainer(), 108)  # and 8
-    save(kept, Trainer(), at(14))
-    assert [step_of(n) for n in names(kept)] == [0, 5, 8, 12, 13, 14], "0 is a multiple of 8 too"
-    assert sorted(p.name for p in tmp_path.glob("step-*")) == names(kept)
-
-
-def test_an_evaluation_that_comes_while_the_checkpoint_is_written_is_its_own(three):
-    trainer = Trainer(0.4)
-    trainer.gate.clear()
-    three.save(trainer, at(4))
-    three.evaluated(at(4), {"eval/accuracy_greedy": 0.7})
-    trainer.gate.set()
-    three.finish(trainer)
-    assert reopened(three).ledger.entries[name(4)].score == 0.7
-
-
-@pytest.mark.parametrize(("onset", "to"), [(9, 4), (5, 4), (4, 2), (3, 2), (1, 0)])
-def test_a_rollback_goes_to_the_newest_good_one_from_before_the_trouble(tmp_path, told, onset, to):
-    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=9, probation=2), [1], told)
-    there.first(Trainer())
-    for step in (2, 4, 6):
-        save(there, Trainer(step / 10), at(step))
-    trainer = Trainer()
-    back = there.roll_back(trainer, at(7), onset)  # 6 is still on probation
-    assert (back.step, trainer.weight) == (to, to / 10)
-    assert step_of(back.restored) == to
-
-
-def test_one_that_broke_again_on_probation_is_passed_over(tmp_path, told):
-    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=9, probation=2), [1], told)
-    there.first(Trainer())
-    for step in (2, 4):
-        save(there, Trainer(), at(step))
-    once = there.roll_back(Trainer(), at(9), 8)
-    assert once.step == 4
-    again = replace(once, step=5)
-    assert there.roll_back(Trainer(), again, 6).step == 2
-    assert there.roll_back(Trainer(), replace(once, step=6), 7).step == 4, "it has stood for two more steps"
-
-
-def rolled_back(checkpoints: DiskCheckpoints) -> State:
-    checkpoints.settle(Trainer(), 5)
-    restored = checkpoints.roll_back(Trainer(), at(5), 4)
-    return replace(restored, cursor=999, rollbacks=1, lineage=Lineage(20, floor=20), remedies=("anchor",), until=55)
-
-
-def test_a_rollback_is_remembered_after_a_crash_right_behind_it(three):
-    note = rolled_back(three)
-    three.note_rollback(note)
-    trainer = Trainer()
-    assert reopened(three).restore(trainer) == note
-    assert trainer.weight == 0.3
-
-
-def test_what_came_after_a_rollback_is_not_restored_and_goes_with_the_next_save(three):
-    three.settle(Trainer(), 4)
-    note = replace(three.roll_back(Trainer(), at(4), 3), lineage=Lineage(20, floor=20))
-    assert step_of(note.restored) == 2
-    three.note_rollback(note)
-    assert labels(three) == {1: "good", 2: "good", 3: "abandoned"}
-    assert reopened(three).restore(Trainer()) == note
-    save(three, Trainer(), replace(at(3), lineage=Lineage(21, floor=20)))
-    assert sorted(step_of(p.name) for p in three.root.glob("step-*")) == [1, 2, 3]
-    assert not (three.root / name(3)).exists()
-
-
-def test_a_rollback_past_a_damaged_checkpoint_is_remembered_too(three):
-    three.settle(Trainer(), 5)
-    (three.root / name(3) / "state.json").unlink()
-    note = rolled_back(three)
-    three.note_rollback(note)
-    assert note.restored == name(2)
-    assert reopened(three).restore(Trainer()) == note
-
-
-def test_a_rollback_is_history_once_a_newer_checkpoint_is_there(three):
-    note = rolled_back(three)
-    three.note_rollback(note)
-    newer = replace(at(4), lineage=Lineage(21, floor=20))
-    save(three, Trainer(0.4), newer)
-    assert reopened(three).restore(Trainer()) == newer
-    shutil.rmtree(three.root / names(three)[-1])  # that one is gone: the rollback counts again
-    assert reopened(three).restore(Trainer()) == note
-
-
-def test_a_crash_while_a_rollback_is_noted_leaves_the_note_before(three, monkeypatch):
-    note = rolled_back(three)
-    three.note_rollback(note)
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        three.note_rollback(replace(note, rollbacks=2))
-    monkeypatch.undo()
-    assert reopened(three).restore(Trainer()) == note
-
-
-def test_every_flipped_bit_of_the_ledger_is_found_and_its_copy_read(three, told):
-    three.note_rollback(rolled_back(three))
-    path, before = three.root / "ledger.json", reopened(three).ledger
-    good = path.read_bytes()
-    for bit in range(0, 8 * len(good), 5):
-        path.write_bytes(flip(good, bit))
-        found = reopened(three).ledger
-        assert (found.entries, found.rollback) == (before.entries, before.rollback), f"bit {bit}"
-    assert len(told.of("warning")) > len(good), "and it was said, but for bits that are only white space"
-
-
-def test_the_best_good_checkpoint_is_found_by_evaluation(three):
-    three.evaluated(at(2), {"eval/accuracy_greedy": 0.8})
-    three.evaluated(at(3), {"eval/accuracy_greedy": 0.3})
-    three.settle(Trainer(), 9)
-    assert three.best(Trainer(), onset=9).step == 2
-    assert three.best(Trainer(), onset=2).step == 1
-
-
-def test_an_anchor_is_a_model_folder_of_the_weights_that_were_gone_back_to(three):
-    folder = Path(three.anchor(Trainer(0.7), name(2)))
-    assert json.loads((folder / "model.json").read_text()) == 0.7
-    assert three.anchor(Trainer(0.1), name(2)) == str(folder), "made once"
-    three.anchor(Trainer(0.3), name(1))
-    assert not folder.exists(), "the former makes room"
-
-
-def test_checkpoints_more_frequent_than_retention_is_patient_become_good_all_the_same(tmp_path, told):
-    """Were only the newest two kept, none would live through its probation, and step 0 stayed the only way back."""
-    kept = DiskCheckpoints(tmp_path, CheckpointConfig(every=1, keep=2, probation=4), [1], told)
-    kept.first(trainer := Trainer())
-    for step in range(1, 13):
-        save(kept, trainer, at(step))
-        kept.settle(trainer, step)
-    assert step_of(kept.ledger.good()[-1]) >= 12 - 2 * 4

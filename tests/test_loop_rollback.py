@@ -1,0 +1,161 @@
+"""The loop on a toy that breaks: back to a good checkpoint from before the trouble, forward in the data, remedied."""
+
+from itertools import pairwise
+
+import pytest
+
+from rlvr.lineage import Lineage
+from rlvr.loop import Diverged
+from tests import toy
+from tests.interruptions import POISON, STEPS, Recorded, Unplugged, fail, opened
+
+
+def test_a_bad_step_is_undone_and_its_batch_is_not_replayed(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})
+    assert (done.state.step, done.state.rollbacks) == (STEPS, 1)
+    assert done.observer.steps == [1, 2, 3, 4, 5, 4, 5, 6, 7]
+    assert done.trainer.trained == [[2 * i, 2 * i + 1] for i in range(10)]  # on and on through the data
+    assert done.state.cursor == 20
+    kind, message, fields = done.observer.rollbacks[0]
+    assert kind == "rollback"
+    said = "step 6: policy/loss is nan, not finite (sentinel.nonfinite): rolled back from step 6 to 3; "
+    assert message == said + "remedies: skip_data"
+    assert (fields["alarm"]["detector"], fields["alarm"]["onset"]) == ("nonfinite", 6)
+    assert (fields["step"], fields["to"]) == (5, 3)
+
+
+def test_a_rollback_brings_back_weights_and_optimizer(tmp_path):
+    good = toy.run(tmp_path / "good", toy.recipe(3)).trainer
+    seen: list[tuple[float, float]] = []
+
+    class Looks(toy.ToyRollouts):
+        def publish(self, trainer, version):
+            seen.append((trainer.weight, trainer.momentum))
+            return super().publish(trainer, version)
+
+    toy.run(tmp_path / "broken", toy.recipe(STEPS), {11}, rollouts=Looks())
+    # publications: the start, steps 1 to 5, and then what the rollback from step 6 brought back
+    assert seen[6] == seen[3] == (good.weight, good.momentum)
+
+
+def test_a_rollback_branches_the_lineage(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
+    assert all(a < b for a, b in pairwise(done.rollouts.versions))
+    floors = [state.lineage.floor for state in done.rollouts.states]
+    assert floors == [1] * 6 + [7] + [8] * 7  # 1..6 sampled by the first branch, 7 by the second
+    assert done.state.lineage == Lineage(version=15, floor=8)
+
+
+def test_a_checkpoint_that_broke_again_within_its_probation_is_given_up(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 0]
+    assert done.observer.steps == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6, 7]
+    assert done.state.rollbacks == 2
+
+
+def test_one_that_broke_after_its_probation_is_gone_back_to_again(tmp_path):
+    # 11 breaks step 6: back to 3; 17 breaks step 6 again, when 3 has stood for two more steps
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11, 17})
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 3]
+
+
+def test_a_candidate_is_not_gone_back_to(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={9})  # breaks step 5, when step 3 has stood for one step
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0]
+
+
+def test_a_checkpoint_made_after_the_trouble_began_is_not_gone_back_to(tmp_path):
+    class Late:
+        """Sees at step 12 what began at step 5."""
+
+        memory, seen = 64, 0
+
+        def watch(self, step, metrics):
+            self.seen += 1
+            return {"step": step}
+
+        def inspect(self, seen, history):
+            return DatedAlarm(5) if self.seen == 12 else None
+
+    done = toy.run(tmp_path, toy.recipe(14), watch=Late())
+    assert done.observer.steps[:11] == list(range(1, 12)), "steps 6 and 9 had become good by then"
+    assert done.observer.rollbacks[0][2]["to"] == 3
+
+
+class DatedAlarm:
+    def __init__(self, onset: int):
+        self.onset = onset
+
+    def fields(self):
+        return {"onset": self.onset}
+
+
+def test_step_0_is_always_there_to_go_back_to(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(2), poison={0, 2, 4})
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0, 0, 0]
+    assert (done.state.step, done.trainer.trained[-2:]) == (2, [[6, 7], [8, 9]])
+
+
+# ---- remedies --------------------------------------------------------------------------------------------------------
+
+
+def test_each_rollback_while_remedies_are_in_force_adds_the_next_one(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
+    assert [fields["remedies"] for _, _, fields in done.observer.rollbacks] == [
+        ("skip_data",),
+        ("skip_data", "lower_learning_rate"),
+    ]
+    rates = [m["policy/lr"] for m in done.observer.metrics[-STEPS:]]
+    assert rates == pytest.approx([0.3 * 0.5 / (step + 1) for step in range(STEPS)])
+    assert done.state.remedies == ("skip_data", "lower_learning_rate")
+
+
+def test_remedies_are_let_go_once_health_has_lasted(tmp_path):
+    cfg = toy.recipe(12)
+    cfg.sentinel.remedies = ["lower_learning_rate"]
+    cfg.sentinel.remedy_steps = 3
+    done = toy.run(tmp_path, cfg, poison={11})  # alarm at step 6, back to 3: in force up to step 9
+    rates = {m: lr for m, lr in zip(done.observer.steps, (m["policy/lr"] for m in done.observer.metrics), strict=True)}
+    assert [rates[step] / (0.5 / step) for step in (4, 9, 10, 12)] == pytest.approx([0.3, 0.3, 1, 1])
+    healthy = [message for kind, message, _ in done.observer.events if kind == "healthy"]
+    assert healthy == ["healthy up to step 9: no longer lower_learning_rate"]
+    assert (done.state.remedies, done.state.until) == ((), 9)
+
+
+def test_a_resumed_run_is_still_under_its_remedies(tmp_path):
+    cfg = toy.recipe(12)
+    cfg.sentinel.remedies = ["anchor"]
+    cfg.sentinel.anchor_coefficient = 5.0
+    with pytest.raises(Unplugged):
+        toy.run(tmp_path / "crashed", cfg, {11}, Recorded(fail(), at=9, phase="stepped"))
+    resumed = toy.run(tmp_path / "crashed", cfg, {11})
+    assert resumed.rollouts.states[0].remedies == ("anchor",)
+    assert resumed.outcome == toy.run(tmp_path / "alone", cfg, {11}).outcome
+    cfg.sentinel.remedies = ["skip_data"]
+    assert resumed.trainer.weight < toy.run(tmp_path / "free", cfg, {11}).trainer.weight, "the anchor held"
+
+
+def test_a_run_without_remedies_only_goes_back(tmp_path):
+    cfg = toy.recipe(STEPS)
+    cfg.sentinel.remedies = []
+    done = toy.run(tmp_path, cfg, poison={11})
+    assert done.observer.rollbacks[0][1].endswith("rolled back from step 6 to 3; remedies: none")
+    assert done.state.remedies == ()
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
+    observer = toy.ToyObserver()
+    said = rf"policy/loss is nan, .*; already rolled back sentinel.max_rollbacks={limit} times"
+    with pytest.raises(Diverged, match=said):
+        toy.run(tmp_path, toy.recipe(STEPS, max_rollbacks=limit), poison=set(range(9, 1000)), observer=observer)
+    assert len(observer.rollbacks) == limit
+    restored = toy.ToyTrainer(set())
+    assert opened(tmp_path).restore(restored) is not None
+    assert restored.weight == restored.weight, "the best good weights are still there, and no nan was saved"
+
+
+def test_the_history_of_a_broken_branch_is_forgotten(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})
+    after = done.rollouts.states[6]
+    assert len(after.history) == 3, "the three steps behind the checkpoint, not the five before the bad one"
