@@ -1,7 +1,37 @@
-"""One process group for all trainers of this process: DeepSpeed remembers the first one and finds no other after it."""
+"""A tiny language model, trainers of it, and one process group for all trainers of this process: DeepSpeed remembers
+the first one and finds no other after it."""
 
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from rlvr.config import ModelConfig, TrainerConfig
+
+VOCABULARY = 31
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.4,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("model")
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def build(model_folder):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    def make(dtype="float32", **cfg) -> DeepSpeedTrainer:
+        settings = TrainerConfig(**{"max_grad_norm": 1e9, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
+        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
+
+    return make
 
 
 @pytest.fixture(autouse=True, scope="session")

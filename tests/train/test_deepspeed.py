@@ -8,10 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from rlvr.collate import collate
-from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
 from tests.builders import completion, group, prompt
-from tests.train.test_policy import VOCABULARY, model_folder  # noqa: F401
+from tests.train.conftest import VOCABULARY
 
 pytest.importorskip("deepspeed")
 GRPO = Objective(
@@ -32,17 +31,6 @@ def batch(objective: Objective = GRPO, seed: int = 1) -> Batch:
         group([0.0, 1.0, 1.0, 0.0], [completion(tokens(n)) for n in (4, 2, 7, 6)], prompt(1, tokens(1))),
     ]
     return collate(groups, objective, {"math": 1.0})
-
-
-@pytest.fixture(scope="module")
-def build(model_folder):  # noqa: F811
-    from rlvr.train.deepspeed import DeepSpeedTrainer
-
-    def make(dtype="float32", **cfg) -> DeepSpeedTrainer:
-        settings = TrainerConfig(**{"max_grad_norm": 1e9, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
-        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
-
-    return make
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
@@ -86,6 +74,19 @@ def test_mini_batches_are_optimizer_steps_on_parts_of_the_batch(build):
     one = build()
     one.step(batch(), GRPO, 1e-3)
     assert not torch.allclose(weights(two), weights(one), atol=1e-4)
+
+
+def test_the_reference_may_be_weights_that_were_exported(build, tmp_path):
+    """As the sentinel's anchor is; and back to the model that training began with."""
+    trainer = build()
+    start = trainer._logprobs(trainer.engine, batch())
+    trainer.step(batch(), GRPO, 1e-2)
+    then = trainer._logprobs(trainer.engine, batch())
+    trainer.engine.module.lm.save_pretrained(tmp_path)
+    trainer.step(batch(), GRPO, 1e-2)
+    assert_close(trainer._reference_logprobs(batch(), str(tmp_path)), then)
+    assert_close(trainer._reference_logprobs(batch(), None), start)
+    assert (then - start).abs().max() > 1e-3
 
 
 def test_the_reference_is_the_model_before_training_and_loaded_only_when_asked_for(build):

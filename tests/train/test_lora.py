@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
 from rlvr.trainer_config import LoraConfig
 from tests.train.test_deepspeed import GRPO, LEASHED, batch
-from tests.train.test_policy import model_folder  # noqa: F401
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("peft")
@@ -19,7 +18,7 @@ PROBE = [3, 9, 4, 1, 17, 22]
 
 
 @pytest.fixture(scope="module")
-def build(model_folder):  # noqa: F811
+def build(model_folder):
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
     AutoTokenizer.from_pretrained(TINY).save_pretrained(model_folder)
@@ -49,7 +48,7 @@ def test_adapters_change_nothing_before_the_first_step(build, zero_stage):
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_only_the_adapters_learn_and_the_merged_weights_say_the_same(build, model_folder, zero_stage):  # noqa: F811
+def test_only_the_adapters_learn_and_the_merged_weights_say_the_same(build, model_folder, zero_stage):
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     trainer = build(zero_stage=zero_stage)
     start = trainer.score(PROBE)
@@ -100,7 +99,7 @@ def test_a_checkpoint_brings_the_adapters_and_their_optimizer_back(build, tmp_pa
     assert again.score(PROBE) == gone_on
 
 
-def test_the_export_is_a_plain_model_with_the_adapter_beside_it(build, model_folder, tmp_path):  # noqa: F811
+def test_the_export_is_a_plain_model_with_the_adapter_beside_it(build, model_folder, tmp_path):
     from peft import PeftModel
 
     trainer = build()
@@ -118,7 +117,7 @@ def test_the_export_is_a_plain_model_with_the_adapter_beside_it(build, model_fol
     assert_close(says(PeftModel.from_pretrained(base, str(tmp_path / "adapter"))), wanted)
 
 
-def test_an_engine_agrees_after_the_transfer(build, model_folder):  # noqa: F811
+def test_an_engine_agrees_after_the_transfer(build, model_folder):
     from rlvr.rollout.transformers import TransformersEngine
     from rlvr.weights import transfer
 

@@ -3,23 +3,11 @@
 import pytest
 from torch.testing import assert_close
 
-from rlvr.config import ModelConfig, RecipeError, TrainerConfig
+from rlvr.config import RecipeError
 from tests.train.test_deepspeed import GRPO, batch
-from tests.train.test_policy import model_folder  # noqa: F401
 
 pytest.importorskip("deepspeed")
 PROBE = [3, 9, 4, 1, 17, 22]
-
-
-@pytest.fixture(scope="module")
-def build(model_folder):  # noqa: F811
-    from rlvr.train.deepspeed import DeepSpeedTrainer
-
-    def make(dtype="float32", **cfg) -> DeepSpeedTrainer:
-        settings = TrainerConfig(**{"max_grad_norm": 1e9, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
-        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
-
-    return make
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlvr.collate import collate
@@ -15,24 +14,11 @@ from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, wei
 from rlvr.train.packing import layout
 from rlvr.train.policy import Policy, context_length, dtype_of, load_policy, pack, scatter
 from tests.builders import completion, group, prompt
+from tests.train.conftest import VOCABULARY
 
-VOCABULARY = 31
 GRPO = Objective(
     advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.sequence_mean
 )
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.4,
-        bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model")
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    return str(folder)
 
 
 def load(folder: str, checkpointing: bool = False, **cfg) -> Policy:

@@ -11,7 +11,6 @@ import torch.multiprocessing as mp
 from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.trainer_config import LoraConfig
 from tests.train.test_deepspeed import GRPO, batch
-from tests.train.test_policy import model_folder  # noqa: F401
 
 pytestmark = pytest.mark.slow
 PROBE = [3, 9, 4, 1, 17, 22]
@@ -31,7 +30,7 @@ def train(rank: int, ranks: int, port: int, path: str, lora_rank: int, out: str)
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_two_ranks_of_zero_3_train_as_one_without(model_folder, tmp_path, lora_rank):  # noqa: F811
+def test_two_ranks_of_zero_3_train_as_one_without(model_folder, tmp_path, lora_rank):
     for ranks in (1, 2):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -12,7 +12,6 @@ import torch
 
 from rlvr.config import ModelConfig, TrainerConfig
 from tests.train.test_deepspeed import GRPO, batch, weights
-from tests.train.test_policy import model_folder  # noqa: F401
 
 pytest.importorskip("deepspeed")
 
@@ -25,7 +24,7 @@ def build(folder: str, rank: int = 0, address: str = "", **cfg):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folder, tmp_path, stage):  # noqa: F811
+def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folder, tmp_path, stage):
     trainer = build(model_folder, zero_stage=stage)
     trainer.step(batch(seed=1), GRPO, 1e-2)
     trainer.save(str(tmp_path))
@@ -47,7 +46,7 @@ def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folde
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_another_number_of_ranks_goes_on_from_what_was_saved(model_folder, tmp_path, stage):  # noqa: F811
+def test_another_number_of_ranks_goes_on_from_what_was_saved(model_folder, tmp_path, stage):
     saved = run_ranks(2, model_folder, stage, "save", tmp_path)
     one = run_ranks(1, model_folder, stage, "load", tmp_path)
     assert one["loaded"] == pytest.approx(saved["saved"], abs=1e-6)

@@ -1,0 +1,118 @@
+"""Each remedy changes what it says of whatever algorithm there is, and nothing else."""
+
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlvr.compose import compose_recipe, typed
+from rlvr.objective import Objective
+from rlvr.objective.corrections import Mismatch, token_truncate
+from rlvr.objective.surrogates import clip, unclipped
+from rlvr.objective.trial import trial
+from rlvr.sentinel.remedies import REMEDIES, next_remedies, treat
+from rlvr.sentinel_config import REMEDIES as NAMES
+from rlvr.sentinel_config import SentinelConfig, knobs, what_is_wrong
+
+ALGORITHMS = sorted(p.stem for p in (Path(__file__).parents[2] / "recipes" / "algorithm").glob("*.yaml"))
+CFG = SentinelConfig()
+
+
+def objective_of(name: str) -> Objective:
+    return typed(compose_recipe("quickstart", [f"algorithm={name}"]))[1]
+
+
+def changed(before: Objective, after: Objective) -> set[str]:
+    return {f.name for f in fields(Objective) if getattr(before, f.name) is not getattr(after, f.name)}
+
+
+def test_the_names_of_the_recipe_are_those_of_the_remedies():
+    assert tuple(REMEDIES) == NAMES
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_works_under_all_remedies_at_once(name):
+    treatment = treat(objective_of(name), CFG, NAMES, "anchor")
+    trial(treatment.objective, [1.0, 0.5], 4)
+    assert treatment.learning_rate == CFG.learning_rate_factor
+
+
+@pytest.mark.parametrize(
+    ("remedy", "slots"),
+    [
+        ("skip_data", set()),
+        ("lower_learning_rate", set()),
+        ("tighten_clip", {"surrogate"}),
+        ("mask_mismatch", {"correction"}),
+        ("anchor", {"kl"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["stable", "grpo", "sapo"])
+def test_a_remedy_touches_its_own_slot_alone(name, remedy, slots):
+    objective = objective_of(name)
+    treatment = treat(objective, CFG, [remedy], "anchor")
+    assert changed(objective, treatment.objective) == slots
+    assert treatment.learning_rate == (0.3 if remedy == "lower_learning_rate" else 1.0)
+
+
+def test_a_tighter_clip_has_half_the_bounds_and_keeps_the_rest():
+    tight = treat(objective_of("stable"), CFG, ["tighten_clip"], None).objective.surrogate
+    log_w_BT, one_B1 = torch.tensor([[0.5, 0.95, 1.05, 2.0, 9.0]]).log(), torch.ones(1, 1)
+    gains = [tight(log_w_BT, sign * one_B1, log_w_BT).tolist()[0] for sign in (1, -1)]
+    assert gains[0] == pytest.approx([0.5, 0.95, 1.05, 1.14, 1.14])  # 1 + 0.28 / 2
+    assert gains[1] == pytest.approx([-0.9, -0.95, -1.05, -2.0, -3.0])  # 1 - 0.2 / 2; the dual clip is still at 3
+
+
+@pytest.mark.parametrize("surrogate", [unclipped, partial(unclipped)])
+def test_what_has_no_clip_gets_one(surrogate):
+    objective = replace(objective_of("stable"), surrogate=surrogate)
+    tight = treat(objective, CFG, ["tighten_clip"], None).objective.surrogate
+    assert tight.func is clip and tight.keywords == {"low": 0.1, "high": 0.1}
+
+
+@pytest.mark.parametrize("before", [None, partial(token_truncate, cap=1.5)])
+def test_tokens_that_engine_and_trainer_disagree_about_do_not_teach(before):
+    objective = replace(objective_of("stable"), correction=before)
+    correction = treat(objective, CFG, ["mask_mismatch"], None).objective.correction
+    delta_BT = torch.tensor([[0.4, 1.0, 1.9, 2.1]]).log()
+    weights_BT = correction(Mismatch(delta_BT, delta_BT, torch.ones(1, 4), torch.ones(1, 1)))
+    assert (weights_BT == 0).tolist() == [[True, False, False, True]]
+
+
+@pytest.mark.parametrize("name", ["stable", "grpo", "reinforce_pp"])
+def test_the_anchor_takes_the_place_of_the_algorithms_own_reference(name):
+    kl = treat(objective_of(name), CFG, ["anchor"], "good/weights").objective.kl
+    assert (kl.reference, kl.coefficient, kl.place) == ("good/weights", 0.05, "loss")
+
+
+def test_the_ladder_is_climbed_a_rung_at_a_time_and_has_an_end():
+    cfg = SentinelConfig(remedies=["skip_data", "anchor"])
+    assert next_remedies(cfg, ()) == ("skip_data",)
+    assert next_remedies(cfg, ("skip_data",)) == next_remedies(cfg, ("skip_data", "anchor")) == ("skip_data", "anchor")
+    assert next_remedies(SentinelConfig(remedies=[]), ()) == ()
+
+
+def test_the_defaults_can_work_and_every_knob_has_limits():
+    assert what_is_wrong(SentinelConfig()) is None
+    assert len(list(knobs(SentinelConfig()))) > 40
+
+
+@pytest.mark.parametrize(
+    ("section", "knob", "value", "said"),
+    [
+        ("", "remedies", ["pray"], "remedies: no remedy 'pray'; there are: skip_data, "),
+        ("", "max_rollbacks", -1, "max_rollbacks=-1: at least 0"),
+        ("", "memory", 63, "memory=63: at least 64"),
+        ("", "learning_rate_factor", 1.5, "learning_rate_factor=1.5: at least 0, at most 1"),
+        ("reward", "share", float("nan"), "reward.share=nan: at least 0, at most 1"),
+        ("reward", "windows", [12, 0], "reward.windows=[12, 0]: at least 1"),
+        ("reward", "windows", [], "reward.windows is empty"),
+        ("kl", "factor", 0.5, "kl.factor=0.5: at least 1"),
+    ],
+)
+def test_a_knob_that_cannot_work_is_named_with_value_and_limit(section, knob, value, said):
+    cfg = SentinelConfig()
+    setattr(getattr(cfg, section) if section else cfg, knob, value)
+    assert what_is_wrong(cfg).startswith(said)
