@@ -166,10 +166,24 @@ def divergences(_: str) -> Iterator[str]:
         yield f"| {title} | {runs[0]['life']} | {' | '.join(ends)} | {causes} | {steps} |"
 
 
+def saturation(_: str) -> Iterator[str]:
+    """The simulated pipeline, a row a number of GPUs."""
+    rows = {(r["gpus"], r["max_staleness"]): r for r in measured("saturation")}
+    bounds = sorted({bound for _, bound in rows})
+    yield "| GPUs | " + " | ".join(f"k={k}: tokens/s a GPU, trainer / driver busy" for k in bounds) + " |"
+    yield "|---" * (1 + len(bounds)) + "|"
+    for gpus in sorted({gpus for gpus, _ in rows}):
+        found = [rows[gpus, k] for k in bounds]
+        cells = [f"{r['tokens_per_s_gpu']:,.0f}, {1 - r['trainer_idle']:.0%} / {r['driver']:.0%}" for r in found]
+        yield f"| {gpus:,} | {' | '.join(cells)} |"
+
+
 PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
-    for part in (presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences)
-}
+    for part in (
+        presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation
+    )
+}  # fmt: skip
 
 
 def renewed(text: str) -> str:

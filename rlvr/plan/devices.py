@@ -38,7 +38,7 @@ class Device:
     dtype_bytes: int = 2
     train_efficiency: float = 0.4
     """Share of `flops` that forward and backward reach: 38-43% is what Llama 3's authors report for 8,192 to 16,384
-    H100s (arXiv:2407.21783, table 4); packed rows of a single node do not do worse."""
+    H100s (arXiv:2407.21783, table 4)."""
     prefill_efficiency: float = 0.5
     """Share of `flops` of a forward pass over whole prompts."""
     bandwidth_efficiency: float = 0.75
