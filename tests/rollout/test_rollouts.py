@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from rlvr.rollout.rollouts import SynchronousRollouts
 from tests import toy
-from tests.builders import completion, group
+from tests.verify.test_health import group
 
 
 def rollouts() -> SynchronousRollouts:
@@ -16,7 +16,7 @@ def rollouts() -> SynchronousRollouts:
 def test_a_resumed_run_knows_what_the_verifiers_have_said(tmp_path):
     one, two = rollouts(), rollouts()
     assert one.memory() == two.memory()
-    one.health.step([group([1.0, 0.0], [completion(), completion()])])
+    one.health.step([group([1.0, 0.0])])
     assert one.memory() != two.memory()
     two.remember(json.loads(json.dumps(one.memory())))
     assert two.memory() == one.memory()
