@@ -18,6 +18,7 @@ from rlvr.sandbox import kernel, seccomp
 from rlvr.sandbox.syscalls import architecture
 
 SCRATCH = "/tmp"
+PACKAGES = "/packages"  # in a root of our own: an environment may lie where a program sees something else
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
 SITES = ("site-packages", "dist-packages")
@@ -58,6 +59,11 @@ def readable(packages: list[str]) -> list[str]:
 # namespaces ----------------------------------------------------------------------------------------------------------
 
 
+def inside(packages: list[str]) -> list[str]:
+    """Where `packages` are in the new root."""
+    return [f"{PACKAGES}/{os.path.basename(package)}" for package in packages]
+
+
 def enter_namespaces(packages: list[str]) -> int:
     """Returns in process 1 of new namespaces, with a new root. The process that called stays outside and waits.
 
@@ -65,14 +71,14 @@ def enter_namespaces(packages: list[str]) -> int:
     is then of no further use.
     """
     uid, gid = os.getuid(), os.getgid()
-    library, sources = standard_library(), [*library_folders(), *filter(os.path.exists, FILES), *packages]
+    library, sources = standard_library(), [*library_folders(), *filter(os.path.exists, FILES)]
     _unshare(uid, gid)
     if inner := os.fork():
         _wait_outside(inner)
     kernel.prctl("die with parent", kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.sethostname(b"sandbox")
     size = os.open("/proc/self/statm", os.O_RDONLY)
-    _new_root(library, sources)
+    _new_root(library, sources, packages)
     return size
 
 
@@ -129,12 +135,12 @@ def _wait_outside(inner: int) -> None:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _new_root(library: str, sources: list[str]) -> None:
+def _new_root(library: str, sources: list[str], packages: list[str]) -> None:
     """A tmpfs with read-only views of what the interpreter needs, an empty scratch folder and a few devices."""
     if library.startswith(SCRATCH + "/"):
         raise OSError(f"the interpreter is in {SCRATCH}, which a program gets empty")
     sources = [s for s in sources if not s.startswith(SCRATCH + "/")]
-    everything = [library, *sources]
+    everything = [library, *sources, *packages]
     candidates = ("/mnt", "/srv", "/media", "/opt", "/run", "/var", "/home", SCRATCH, "/usr")
     free = [c for c in candidates if os.path.isdir(c) and not any(s.startswith(c + "/") for s in everything)]
     if not free:
@@ -152,6 +158,8 @@ def _new_root(library: str, sources: list[str]) -> None:
     for source in sources:
         if not source.startswith(library + "/") or any(site in source for site in SITES):
             _bind(source, root)
+    for source, target in zip(packages, inside(packages), strict=True):
+        _bind(source, root, target)
     for device in filter(os.path.exists, DEVICES):
         _bind(device, root, writable=True)
     os.makedirs(root + SCRATCH, exist_ok=True)
@@ -162,8 +170,8 @@ def _new_root(library: str, sources: list[str]) -> None:
     kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID)
 
 
-def _bind(source: str, root: str, writable: bool = False) -> None:
-    target = root + source
+def _bind(source: str, root: str, place: str = "", writable: bool = False) -> None:
+    target = root + (place or source)
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     else:

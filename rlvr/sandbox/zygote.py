@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from rlvr.sandbox import child, kernel
-from rlvr.sandbox.layers import ChildLimits, Lock, enter_namespaces, fresh_scratch
+from rlvr.sandbox.layers import ChildLimits, Lock, enter_namespaces, fresh_scratch, inside
 
 PR_SET_CHILD_SUBREAPER = 36
 PRELOAD = """
@@ -46,6 +46,7 @@ def main() -> None:
         except OSError as error:
             control.send(json.dumps({"failed": str(error)}).encode())
             return
+        packages = inside(packages)
         said["namespaces"] = "user, mount, pid, net, ipc, uts"
     else:
         size = os.open("/proc/self/statm", os.O_RDONLY)

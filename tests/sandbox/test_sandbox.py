@@ -1,11 +1,14 @@
 """What a job gets, what ends it, and what the level says: each layer taken away shows in what the canaries observe."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +104,21 @@ def test_numpy_is_there_where_it_is_installed(sandbox):
     pytest.importorskip("numpy")
     text = "import numpy as np\nimport numpy.testing\nprint(np.linalg.solve(np.eye(2), [3, 4]).sum())"
     assert sandbox.run(script(text, cpu_s=5)).stdout == b"7.0\n"
+
+
+def test_packages_are_there_wherever_the_environment_lies(monkeypatch):
+    """In /tmp, for one: a program gets a /tmp of its own, and that is empty."""
+    package = Path(tempfile.mkdtemp(dir="/tmp")) / "elsewhere"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "late.py").write_text("answer = 42")
+    monkeypatch.setattr("rlvr.sandbox.sandbox.numpy_packages", lambda: (str(package),))
+    try:
+        with Sandbox() as own:
+            said = own.run(script("import os\nfrom elsewhere.late import answer\nprint(answer, os.listdir('/tmp'))"))
+        assert said.stdout == b"42 []\n", said.stderr
+    finally:
+        shutil.rmtree(package.parent)
 
 
 def test_other_packages_are_not_there(sandbox):
