@@ -23,6 +23,8 @@ KINDS = {  # of events, and how they look
     "warning": "#c99700",
     "interrupt": "#c99700",
     "begin": "#8a94a3",
+    "checkpoint_failed": "#c99700",
+    "healthy": "#1f9d61",
     "evaluation": "#1f9d61",
 }
 

@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,16 @@ def test_the_data_columns_are_those_of_the_data_sets():
     for name in REAL:
         data = typed(compose_recipe(name, []))[0].data
         assert {data.prompt, data.answer} <= (code if "_code_" in name else math).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3_8b_math_8gpu", "qwen3_1.7b_code_8gpu"])
+def test_a_recipe_runs_whole_with_the_tiny_model(name, tmp_path):
+    words = [f"model={tiny_for(name)}", "cluster=inline", "rollout.engine=transformers", "log.console=false"]
+    command = [sys.executable, "-m", "rlvr.cli", "train", name, *words, f"run.folder={tmp_path / 'run'}", "--resume"]
+    for _ in range(2):  # started again, it goes on: here, with nothing left to do
+        run = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert run.returncode == 0, run.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
