@@ -198,7 +198,7 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     found: list[Change] = []
     groups = completions = 0
     try:
-        for entry in recorded(run):
+        for entry in recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)):
             groups, completions = groups + 1, completions + len(entry.group.completions)
             found += changes(entry, judge, renamed)
     finally:

@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlvr.config import RecipeError
 from rlvr.records import group_of
@@ -21,18 +22,36 @@ class Recorded:
     group: Group
 
 
-def recorded(run: Path) -> Iterator[Recorded]:
-    """Every group in completions/, step by step."""
+def recorded(run: Path, warn: Callable[[str], None]) -> Iterator[Recorded]:
+    """Every group in completions/, step by step. A group with a line that cannot be read is left out whole, and `warn`
+    hears of it: what is left of a group may be judged otherwise."""
     files = sorted((run / "completions").glob("step-*.jsonl"))
     if not files:
         raise RecipeError(f"{run}/completions holds no completions (log.completions_every=0?)")
     for path in files:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        step, start = int(path.stem.removeprefix("step-")), 0
-        for n in range(1, len(lines) + 1):
-            if n == len(lines) or lines[n]["index"] == 0:
-                yield Recorded(step, group_of(lines[start:n]))
-                start = n
+        for records in groups_in(path, warn):
+            yield Recorded(int(path.stem.removeprefix("step-")), group_of(records))
+
+
+def groups_in(path: Path, warn: Callable[[str], None]) -> Iterator[list[dict[str, Any]]]:
+    """The records of each group whose lines are all whole."""
+    group: list[dict[str, Any]] = []
+    torn = False
+    for number, line in enumerate(filter(None, path.read_bytes().split(b"\n")), 1):
+        try:
+            record = json.loads(line)
+            first = record["index"] == 0
+        except (ValueError, TypeError, KeyError) as error:
+            warn(f"{path}, line {number}: no record of a completion ({error}); its group is left out")
+            torn = True
+            continue
+        if first and group and not torn:
+            yield group
+        if first:
+            group, torn = [], False
+        group.append(record)
+    if group and not torn:
+        yield group
 
 
 @dataclass(frozen=True, slots=True)

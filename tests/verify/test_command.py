@@ -152,6 +152,22 @@ def test_rescore_finds_what_changed_and_nothing_else(run_folder, capsys):
     assert [json.loads(line)["part"] for line in changes.read_text().splitlines()] == ["ends", "reward"]
 
 
+def test_rescore_leaves_out_the_group_of_a_torn_line_and_says_which(run_folder, capsys):
+    """The file ends in the middle of a line, as a kill or a full disk leaves it: here within a letter."""
+    path = run_folder / "completions" / "step-000003.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    torn = lines[3].replace(b"differs", b"").replace(b'"6"', '"é"'.encode())
+    path.write_bytes(b"\n".join([*lines[:3], torn[: torn.index("é".encode()) + 1]]))
+    assert main(["rescore", str(run_folder)]) == 0
+    said = capsys.readouterr()
+    assert "2 completions of 1 groups judged again; 2 verdicts changed" in said.out
+    assert "step-000003.jsonl, line 4: no record of a completion" in said.err
+    path.write_bytes(b"\n".join([lines[0], lines[1][:20], *lines[2:]]))  # or a damaged one further up
+    assert main(["rescore", str(run_folder)]) == 0
+    said = capsys.readouterr()
+    assert "2 completions of 1 groups judged again; 0 verdicts changed" in said.out and "line 2:" in said.err
+
+
 def test_rescore_with_another_verifier_compares_with_the_part_it_stands_in_for(run_folder, capsys):
     assert main(["rescore", str(run_folder), "--verifier", "mine.py:always"]) == 0
     assert "1 verdicts changed" in capsys.readouterr().out
