@@ -107,7 +107,8 @@ def math(
 
 def compared(gold: Shape, answer: str, options: Options) -> Verdict:
     shape = read(answer)
-    if shape.kind == "set" and len(shape.parts) == 1 and gold.kind not in ("set", "union", "without"):
+    alone = shape.kind == "set" and len(shape.parts) == 1 and shape.parts[0].kind != "set"
+    if alone and gold.kind not in ("set", "union", "without"):
         shape = shape.parts[0]
     try:
         equal = math_equal.same(gold, shape, options)

@@ -199,6 +199,8 @@ class Arithmetic:
         return Fraction(factorial(n)) if n <= 2_500 else self.mp.factorial(n)
 
     def binomial(self, above: Any, below: Any) -> Any:
+        if isinstance(above, Fraction) and above.denominator > 1 and below in range(1, 21):  # of a symbol: a polynomial
+            return self.chained(self.times, [(above - i) / (i + 1) for i in range(int(below))])
         return Fraction(comb(self.natural(above, 5_000), self.natural(below, 5_000)))
 
     def natural(self, number: Any, most: int) -> int:

@@ -7,6 +7,7 @@ what it says, an answer may not change.
 """
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from rlvr_verifiers.math_reals import reals, same_set
 from rlvr_verifiers.math_scalars import Options, near, same_ratio, scalar, value_tree
 from rlvr_verifiers.math_shapes import Shape
 from rlvr_verifiers.math_syntax import Tree, Unreadable, tree
+from rlvr_verifiers.math_units import NO_UNITS
 
 NAME = re.compile(
     r"(?:\\?[A-Za-z]{1,10}'?|\\text ?\{[^{}]*\}|m? ?\\angle ?[A-Z]{1,3}|\\overline ?\{[A-Z]{1,2}\}|\|[A-Z]{2}\|)"
@@ -64,7 +66,7 @@ def related(gold: Shape, answer: Shape, o: Options) -> bool | None:
     if answer.kind == "relation":
         if set(answer.marks) <= set("=\u2248"):
             return any(same(gold, said, o) for said in values_of(answer))
-        if answer.marks == "\u2208" and gold.kind != "list":
+        if answer.marks == "\u2208" and (gold.kind != "list" or answer.parts[1].kind == "set"):
             return named(answer.parts[0]) and same(gold, answer.parts[1], o)
         return same_reals(gold, answer)
     if gold.marks in ("=", "\u2208") and named(gold.parts[0]):
@@ -82,6 +84,8 @@ def named(shape: Shape) -> bool:
     if POINT.fullmatch(shape.text):
         letters = re.findall("[A-Za-z]", shape.text.partition("(")[2])
         return letters == sorted(letters) or not neighbours(sorted(letters))
+    if shape.kind == "text":
+        return len(shape.text) <= 40 and not NO_UNITS & set(shape.text.split(" "))
     return bool(NAME.fullmatch(shape.text))
 
 
@@ -179,6 +183,8 @@ def collected(gold: Shape, answer: Shape, o: Options) -> bool | None:
         return 0 < len(gold.parts) < 5 and all(same(part, answer, o) for part in gold.parts)
     if o.ordered and gold.kind == "list":
         return in_order(gold.parts, answer.parts, o)
+    if len({part.unit for part in gold.parts}) > 1:  # 2 hours and 30 minutes: the numbers alone say nothing
+        o = replace(o, units="required")
     return unordered(distinct(gold.parts), distinct(answer.parts), o)
 
 

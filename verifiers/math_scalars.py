@@ -13,6 +13,7 @@ from rlvr_verifiers.math_shapes import Shape, undressed
 from rlvr_verifiers.math_syntax import Foreign, Tree, Unreadable, tree
 from rlvr_verifiers.numbers import Quantity, ratio
 
+SPELT_RATIO = re.compile(r"([0-9.]{1,20}) ?(?:\\text ?\{ ?to ?\}|to) ?([0-9.]{1,20})")  # 4 to 7
 CHOICES = {"percent": ("optional", "value", "literal"), "units": ("optional", "required", "ignored")}
 
 
@@ -48,10 +49,13 @@ def near(found: Tree, target: Fraction, within: Fraction) -> bool:
 
 
 def same_ratio(gold: Shape, answer: Shape) -> bool:
+    """A reference that is a ratio says that 12:21 is none of the clock."""
     terms = []
     for shape in (gold, answer):
-        if shape.kind == "ratio":
-            terms.append(ratio(shape.text))
+        if shape.kind == "ratio" or (shape.kind == "clock" and gold.kind == "ratio"):
+            terms.append(ratio(shape.text, clock=True))
+        elif (spelt := SPELT_RATIO.fullmatch(shape.text)) and gold.kind == "ratio":
+            terms.append(ratio(f"{spelt[1]}:{spelt[2]}", clock=True))
         elif shape.number is not None and not shape.unit and not shape.percent:
             terms.append((shape.number.number, Fraction(1)))
     return len(terms) == 2 and terms[0] is not None and terms[0] == terms[1]

@@ -59,6 +59,9 @@ def read(text: str) -> Shape:
         return Shape("literal", compact(text))
     if compact(undressed(text)) in ALL_REALS:
         return Shape("union", "R", (Shape("tuple", "", (_infinity("-"), _infinity("")), marks="()"),))
+    styled = re.fullmatch(WORDY + r" ?\{(.*[{}].*)\}", text)
+    if styled and split(styled[1], "") is not None:  # \mathbf{12\text{ hours}}
+        return read(normalised(styled[1]))
     if inner := re.fullmatch(WORDY + r" ?\{([^{}]*)\}", text):
         return (
             _words(inner[1], dressed=True) or read(normalised(inner[1])) if inner[1].strip() else Shape("literal", "")
@@ -102,9 +105,9 @@ def _composed(text: str) -> Shape:
     if not re.search(r"[(\[\u2983]", text):
         text = GROUPED.sub(lambda found: found[0].replace(",", ""), text)
     pieces = split(text, ",;\u2228\u2227")
-    french = re.fullmatch(r"\]([^()\[\]]*)\[", text.strip())
-    if french:
-        return _bracketed("(", french[1], ")", short)
+    french = re.fullmatch(r"([\[\]])([^()\[\]]+)([\[\]])", text.strip())
+    if french and french[1] + french[3] != "[]":  # ]0,1[ is open on both sides, [0,1[ on its right
+        return _bracketed("[("[french[1] == "]"], french[2], "])"[french[3] == "["], short)
     if pieces is None:
         return Shape("literal", short)
     if len(pieces) > 1:

@@ -30,14 +30,20 @@ SPELLINGS = {
     "backslash": "setminus", "lbrack": "[", "rbrack": "]", "degree": "circ", "imath": "i", "to": "to", "iff": "iff",
     "land": "and", "wedge": "and", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "bar": "overline", "ast": "*",
 }  # fmt: skip
-SPACES = {"quad", "qquad", "enspace", "thinspace", "space", "hfill", "displaystyle", "textstyle", "limits", "nolimits"}
+SPACES = {
+    "quad", "qquad", "enspace", "thinspace", "space", "hfill", "displaystyle", "textstyle", "limits", "nolimits",
+    "therefore", "bf", "rm", "it", "sf", "tt", "normalsize", "small", "large", "Large", "LARGE", "huge", "Huge",
+}  # fmt: skip
 SIZES = {"left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "middle"}
 COMMAND = re.compile(r"\\([A-Za-z]+) ?")
 OPERATORS = re.compile(r"\\operatorname\*?\{([a-zA-Z]{1,10})\}")
 CONSTANTS = re.compile(r"\\math(?:rm|bf|it) ?\{([ei])\}")
 NO_BRACKET = re.compile(r"\\(?:left|right) ?\.")
 ROOT = re.compile("\u221a ?([0-9]{1,300})")
+SPACE = re.compile(r"(?<!\\)\\ ")
 ROW_END = re.compile(r"\\\\(?: ?\[[0-9a-z.]{1,8}\])?")
+COLOUR = re.compile(r"\\(?:text)?color ?\{ ?[A-Za-z]{1,20} ?\}|\\underline ?(?=\{)")
+OVER = re.compile(r"\{([^{}]{1,200})\\over(?![A-Za-z])([^{}]{1,200})\}")
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:(?:\{,\}|,\\! ?|\\, ?|\{,\\!\})\d{3}){1,100})(?![\d])")
 STARS = re.compile(r"(?<=[\w)}])[ ]?\*\*[ ]?(-?\d{1,300}|[A-Za-z])(?![\w.])")
 BRACED = re.compile(r"([\^_])\{ ?([A-Za-z\d]|\\[a-z]{1,10}) ?\}")
@@ -83,20 +89,22 @@ def normalised(text: str) -> str:
     """The same answer in one spelling: no delimiters, sizes or spacing commands; one name for a thing."""
     if not text.isascii():
         text = ROOT.sub(r"\\sqrt{\1}", text).translate(CHARACTERS)
-    text = undelimited(text)
+    text = undelimited(SPACE.sub(" ", text))
     if "**" in text:
         text = STARS.sub(r"^{\1}", text)  # as Python writes a power
+    text = text.replace("~", " ") if "\\~" not in text else text
     if "\\" in text or "{" in text:
+        text = OVER.sub(r"\\frac{\1}{\2}", COLOUR.sub("", text))
         text = ROW_END.sub(" \u23ce ", text) if "\\begin" in text else text.replace("\\\\", "\\")
         text = THOUSANDS.sub(lambda found: re.sub(r"[^\d]", "", found[1]), text)
-        text = re.sub(r"\\[,;:> ]|(?<!\\)~", " ", text.replace("\\!", "").replace("\\$", "$").replace("\\%", "%"))
+        text = re.sub(r"\\[,;:> ]", " ", text.replace("\\!", "").replace("\\$", "$").replace("\\%", "%"))
         text = CONSTANTS.sub(r"{\1}", OPERATORS.sub(r"\\\1 ", NO_BRACKET.sub("", text)))
         text = re.sub(WORDY + r" ?(?=\{)", r"\\text", text)
         text = COMMAND.sub(_respelt, text)
         text = BRACED.sub(r"\1\2", BRACED.sub(r"\1\2", text.replace("{,}", ",")))
         text = FRACTION.sub(lambda found: "\\frac" + _braced(found[1]) + _braced(found[2]), text)
     text = re.sub(r"\s+", " ", text).strip()
-    return undelimited(text)
+    return undelimited(text[1:] if text[:1] == "=" else text)
 
 
 def undelimited(text: str) -> str:
@@ -106,6 +114,7 @@ def undelimited(text: str) -> str:
         before = text = text.strip()
         if text[:2] in ("\\(", "\\[") and text[-2:] in ("\\)", "\\]"):
             text = text[2:-2]
+        text = text.rstrip("\\")  # the end of a line
         if len(text) > 1 and text[0] == text[-1] == "$":
             text = text[1:-1]
         if len(text) > 4 and text[:2] == text[-2:] == "**":

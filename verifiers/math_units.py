@@ -8,6 +8,8 @@ WORDS = {word: value for value, word in enumerate(_WORDS.split())} | {
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60,
     "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
+_DIGIT = "|".join(_WORDS.split()[1:10])
+COMPOUND = re.compile(rf"(?:({_DIGIT}) hundred(?: and(?= ))? ?)?(?:(\w+ty)(?:[- ]({_DIGIT}))?|(\w+))?")
 MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 _ALIASES = """
@@ -16,7 +18,7 @@ km kilometer kilometers kilometre kilometres | in inch inches | ft foot feet | y
 s sec secs second seconds | min mins minute minutes | h hr hrs hour hours | day days | week weeks | month months
 year years yr yrs | g gram grams | kg kilogram kilograms | lb lbs pound pounds | oz ounce ounces | ton tons
 l liter liters litre litres | ml milliliter milliliters | degree degrees deg | rad radian radians
-dollar dollars usd | cent cents | euro euros | yen | mph | percent | unit units | km/h kmh kph | m/s
+dollar dollars usd | cent cents | euro euros | yen | mi/h mph | percent | unit units | km/h kmh kph | m/s
 """
 ALIASES = {
     name: names.split()[0]
@@ -42,6 +44,17 @@ NO_UNITS = set(WORDS) | set(
         """,
     )
 )
+def spelt_number(text: str) -> int | None:
+    """36 of `thirty-six`, 105 of `one hundred and five`; None of other words."""
+    found = COMPOUND.fullmatch(text.strip().lower())
+    words = [word for word in found.groups()[1:] if word] if found else []
+    if found is None or not all(word in WORDS for word in words) or (found[1] and "zero" in words):
+        return None
+    if not found[1] and not words:
+        return None
+    return 100 * WORDS.get(found[1] or "zero", 0) + sum(WORDS[word] for word in words)
+
+
 WORD = re.compile(r"[A-Za-z']+")
 
 
@@ -53,7 +66,8 @@ def unit_of(text: str) -> str:
         name = re.fullmatch(r"([A-Za-z/. ]+?)\.? ?(?:\^ ?\{?([23])\}?)?", text.strip())
         words = re.findall(r"[^ ./]+", name[1].lower()) if name else []
         plain = name is not None and name[1].lower().strip() == "km/h"  # m/s may be two variables
-        if not name or not words or not (plain or all(word in PLAIN or len(word) > 3 for word in words)):
+        known = all(word in PLAIN or word == "per" or len(word) > 3 for word in words)
+        if not name or not words or not (plain or known):
             return ""
         return _spelt(name[1].lower(), name[2])
     inside = found[1] + re.sub(r"\\text ?|[{}]", "", found[3])
@@ -61,13 +75,16 @@ def unit_of(text: str) -> str:
 
 
 def _spelt(text: str, power: str | None) -> str:
+    text = re.sub(r"^ *\(([^()]*)\) *$", r"\1", text)  # 12 (hours)
     text = text.replace(" per ", "/").replace(".", "").replace("^", "").replace("-", " ")
-    if not re.fullmatch(r"[a-z' /]*[23]?", text.strip()):
+    if not re.fullmatch(r"[a-z' /]*(?:(?<=[a-z])[23])?", text.strip()):
         return ""
     words = [word for word in re.split(r"\s+", text.strip()) if word]
     powers = [POWERS[word] for word in words if word in POWERS] + ([f"^{power}"] if power else [])
     names = [word for word in words if word not in POWERS]
     if not names or len(names) > 4 or len(powers) > 1 or any(part in NO_UNITS for part in WORD.findall(text)):
+        return ""
+    if "percent" in names and len(names) > 1:  # of something: another number
         return ""
     if names[-1][-1] in "23":
         names[-1], powers = names[-1][:-1], [*powers, f"^{names[-1][-1]}"]

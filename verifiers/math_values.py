@@ -40,6 +40,25 @@ def mentions(tree: Tree, what: str) -> bool:
     return tree[0] == what or any(mentions(part, what) for part in tree[1:] if isinstance(part, tuple))
 
 
+def drawn_out(tree: Tree) -> bool:
+    """Whether a decimal in it has nearly as many digits as are compared."""
+    if tree[0] == "num":
+        return bool(tree[1].denominator > 10 ** (AGREE // 2))
+    return any(drawn_out(part) for part in tree[1:] if isinstance(part, tuple))
+
+
+def exact(tree: Tree) -> Fraction | None:
+    number = value(tree).number
+    return number if isinstance(number, Fraction) else None
+
+
+def rebased(tree: Tree) -> Tree:
+    """With a number for the base that a \\log does not name: another one than `Arithmetic` puts there."""
+    if tree[0] == "base":
+        return ("num", Fraction(6007, 911))
+    return tuple(rebased(part) if isinstance(part, tuple) else part for part in tree)
+
+
 def value(tree: Tree, where: dict[str, Fraction] | None = None, imaginary: bool | None = None) -> Value:
     """The number `tree` means, with as many digits as it takes. Undefined or TooLarge where there is none."""
     imaginary = mentions(tree, "i") if imaginary is None else imaginary
@@ -71,8 +90,14 @@ def _inexact(number: Any, mp: Any) -> Any:
 
 def same_value(one: Tree, other: Tree) -> bool:
     """Equal wherever they were tried. Symbols that cancel still count: x/x is not 1."""
-    if symbols(one) != symbols(other) or mentions(one, "base") != mentions(other, "base"):
+    if symbols(one) != symbols(other):
         return False
+    if drawn_out(one) or drawn_out(other):  # digits enough to look like \\pi: only what is exact can be equal
+        return not symbols(one) and exact(one) is not None and exact(one) == exact(other)
+    if mentions(one, "base") != mentions(other, "base"):  # log 5 / log 3 is log_3 5 whatever the base is
+        named = (rebased(one), rebased(other))
+        if not same_value(*named):
+            return False
     pairs = _at_points(one, other)
     if pairs is None or len(pairs) < (2 if symbols(one) else 1):
         return False

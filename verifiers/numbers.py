@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rlvr_verifiers.math_units import MULTIPLES, WORDS, unit_of
+from rlvr_verifiers.math_units import MULTIPLES, spelt_number, unit_of
 
 NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?"
 SIGNED = rf"[+-]? ?{NUMBER}"
@@ -67,7 +67,7 @@ def quantity(text: str) -> Quantity | None:
 
 def without_unit(text: str) -> tuple[str, bool, str | None]:
     """(the number's text, whether percent stood behind it, its unit); unit None when words follow that are none."""
-    if text.endswith("%"):
+    if text.endswith("%") and not text[:-1].rstrip().endswith("%"):
         return text[:-1].rstrip(), True, ""
     found = UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text)
     if found is None:
@@ -93,8 +93,9 @@ def _multiplied(text: str) -> tuple[str, int]:
 def rational(text: str) -> Fraction | None:
     """Exactly the number that `text` spells, whatever its sign; None when it spells anything else."""
     text = text.strip()
-    if text.lower() in WORDS:
-        return Fraction(WORDS[text.lower()])
+    if text[:1].isalpha():
+        spelt = spelt_number(text)
+        return None if spelt is None else Fraction(spelt)
     sign, signs = 1, 0
     while text[:1] in ("-", "+") and signs < 2:
         sign = -sign if text[0] == "-" else sign
@@ -137,10 +138,12 @@ def decimal(text: str) -> Fraction | None:
     return Fraction(digits) if digits else None
 
 
-def ratio(text: str) -> tuple[Fraction, ...] | None:
-    """`4:6` as (2/3, 1), `2:4:6` as (1/3, 2/3, 1). What may be a clock time (12:00) is not a ratio."""
+def ratio(text: str, clock: bool = False) -> tuple[Fraction, ...] | None:
+    """`4:6` as (2/3, 1), `2:4:6` as (1/3, 2/3, 1). What may be a clock time (12:00) only where `clock` says so."""
     terms = [term.strip() for term in text.split(":")]
-    if not RATIO.fullmatch(text) or is_clock(text) or any(term.count(".") > 1 or term == "." for term in terms):
+    if not RATIO.fullmatch(text) or (is_clock(text) and not clock):
+        return None
+    if any(term.count(".") > 1 or term == "." for term in terms):
         return None
     numbers = [Fraction(term.rstrip(".")) for term in terms]
     return tuple(number / numbers[-1] for number in numbers) if numbers[-1] else None

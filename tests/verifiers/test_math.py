@@ -31,6 +31,20 @@ def test_every_pair_of_our_own_is_judged_right(category):
     assert wrong == []
 
 
+def test_the_tables_of_the_page_are_true():
+    page = (Path(__file__).parents[2] / "docs" / "math.md").read_text()
+    table = page.partition("## Equal, and not")[2].partition("##")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    said = [
+        (gold[1:-1], answer, equal)
+        for gold, right, wrong in rows
+        for cell, equal in ((right, True), (wrong, False))
+        for answer in re.findall("`([^`]+)`", cell)
+    ]
+    assert len(said) > 100
+    assert [pair for pair in said if (judged(pair[0], f"\\boxed{{{pair[1]}}}").reward == 1.0) != pair[2]] == []
+
+
 def test_every_shared_pair_is_judged_right():
     pairs = SHARED / "math_pairs.jsonl"
     if not pairs.exists():
