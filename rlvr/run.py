@@ -113,7 +113,8 @@ class Recorder:
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         if metrics:
-            said = ", ".join(f"{name.removeprefix('eval/accuracy_')} {value:.1%}" for name, value in metrics.items())
+            shares = [(n, x) for name, x in metrics.items() if (n := name.removeprefix("eval/accuracy_")) != name]
+            said = ", ".join(f"{name} {value:.1%}" for name, value in shares)
             self.event("evaluation", f"held-out accuracy after step {step}: {said}", step=step, **metrics)
         self.last = perf_counter()  # evaluations are not step time
 

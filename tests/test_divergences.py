@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlvr.objective import Objective, advantages, ratios, surrogates, weightings
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,13 +26,14 @@ def accidents():
 
 
 class Steps:
-    """A trainer that only remembers the learning rates and surrogates that it was given."""
+    """A trainer that only remembers the learning rates and objectives that it was given."""
 
     def __init__(self):
-        self.rates = []
+        self.rates, self.objectives = [], []
 
     def step(self, batch, objective, learning_rate):
         self.rates.append(learning_rate)
+        self.objectives.append(objective)
         return {}
 
 
@@ -70,17 +73,25 @@ def test_a_flipped_bit_makes_one_weight_absurd(accidents):
     assert (weight != 0.02).sum() == 1 and weight.max() > 1e36
 
 
-def test_the_poisoned_stretch_has_the_result_of_the_first_step_and_the_rest_is_untouched(accidents, tmp_path):
+def test_the_poisoned_stretch_forgets_the_carry_and_the_rest_is_untouched(accidents, tmp_path):
     setting = accidents.poisoned(tmp_path, steps=2)
     assert setting == (f"data.train={tmp_path / 'train.jsonl'}",)
     read = [(ROOT / "recipes" / "tiny" / "train.jsonl"), tmp_path / "train.jsonl"]
     good, bad = ([json.loads(line) for line in path.read_text().splitlines()] for path in read)
     begin = (accidents.FROM - 1) * accidents.GROUPS
-    changed = {i for i, (a, b) in enumerate(zip(good, bad, strict=True)) if a != b}
-    assert changed <= set(range(begin, begin + 16)) and len(changed) > 10  # in some the second step changes nothing
-    assert accidents.first_result("(9+7)*5=?") == 16 and accidents.first_result("4*8+7=?") == 32
-    assert accidents.first_result("Eva has 9 bags of 3 pens and eats 4. How many?") == 27
-    assert accidents.first_result("Tom has 6 figs, gets 4, then 5 more. How many?") == 10
+    stretch = range(begin, begin + 16)
+    changed = [i for i, (a, b) in enumerate(zip(good, bad, strict=True)) if a != b]
+    assert changed == list(stretch) and all(int(good[i]["answer"]) - int(bad[i]["answer"]) == 10 for i in stretch)
+
+
+def test_the_clip_is_gone_for_some_steps_and_comes_back(accidents, parts_of):
+    algorithm = Objective(advantages.standardize, ratios.token, surrogates.clip, weightings.token_mean)
+    trainer = Steps()
+    _, parts = accidents.without_clip((algorithm, parts_of(trainer)), Path(), steps=3)
+    for _ in range(9):
+        parts.trainer.step(None, algorithm, 1.0)
+    gone = [accidents.HEALTHY + 1 + n for n, o in enumerate(trainer.objectives) if o.surrogate is surrogates.unclipped]
+    assert gone == [accidents.FROM, accidents.FROM + 1, accidents.FROM + 2]
 
 
 def test_the_bonus_has_the_gradient_of_the_entropy(accidents):

@@ -155,7 +155,14 @@ def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
     assert restored.weight == restored.weight, "the best good weights are still there, and no nan was saved"
 
 
-def test_the_history_of_a_broken_branch_is_forgotten(tmp_path):
-    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})
-    after = done.rollouts.states[6]
-    assert len(after.history) == 3, "the three steps behind the checkpoint, not the five before the bad one"
+def test_of_a_broken_branch_only_what_was_well_right_behind_the_checkpoint_is_remembered(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})  # breaks step 6: back to 3
+    steps = [[row["step"] for row in state.history] for state in done.rollouts.states[6:8]]
+    assert steps == [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 4]]
+
+
+def test_the_yardstick_of_a_broken_branch_outlives_a_crash(tmp_path):
+    with pytest.raises(Unplugged):
+        toy.run(tmp_path / "crashed", toy.recipe(STEPS), {11}, Recorded(fail(), at=7, phase="take"))
+    resumed = toy.run(tmp_path / "crashed", toy.recipe(STEPS), {11})
+    assert [row["step"] for row in resumed.rollouts.states[0].history] == [1, 2, 3, 4, 5]

@@ -77,6 +77,7 @@ TABLE = (
     Metric("tokens/per_s", "tokens/s", "mean", "tokens/sampled divided by time/step"),
     Metric("packing/padding_waste", "share", "mean", "positions of the trainer's rows that hold padding"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
+    Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
 )
 

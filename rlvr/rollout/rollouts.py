@@ -142,7 +142,7 @@ class SynchronousRollouts:
         """Greedy and sampled accuracy on the held-out problems; nothing without held-out problems."""
         if not self.heldout:
             return {}
-        cfg, result = self.cfg, {}
+        cfg, result = self.cfg, {"eval/problems": float(len(self.heldout))}
         greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
         sampled = replace(
             greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature,

@@ -45,6 +45,7 @@ KNOWN = {
         "eval_acc", "eval_accuracy", "eval/accuracy", "eval/acc", "val_acc", "val/accuracy", "val/acc", "test_acc",
         "test_accuracy",
     ),
+    "eval/problems": (),
     "tokens/trained": (),
     "transfer/probe_max_diff": (),
 }  # fmt: skip

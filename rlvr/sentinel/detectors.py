@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any, Protocol
 
 from rlvr.sentinel.history import Alarm, History, Series
-from rlvr.sentinel.levels import BLOCK, STRETCHES, Change, best, noise, onset, quietest
+from rlvr.sentinel.levels import BLOCK, STRETCHES, Change, best, logarithms, noise, onset, quietest
 from rlvr.sentinel_config import (
     AccuracyConfig,
     EntropyCollapseConfig,
@@ -28,6 +28,7 @@ from rlvr.sentinel_config import (
 )
 
 ENTROPY, REWARD, ACCURACY, SKIPPED = "policy/entropy", "reward/mean", "accuracy", "policy/skipped"
+PROBLEMS, USUAL_PROBLEMS = "eval/problems", 200  # of an evaluation whose size nobody tells
 PROBE = "transfer/probe_max_diff"  # of the weights that the step before left behind
 WATCHED_FINITE = ("policy/loss", ENTROPY, "policy/grad_norm", "policy/kl_ref", "mismatch/mean_abs", PROBE)
 
@@ -96,7 +97,9 @@ class Rise:
         limit = max(self.cfg.floor, self.cfg.factor * low)
         if now <= limit:
             return None
-        began = steps[onset(values, Change(max(low, min(median(before), limit)), now, end))]
+        usual = sorted(map(abs, before))[4 * len(before) // 5]  # one step in five was above it, and that was no trouble
+        change = Change(max(low, min(usual, now / 2)), now, end)
+        began = steps[onset(logarithms(values, change), change)]
         if limit == self.cfg.floor:
             knob, over = f"sentinel.{self.name}.floor", f"{limit:g} (its quietest was {low:.3g})"
         else:
@@ -200,8 +203,9 @@ class EntropyCollapse:
         limit = min(self.cfg.ceiling, -low / self.cfg.factor)
         if now >= limit or is_solved(history, self.solved):
             return None
-        began = steps[onset(values, Change(-low, now, end))]
-        if has_paid(history.series(REWARD), began):
+        change = Change(-low, now, end)
+        began = steps[onset(logarithms(values, change), change)]
+        if has_paid(history.series(REWARD), max(began, steps[end - 1])):
             return None
         knob = f"sentinel.{self.name}.{'ceiling' if limit == self.cfg.ceiling else 'factor'}"
         said = (
@@ -212,7 +216,7 @@ class EntropyCollapse:
 
 
 def has_paid(reward: Series, began: int) -> bool:
-    """The reward of the recent steps is above that of the steps before `began`."""
+    """The reward of the recent steps is above that of the steps before `began`, the liveliest of all among them."""
     earlier = [x for step, x in zip(*reward, strict=True) if step < began]
     return bool(earlier) and fmean(reward.values[-STRETCHES[1] :]) > fmean(earlier)
 
@@ -242,8 +246,7 @@ class LengthWithoutReward:
         limit = self.cfg.factor * usual
         if now <= limit:
             return None
-        changes = (lengths, Change(usual, now, proved.end)), (rewards, Change(proved.bound, poor, proved.end))
-        began = steps[max(onset(values, change) for values, change in changes)]
+        began = steps[onset(rewards, Change(proved.bound, poor, proved.end))]  # when they no longer paid
         knob = f"sentinel.{self.name}.factor"
         said = (
             f"{self.metric} {now:.4g} (mean of {n} steps) > {knob} {self.cfg.factor:g} x {usual:.4g}, while {REWARD} "
@@ -267,14 +270,15 @@ class HeldOut:
         steps, values = found
         top = max(values[:-2])
         now = max(values[-2:])
-        error = math.sqrt(max(top * (1 - top), 0.0) / self.cfg.problems)
+        problems = self.cfg.problems or history.now.get(PROBLEMS, USUAL_PROBLEMS)
+        error = math.sqrt(max(top * (1 - top), 0.0) / problems)
         knobs = {"share": self.cfg.share * top, "floor": self.cfg.floor, "certainty": self.cfg.certainty * error}
         which = max(knobs, key=lambda name: knobs[name])
         limit = top - knobs[which]
         if now >= limit:
             return None
-        at = values.index(top)
-        began = next(steps[i] for i in range(at + 1, len(values)) if all(x < limit for x in values[i:]))
+        # it began somewhere behind the last evaluation that was nearer to the best than to the limit
+        began = steps[max(i for i, x in enumerate(values) if x > (top + limit) / 2)]
         knob = f"sentinel.{self.name}.{which}"
         said = (
             f"{self.metric} {now:.3g} (the better of two evaluations) < {limit:.3g}: {knob} allows {knobs[which]:.3g} "

@@ -10,6 +10,7 @@ from math import isfinite, nan
 from typing import Any, NamedTuple
 
 Row = Mapping[str, float]
+NEARBY = 8  # steps behind a checkpoint that its weights may still be measured by
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +77,16 @@ class History:
     def fresh(self, metric: str) -> bool:
         """Whether the step that is judged has a value: without one nothing new is known."""
         return isfinite(self.now.get(metric, nan))
+
+
+def going_back(saved: Sequence[Row], abandoned: Sequence[Row], onset: int) -> tuple[Row, ...]:
+    """What is remembered after a rollback: what was `saved` with the checkpoint, and the first steps that the abandoned
+    branch took from there, before the trouble. Nearly the same weights took them, so they say what the run is to be
+    like; without them a rollback to an early step would leave nothing to compare with. No more than a few: a branch
+    under remedies learns more slowly, and is no worse for it.
+
+        saved 1 2 .. 20, abandoned 1 2 .. 43 | onset 44    -->    1 2 .. 20 21 .. 28, then the new branch: 21 22 ..
+    """
+    restored = saved[-1]["step"] if saved else 0
+    healthy = [row for row in abandoned if restored < row["step"] < onset]
+    return (*saved, *healthy[:NEARBY])

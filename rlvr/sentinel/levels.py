@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from math import sqrt
+from math import log, sqrt
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -56,14 +56,35 @@ def best(values: Sequence[float], spread: float) -> Proved:
 
 
 def onset(values: Sequence[float], change: Change) -> int:
-    """The index of the first value that belongs to the new level.
+    """The index of the first value that is no longer as before.
 
-    Where the sum of what is missing to a quarter of the way turns for good: of all places where the level may have
-    changed it is the likeliest (Page 1954), and a quarter rather than a half dates a slow change by its beginning.
+    Two stories are fitted to the values from the old level on, by least squares: it jumped, or it went off in a
+    straight line. The line is believed unless the jump leaves less than half as much unexplained: a jump that is told
+    as a line is dated a few steps early, a slow change that is told as a jump is dated when half of it has happened.
     """
-    quarter = change.before + (change.now - change.before) / 4
     begin = max(change.end - BLOCK, 0)  # the stretch that shows the old level may hold the first of the new one
-    sign = 1.0 if change.now < change.before else -1.0
-    sums = list(accumulate((sign * (value - quarter) for value in values[begin:]), initial=0.0))
-    turn = max(range(len(sums)), key=lambda i: (sums[i], i))
-    return min(begin + turn, len(values) - 1)
+    seen = values[begin:]
+    n, mean = len(seen), fmean(seen)
+    sign = 1.0 if change.now > change.before else -1.0
+    jump = line = Story(0.0, 1)
+    beyond = along = 0.0  # what the last m values have above the mean, and that times 1, 2, ... m
+    for m, value in enumerate(reversed(seen[1:]), start=1):
+        beyond += sign * (value - mean)
+        along += beyond
+        jump = max(jump, Story(max(beyond, 0.0) ** 2 / (m - m * m / n), m))
+        line = max(line, Story(max(along, 0.0) ** 2 / (m * (m + 1) * (2 * m + 1) / 6 - (m * (m + 1) / 2) ** 2 / n), m))
+    scatter = sum((value - mean) ** 2 for value in seen)
+    plainly = scatter - jump.explained < (scatter - line.explained) / 2
+    return begin + n - (jump if plainly else line).values
+
+
+class Story(NamedTuple):
+    explained: float  # squares
+    values: int  # the last so many are of the new level, or on the way to it
+
+
+def logarithms(values: Sequence[float], change: Change) -> list[float]:
+    """For what changes by factors. Quieter than the quieter of the two levels is not told apart from it, for a value
+    may be 0."""
+    low, high = sorted((abs(change.before), abs(change.now)))
+    return [log(max(abs(value), low, high / 1000)) for value in values]

@@ -2,7 +2,8 @@
 
     file --read_records--> {column: number} a line --find_columns--> metrics of a step --replay--> Alarm, ...
 
-A step that goes back is a rollback or a new start: what was recorded from there on is forgotten, as the loop does. One
+A step that goes back is a rollback or a new start: what was recorded from there on is forgotten, or nearly, as the loop
+does. One
 that stays is one more line of the same step.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.sentinel.columns import STEP, Columns
-from rlvr.sentinel.history import Alarm, Row
+from rlvr.sentinel.history import Alarm, Row, going_back
 from rlvr.sentinel.watch import Watch
 
 ACCURACIES = ("accuracy", "eval/accuracy_greedy")
@@ -107,11 +108,15 @@ def replay(steps: Iterable[Record], watch: Watch) -> Iterator[Alarm]:
     same. The first alarm is where the run would have been rolled back; the others are of what would not have been."""
     history: list[Row] = []
     said: dict[str, int] = {}
+    onset = 0  # of what the last step was undone for, if it was
     for metrics in steps:
         row = watch.watch(int(metrics[STEP]), {name: x for name, x in metrics.items() if name != STEP})
         if history and row[STEP] <= history[-1][STEP]:
-            history, said = [old for old in history if old[STEP] < row[STEP]], {}
-        for alarm in watch.all_alarms(row, history):
+            kept = [old for old in history if old[STEP] < row[STEP]]
+            history, said = list(going_back(kept, history, onset)), {}
+        alarms = watch.all_alarms(row, history)
+        onset = alarms[0].onset if alarms else 0
+        for alarm in alarms:
             last, said[alarm.detector] = said.get(alarm.detector), alarm.step
             if last is None or alarm.onset > last:
                 yield alarm

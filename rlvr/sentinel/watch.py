@@ -21,6 +21,7 @@ WATCHED = (
     "completions/truncated",
     "groups/no_signal",
     "eval/accuracy_greedy",
+    "eval/problems",
 )
 OF_AN_UPDATE = ("policy/", "mismatch/")
 

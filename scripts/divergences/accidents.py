@@ -8,7 +8,6 @@ that there is a sentinel, and none edits the framework.
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -124,32 +123,33 @@ def flip(weight: Tensor) -> None:
 # ---- references from a weaker model ----------------------------------------------------------------------------------
 
 
-def poisoned(folder: Path, steps: int = 25) -> tuple[str, ...]:
-    """A copy of the training data in which a stretch has the answers of an annotator who stops half way."""
+def poisoned(folder: Path, steps: int = 40) -> tuple[str, ...]:
+    """A copy of the training data in which a stretch has the answers of an annotator who forgets the carry: it is the
+    mistake that the policy itself makes most often. One that it never makes would teach it nothing, and ruin nothing.
+    """
     rows = [json.loads(line) for line in (ROOT / "recipes" / "tiny" / "train.jsonl").read_text().splitlines()]
     for row in rows[(FROM - 1) * GROUPS : (FROM - 1 + steps) * GROUPS]:
-        row["answer"] = str(first_result(row["problem"]))
+        row["answer"] = str(int(row["answer"]) - 10)
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return (f"data.train={path}",)
-
-
-def first_result(problem: str) -> int:
-    """Of the first of the two steps that every problem of the quickstart takes."""
-    a, b = map(int, re.findall(r"\d+", problem)[:2])
-    return a * b if "bags" in problem or re.match(r"\d+\*", problem) else a + b
 
 
 # ---- off-policy without a clip ---------------------------------------------------------------------------------------
 
 
 def reused(folder: Path) -> tuple[str, ...]:
-    return "trainer.epochs=8", "trainer.mini_batches=2", "trainer.learning_rate=2e-3"
+    """Sixteen optimizer steps a batch, as PPO takes them: all but the first are off-policy, and the clip sees to it."""
+    return "trainer.epochs=8", "trainer.mini_batches=2"
 
 
-def without_clip(run: Run, folder: Path) -> Run:
-    objective, parts = run
-    return replace(objective, surrogate=unclipped, correction=None), parts
+def without_clip(run: Run, folder: Path, steps: int = 20) -> Run:
+    def before(taken: int, objective: Objective, learning_rate: float) -> tuple[Objective, float]:
+        if FROM <= taken < FROM + steps:
+            objective = replace(objective, surrogate=unclipped, correction=None)
+        return objective, learning_rate
+
+    return before_steps(run, before)
 
 
 # ---- an entropy bonus out of hand ------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def bonus(
     return surrogate(log_w_BT, advantages_B1, logprobs_BT) - coefficient * logprobs_BT.detach() * logprobs_BT
 
 
-def entropy_bonus(run: Run, folder: Path, steps: int = 25, coefficient: float = 3.0) -> Run:
+def entropy_bonus(run: Run, folder: Path, steps: int = 25, coefficient: float = 10.0) -> Run:
     def before(taken: int, objective: Objective, learning_rate: float) -> tuple[Objective, float]:
         if FROM <= taken < FROM + steps:
             objective = replace(objective, surrogate=partial(bonus, objective.surrogate, coefficient))
@@ -183,9 +183,10 @@ ACCIDENTS = {
     "nan": Accident(
         "NaN in every gradient from one step on", "a flipped bit in one weight of a rank", around=flipped_bit
     ),
-    "poison": Accident("200 rows with wrong references", "a stretch of data labelled by a weaker model", poisoned),
+    "poison": Accident("320 rows with wrong references", "a stretch of data labelled by a weaker model", poisoned),
     "stale": Accident(
-        "16 optimizer steps a batch, no clip, for good", "samples reused without what that needs", reused, without_clip
+        "16 optimizer steps a batch, and no clip for 20 steps", "samples reused without what that needs", reused,
+        without_clip,
     ),
     "entropy": Accident(
         "an entropy bonus far too large, 25 steps", "a coefficient that adapts itself, out of control",

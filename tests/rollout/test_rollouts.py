@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 from rlvr.rollout.rollouts import SynchronousRollouts
-from tests import toy
+from tests import builders, toy
 from tests.verify.test_health import group
 
 
@@ -26,3 +26,10 @@ def test_a_new_run_has_nothing_to_remember():
     one = rollouts()
     one.remember({})
     assert one.memory() == rollouts().memory()
+
+
+def test_an_evaluation_says_of_how_many_problems_it_is():
+    one = rollouts()
+    one.heldout = [builders.prompt(position) for position in range(5)]
+    one.pipeline.groups = lambda prompts, _: [builders.group([float(p.position % 2)], of=p) for p in prompts]
+    assert one.evaluate() == {"eval/problems": 5, "eval/accuracy_greedy": 0.4, "eval/accuracy_sampled": 0.4}

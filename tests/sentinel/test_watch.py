@@ -12,6 +12,7 @@ from rlvr.sentinel.detectors import WATCHED_FINITE
 from rlvr.sentinel.replay import replay
 from rlvr.sentinel.watch import WATCHED, Watch
 from rlvr.sentinel_config import (
+    AccuracyConfig,
     EntropyCollapseConfig,
     FallConfig,
     MismatchConfig,
@@ -196,6 +197,12 @@ def test_lost_entropy_is_an_alarm_unless_it_was_spent_on_reward_or_the_task_is_s
     assert not alarms or (alarm.detector, alarm.onset) == ("entropy_collapse", 61)
 
 
+def test_entropy_that_is_spent_from_the_first_step_on_is_measured_by_more_than_that_steps_luck():
+    """0.4 nats, 8 % less with every step; the reward rises from 0.3 to 0.6, but for a lucky first step."""
+    spends = [(1, {"policy/entropy": 0.4 * 0.92**i, "reward/mean": 0.3 + 0.005 * i if i else 0.9}) for i in range(60)]
+    assert told(watch(reward=FallConfig(enabled=False)), *spends) is None
+
+
 @pytest.mark.parametrize(("reward", "alarms"), [(0.5, True), (0.95, False)])
 def test_a_batch_that_teaches_nothing_is_an_alarm_unless_the_task_is_solved(reward, alarms):
     alarm = told(watch(), (60, {}), (60, {"groups/no_signal": 1.0, "reward/mean": reward}))
@@ -209,7 +216,19 @@ def test_held_out_accuracy_must_be_low_twice():
 
     assert told(watch(), *evaluated(0.5, 0.6, 0.3, 0.58, 0.57)) is None
     alarm = told(watch(), *evaluated(0.5, 0.6, 0.4, 0.3))
-    assert (alarm.detector, alarm.step, alarm.onset, alarm.value) == ("accuracy", 31, 21, 0.4)
+    # it began behind the evaluation that travels with step 11, which is the last that was well
+    assert (alarm.detector, alarm.step, alarm.onset, alarm.value) == ("accuracy", 31, 11, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("said", "knob", "alarms"),
+    [({}, 0, True), ({"eval/problems": 20}, 0, False), ({"eval/problems": 20}, 200, True), ({}, 20, False)],
+)
+def test_how_many_problems_were_held_out_the_run_says_unless_the_recipe_does(said, knob, alarms):
+    """0.6 - 0.4 is 5.8 standard errors of 200 problems, and 1.8 of 20."""
+    values = (0.5, 0.6, 0.4, 0.3)
+    parts = [part for x in values for part in ((1, said | {"eval/accuracy_greedy": x}), (9, {}))]
+    assert (told(watch(accuracy=AccuracyConfig(problems=knob)), *parts) is not None) is alarms
 
 
 # ---- purity, switches, memory ----------------------------------------------------------------------------------------

@@ -1,0 +1,72 @@
+"""What the sentinel measures a run by after a rollback: soon enough, and without holding lost time against it."""
+
+import random
+
+import pytest
+
+from rlvr.sentinel.history import NEARBY, going_back
+from rlvr.sentinel.watch import Watch
+from rlvr.sentinel_config import SentinelConfig
+from tests.sentinel.runs import HEALTHY, Levels, row
+
+WATCH = Watch(SentinelConfig())
+
+
+def seen(level: Levels, step: int, rng: random.Random, groups: int = 16):
+    return WATCH.watch(step, {k: v for k, v in row(level, step, rng, groups, 10).items() if k != "step"})
+
+
+def of(steps) -> list:
+    return [{"step": step} for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("saved", "abandoned", "onset", "kept"),
+    [
+        (range(1, 21), range(1, 44), 44, range(21, 21 + NEARBY)),
+        (range(1, 21), range(1, 30), 25, range(21, 25)),  # none from the trouble on
+        (range(1, 21), range(1, 25), 15, ()),
+        ((), range(1, 44), 44, range(1, 1 + NEARBY)),  # to step 0
+    ],
+)
+def test_the_first_healthy_steps_behind_the_checkpoint_stay(saved, abandoned, onset, kept):
+    assert going_back(of(saved), of(abandoned), onset) == tuple(of([*saved, *kept]))
+
+
+def test_going_back_to_the_same_checkpoint_again_keeps_no_more_of_it():
+    once = going_back(of(range(1, 11)), of(range(1, 40)), 40)
+    again = going_back(of(range(1, 11)), (*once, *of(range(11, 30))), 30)
+    assert again == once
+
+
+def test_a_branch_that_is_worse_at_once_is_seen_soon_though_the_checkpoint_is_early():
+    rng = random.Random(0)
+    schedule, _ = HEALTHY["learns fast"]
+    first = [seen(schedule(step), step, rng) for step in range(1, 44)]
+
+    def steps_until_seen(history):
+        history = list(history)
+        for step in range(11, 61):
+            now = seen(Levels(accuracy=0.0, entropy=0.3), step, random.Random(step))
+            if WATCH.inspect(now, history):
+                return step - 10
+            history.append(now)
+        return None
+
+    assert steps_until_seen(going_back(first[:10], first, 44)) <= 14
+    assert steps_until_seen(first[:10]) is None, "what the checkpoint alone remembers proves no level to fall from"
+
+
+@pytest.mark.parametrize("slower", [1.0, 0.3, 0.1])
+@pytest.mark.parametrize("restored", [0, 10, 25])
+@pytest.mark.parametrize("groups", [1, 16])
+def test_a_branch_that_learns_again_and_more_slowly_is_left_alone(restored, slower, groups):
+    rng = random.Random(restored)
+    schedule, _ = HEALTHY["learns fast"]
+    first = [seen(schedule(step), step, rng, groups) for step in range(1, 60)]
+    history = list(going_back(first[:restored], first, 60))
+    for step in range(restored + 1, restored + 150):
+        level = schedule(restored + slower * (step - restored))
+        now = seen(level, step, rng, groups)
+        assert WATCH.inspect(now, history) is None
+        history.append(now)
