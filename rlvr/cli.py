@@ -10,31 +10,25 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr.checkpoint import command as checkpoint_command
-from rlvr.compose import (
-    check_overrides,
-    compose_recipe,
-    differing,
-    saved_recipe,
-    sentinel_settings,
-    targets,
-    to_yaml,
-    typed,
-)
 from rlvr.config import Recipe, RecipeError, RunError
-from rlvr.objective import Objective
 from rlvr.observe import report_command
 from rlvr.plan import command as plan_command
 from rlvr.sandbox import command as sandbox_command
 from rlvr.sentinel import command as sentinel_command
 from rlvr.verify import command as verify_commands
 
+if TYPE_CHECKING:  # Hydra and torch take seconds to import, and half of the commands need neither
+    from rlvr.objective import Objective
+
 
 def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
     """What will run, for a person to see before it does."""
     parts = [f"{name} x{part.weight:g}{' (gate)' if part.gate else ''}" for name, part in cfg.reward.parts.items()]
+    from rlvr.compose import targets
+
     rollout, verify, trainer = cfg.rollout, cfg.verify, cfg.trainer
     lines = {
         "model": f"{cfg.model.path} ({cfg.model.dtype}, context {cfg.model.max_context})",
@@ -51,6 +45,8 @@ def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
 
 
 def train(args: argparse.Namespace) -> int:
+    from rlvr.compose import compose_recipe, to_yaml, typed
+
     composed = compose_recipe(args.recipe, args.overrides, args.config_dir)
     import_from(args.config_dir)
     cfg, objective = typed(composed)
@@ -74,6 +70,8 @@ def train(args: argparse.Namespace) -> int:
 
 def begun(composed: Any, cfg: Recipe) -> bool:
     """Whether the run of this very command is there already. A requeued job starts itself again and goes on."""
+    from rlvr.compose import differing, saved_recipe
+
     if cfg.run.folder is None:
         raise RecipeError("--resume needs run.folder: where would the run be that may have begun?")
     saved = Path(cfg.run.folder, "config.yaml")
@@ -89,6 +87,7 @@ def begun(composed: Any, cfg: Recipe) -> bool:
 
 
 def resume(args: argparse.Namespace) -> int:
+    from rlvr.compose import check_overrides, saved_recipe, to_yaml, typed
     from rlvr.observe.runfolder import RunFolder
     from rlvr.run import read_inputs
 
@@ -105,15 +104,25 @@ def resume(args: argparse.Namespace) -> int:
 
 
 def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe:
+    from rlvr.compose import compose_recipe, typed
+
     import_from(folder)
     return typed(compose_recipe(name, overrides, folder))[0]
 
 
 def recipe_of_run(run: Path) -> Recipe:
+    from rlvr.compose import saved_recipe, typed
+
     if not (run / "config.yaml").is_file():
         raise RecipeError(f"{run} is no run folder: it has no config.yaml")
     import_from(None)
     return typed(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))[0]
+
+
+def sentinel_of(name: str, overrides: Sequence[str]) -> Any:
+    from rlvr.compose import sentinel_settings
+
+    return sentinel_settings(name, overrides)
 
 
 def locked_run(path: Path) -> Any:
@@ -135,7 +144,7 @@ def import_from(folder: str | None) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
-def go(cfg: Recipe, objective: Objective, inputs: Any, folder: Any) -> int:
+def go(cfg: Recipe, objective: "Objective", inputs: Any, folder: Any) -> int:
     from rlvr.observe.console import open_display
     from rlvr.run import launch
 
@@ -172,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
     plan_command.add_parser(commands, recipe_of)
     sandbox_command.add_parser(commands)
     report_command.add_parser(commands)
-    sentinel_command.add_parser(commands, sentinel_settings)
+    sentinel_command.add_parser(commands, sentinel_of)
     checkpoint_command.add_parsers(commands, locked_run)
     return top
 

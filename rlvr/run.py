@@ -53,16 +53,15 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
     plan.check_rows(prompts)
-    prompts, left_out = leave_out(plan, prompts, f"data.train={cfg.data.train}")
-    check_domains(cfg, objective, prompts)
     heldout: list[Prompt] = []
-    unused = ""
     if cfg.data.heldout:
         heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room)[: cfg.evaluation.limit]
         plan.check_rows(heldout)
-        heldout, unused = leave_out(plan, heldout, f"data.heldout={cfg.data.heldout}")
-        refuse_overlap(prompts, heldout)
-    return Inputs(prompts, heldout, len(render.tokenizer), tuple(filter(None, (left_out, unused))))
+    data = {f"data.train={cfg.data.train}": prompts, f"data.heldout={cfg.data.heldout}": heldout}
+    (prompts, heldout), notes = leave_out(plan, data)
+    check_domains(cfg, objective, prompts)
+    refuse_overlap(prompts, heldout)
+    return Inputs(prompts, heldout, len(render.tokenizer), tuple(notes))
 
 
 def check_objective(cfg: Recipe, objective: Objective) -> None:

@@ -105,7 +105,7 @@ class Verdict:
     reason: str = ""  # for machines: equal, differs, no_box, timeout, gold_unparsed, ...
     detail: str = ""  # for people
     answer: str | None = None  # as extracted from the completion
-    step_rewards: tuple[tuple[int, int, float], ...] = ()  # (start, end, value) over the tokens: process rewards
+    step_rewards: tuple[tuple[int, int, float], ...] = ()  # (start, end, value) of tokens: recorded only
     provenance: tuple[Provenance, ...] = ()
 
     def __post_init__(self) -> None:

@@ -156,16 +156,16 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
     else:
         cfg = composed(args.source, args.overrides, args.config_dir)
         data, plan = cfg.data, Plan(cfg.reward)
-    usable = 0
+    usable, read = 0, {}
     for knob, source in (("data.train", data.train), ("data.heldout", data.heldout)):
-        if source is None:
-            continue
-        prompts = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
+        if source is not None:
+            read[f"{knob}={source}"] = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
+    for prompts in read.values():
         plan.check_rows(prompts)
-        bad = unusable(plan, prompts)
+    for (knob, prompts), bad in zip(read.items(), unusable(plan, list(read.values())), strict=True):
         usable += len(prompts) - len(bad)
         share = f"{len(bad) / len(prompts):.2%}"
-        print(f"{knob}={source}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
+        print(f"{knob}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
         for prompt in [prompt for prompt in prompts if prompt.id in bad][:SHOWN]:
             print(f"  row {prompt.position}, id {prompt.id}: {bad[prompt.id]}; reference {str(prompt.answer)!r:.100}")
     if blind := [part for part, chain in plan.chains.items() if chain[0].verifier.check_answer is None]:

@@ -6,7 +6,7 @@
 Asked where verifiers run, in processes that are killed: a reference may be as hostile as a completion.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rlvr.config import RecipeError
 from rlvr.types import Outcome, Prompt, Verdict
@@ -34,30 +34,36 @@ def checker(theirs: Verifier) -> Verifier:
     return Verifier(theirs.name, check, theirs.version, CHECK_S, theirs.memory_gib)
 
 
-def leave_out(plan: Plan, prompts: list[Prompt], knob: str) -> tuple[list[Prompt], str]:
-    """The prompts whose reference can be used, and what to say of the others; RecipeError when none is left."""
-    bad = unusable(plan, prompts)
-    if not bad:
-        return prompts, ""
-    first, why = next(iter(bad.items()))
-    said = f"{knob}: {len(bad)} of {len(prompts)} rows are left out, as their reference cannot be used"
-    said += f"; the first is {first}: {why}"
-    left = [prompt for prompt in prompts if prompt.id not in bad]
-    if not left:
-        raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
+def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[Prompt]], list[str]]:
+    """Of each data set, by the knob that names it, the prompts whose reference can be used; and what to say of the
+    others. RecipeError when none is left."""
+    left, said = [], []
+    for (knob, prompts), bad in zip(data.items(), unusable(plan, list(data.values())), strict=True):
+        left.append([prompt for prompt in prompts if prompt.id not in bad])
+        if not bad:
+            continue
+        first, why = next(iter(bad.items()))
+        if not left[-1]:
+            raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
+        said.append(
+            f"{knob}: {len(bad)} of {len(prompts)} rows are left out, as their reference cannot be used; "
+            f"the first is {first}: {why}"
+        )
     return left, said
 
 
-def unusable(plan: Plan, prompts: Sequence[Prompt]) -> dict[str, str]:
-    """Prompt id -> why a verifier that rewards cannot use its reference answer. RecipeError when a row brings options
-    that its verifier does not take."""
-    references, options = asked(plan, prompts)
-    if not references and not options:
-        return {}
-    pool = Pool([], min(PROCESSES, len(references) + len(options)))
+def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[str, str]]:
+    """Of each data set prompt id -> why a verifier that rewards cannot use its reference answer. RecipeError when a row
+    brings options that its verifier does not take. All are asked by the same processes: they take seconds to start."""
+    questions = [asked(plan, prompts) for prompts in data]
+    count = sum(len(references) + len(options) for references, options in questions)
+    if not count:
+        return [{} for _ in data]
+    pool = Pool([], min(PROCESSES, count))
     try:
-        try_options(options, pool)
-        return dict(refused(references, pool))
+        for _, options in questions:
+            try_options(options, pool)
+        return [dict(refused(references, pool)) for references, _ in questions]
     finally:
         pool.close()
 

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlvr.compose import compose_recipe, typed
 from rlvr.config import Recipe
@@ -30,6 +30,15 @@ from rlvr.types import Ended, Group, Prompt, Sampling, Verdict
 from rlvr.verify import Judge
 
 PROMPTS, GROUP = 16, 64
+
+
+class Times(NamedTuple):
+    """Of one generation."""
+
+    wall_s: float
+    cpu_s: float
+
+
 RECIPES = {"math": "quickstart", "code": "quickstart_code"}
 
 
@@ -39,6 +48,7 @@ def recipe(name: str, processes: int) -> Recipe:
 
 
 def judging(pipe: Connection, cfg: Recipe) -> None:
+    os.nice(int(os.environ.get("NICE", "0")))
     """A process: groups come, and are verified again and again until the next message. Says how many completions."""
     judge = Judge(cfg.reward, cfg.verify.processes)
     pipe.send("ready")
@@ -54,10 +64,10 @@ def judging(pipe: Connection, cfg: Recipe) -> None:
     judge.close()
 
 
-def generate(engine: Engine, prompts: list[Prompt], sampling: Sampling) -> tuple[list[Ended], float]:
-    started = time.perf_counter()
+def generate(engine: Engine, prompts: list[Prompt], sampling: Sampling) -> tuple[list[Ended], Times]:
+    started, cpu = time.perf_counter(), time.process_time()
     found = [ended for step in engine.generate(prompts, sampling) for ended in step]
-    return found, time.perf_counter() - started
+    return found, Times(time.perf_counter() - started, time.process_time() - cpu)
 
 
 def as_groups(prompts: list[Prompt], ended: list[Ended]) -> list[Group]:
@@ -75,26 +85,31 @@ def measure(name: str, engine: Engine, rounds: int, processes: int) -> dict[str,
     worker = get_context("spawn").Process(target=judging, args=(theirs, cfg))
     worker.start()
     assert ours.recv() == "ready"
-    generate(engine, prompts, sampling)  # everything is warm
-    pairs, verified = [], []
-    for _ in range(rounds):
-        ended, alone_s = generate(engine, prompts, sampling)
-        ours.send(as_groups(prompts, ended))
-        assert ours.recv() == "begun"
-        _, beside_s = generate(engine, prompts, sampling)
-        ours.send("enough")
-        pairs.append((alone_s, beside_s))
-        verified.append(ours.recv())
+    groups = as_groups(prompts, generate(engine, prompts, sampling)[0])  # everything is warm
+    turns: dict[str, list[Times]] = {"alone": [], "beside": []}
+    verified = []
+    for n in range(rounds):
+        for turn in ("alone", "beside") if n % 2 else ("beside", "alone"):
+            if turn == "beside":
+                ours.send(groups)
+                assert ours.recv() == "begun"
+            ended, took = generate(engine, prompts, sampling)
+            turns[turn].append(took)
+            if turn == "beside":
+                ours.send("enough")
+                verified.append(ours.recv())
+        groups = as_groups(prompts, ended)
     ours.send(None)
     worker.join()
     done, seconds = sum(v[0] for v in verified), sum(v[1] for v in verified)
+    pairs = list(zip(turns["alone"], turns["beside"], strict=True))
     return {
         "verifier": name,
         "completions": PROMPTS * GROUP,
         "tokens": sum(len(one.completion.token_ids) for one in ended),
-        "alone_s": [round(a, 3) for a, _ in pairs],
-        "beside_s": [round(b, 3) for _, b in pairs],
-        "ratio": median(b / a for a, b in pairs),
+        "ratio": median(beside.wall_s / alone.wall_s for alone, beside in pairs),
+        "ratio_of_cpu": median(beside.cpu_s / alone.cpu_s for alone, beside in pairs),
+        **{f"{turn}_s": [round(t.wall_s, 3) for t in took] for turn, took in turns.items()},
         "verified_per_s": done / seconds,
         "batches_verified_meanwhile": sum(v[2] for v in verified) / rounds,
         "passed": verified[-1][3] / (PROMPTS * GROUP),

@@ -119,11 +119,11 @@ def test_rows_whose_reference_cannot_be_used_are_left_out_and_said(tmp_path):
     )
     rows = [Prompt(f"p{n}", n, (), (1,), str(n), row={"n": n}) for n in range(4)]
     plan = Plan(RewardConfig({"c": PartConfig(f"{tmp_path}/c.py:c")}))
-    left, said = leave_out(plan, rows, "data.train=x")
+    (left,), (said,) = leave_out(plan, {"data.train=x": rows})
     assert [p.id for p in left] == ["p1", "p3"]
     assert said.startswith("data.train=x: 2 of 4 rows are left out, as their reference cannot be used")
     assert said.endswith("; the first is p0: c: even, row {'n': 0}")
     with pytest.raises(RecipeError, match="no row has a reference that can be used"):
-        leave_out(plan, rows[:1], "data.train=x")
+        leave_out(plan, {"data.train=x": rows[:1]})
     watched = Plan(RewardConfig({"c": PartConfig(f"{tmp_path}/c.py:c", weight=0.0)}))
-    assert leave_out(watched, rows, "data.train=x") == (rows, "")
+    assert leave_out(watched, {"data.train=x": rows}) == ([rows], [])

@@ -6,6 +6,7 @@ from rlvr.config import RecipeError
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Prompt
 from rlvr.verify.plan import Plan
+from rlvr.verify.pool import Pool
 from rlvr.verify.rows import leave_out, unusable
 
 FILE = """
@@ -46,7 +47,7 @@ def prompt(n, answer="1", **row):
 def test_a_reference_that_takes_for_ever_is_left_out_and_the_others_are_judged(mine):
     plan = Plan(RewardConfig({"task": PartConfig(mine)}))
     rows = [prompt(n, answer) for n, answer in enumerate(["1", "loop", "2", "memory", "deep", "3"])]
-    found = unusable(plan, rows)
+    (found,) = unusable(plan, [rows])
     assert list(found) == ["p1", "p2", "p3", "p4"]
     assert "more than 5 s of CPU time" in found["p1"] and found["p2"] == "mine: even"
     assert "GiB" in found["p3"] and "too deeply" in found["p4"]
@@ -56,12 +57,26 @@ def test_a_reference_that_takes_for_ever_is_left_out_and_the_others_are_judged(m
 def test_a_check_that_breaks_is_said_and_no_row_is_dropped_for_it(mine, answer, said):
     plan = Plan(RewardConfig({"task": PartConfig(mine)}))
     with pytest.raises(RecipeError, match=rf"p1: mine cannot check its reference.*{said}"):
-        leave_out(plan, [prompt(0), prompt(1, answer)], "data.train=x")
+        leave_out(plan, {"data.train=x": [prompt(0), prompt(1, answer)]})
+
+
+def test_two_data_sets_are_asked_about_by_the_same_processes_and_may_have_the_same_ids(mine, monkeypatch):
+    plan, started = Plan(RewardConfig({"task": PartConfig(mine)})), []
+
+    def counted(*arguments):
+        started.append(Pool(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr("rlvr.verify.rows.Pool", counted)
+    train, heldout = [prompt(0, "1"), prompt(1, "2")], [prompt(0, "4"), prompt(1, "5")]
+    left, said = leave_out(plan, {"data.train=a": train, "data.heldout=b": heldout})
+    assert left == [[train[0]], [heldout[1]]] and len(started) == 1
+    assert [line.partition(":")[0] for line in said] == ["data.train=a", "data.heldout=b"]
 
 
 def test_no_process_is_started_where_there_is_nothing_to_ask(monkeypatch):
     monkeypatch.setattr("rlvr.verify.rows.Pool", None)
-    assert unusable(Plan(RewardConfig({"form": PartConfig("format")})), [prompt(0)]) == {}
+    assert unusable(Plan(RewardConfig({"form": PartConfig("format")})), [[prompt(0)]]) == [{}]
 
 
 HOSTILE = (
@@ -73,7 +88,7 @@ HOSTILE = (
 
 def test_hostile_references_of_the_math_verifier_are_decided_and_the_others_kept():
     rows = [prompt(n, reference) for n, reference in enumerate(HOSTILE)]
-    found = unusable(Plan(RewardConfig({"math": PartConfig("math")})), [*rows, prompt(99, "4")])
+    (found,) = unusable(Plan(RewardConfig({"math": PartConfig("math")})), [[*rows, prompt(99, "4")]])
     assert "p99" not in found and {"p1", "p2", "p3", "p12"} <= set(found)
 
 
@@ -93,6 +108,6 @@ def test_options_that_a_verifier_does_not_take_are_refused_when_the_data_is_read
     part = PartConfig(mine, column="verifier", choices={"mine": mine})
     plan = Plan(RewardConfig({"task": part}))
     good = [prompt(n, verifier="mine", verifier_params={"mode": "abc"[n]}) for n in range(3)]
-    assert unusable(plan, good) == {}
+    assert unusable(plan, [good]) == [{}]
     with pytest.raises(RecipeError, match=said):
-        unusable(plan, [*good, prompt(3, verifier=name, verifier_params=options)])
+        unusable(plan, [[*good, prompt(3, verifier=name, verifier_params=options)]])

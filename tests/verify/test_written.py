@@ -43,10 +43,16 @@ def test_a_verifier_is_written_in_ten_lines_tried_and_tested(typed, capsys):
 
 def test_recipes_of_the_page_are_recipes(typed):
     (typed / "strict.py").write_text("def strict(sample):\n    return True\n")
-    first, several = blocks("verifiers.md", "yaml")
+    first, _, several = blocks("verifiers.md", "yaml")
     assert Plan(reward(first)).chains["parity"][0].params == {"even": True}
     plan = Plan(reward(several))
     assert [a.reference for a in plan.chains["answer"]] == ["math", "judge"] and set(plan.audits) == {"answer"}
+
+
+def test_the_whole_recipe_of_the_page_is_one(typed, capsys):
+    (typed / "mine.yaml").write_text(blocks("verifiers.md", "yaml")[1])
+    assert cli.main(["train", "mine.yaml", "--dry-run"]) == 0, capsys.readouterr().err
+    assert "reward     parity x1" in capsys.readouterr().out
 
 
 def test_the_test_of_the_page_passes(typed):
