@@ -185,6 +185,8 @@ def test_importing_the_objective_loads_torch_and_nothing_heavier():
     assert not loaded & {"ray", "vllm", "deepspeed", "transformers", "hydra", "wandb", "datasets"}
 
 
-@pytest.mark.parametrize("module", ["rlvr_verifiers.math", "rlvr_verifiers.format", "rlvr.types", "rlvr.config", "rlvr.cli"])
+@pytest.mark.parametrize(
+    "module", ["rlvr_verifiers.math", "rlvr_verifiers.format", "rlvr.types", "rlvr.config", "rlvr.cli"]
+)
 def test_importing_a_verifier_a_record_or_the_command_line_loads_no_torch(module):
     assert not loaded_by(module) & {"torch", "ray", "vllm", "deepspeed", "transformers", "hydra"}

@@ -207,13 +207,20 @@ def event_table(events: Sequence[dict[str, Any]]) -> Markup:
     return tag("div", tag("table", rows), note, class_="card scroll")
 
 
+def spent(row: dict[str, float], name: str) -> float:
+    """Seconds of a step; weights that were handed over before an evaluation were handed over outside of it."""
+    outside = name == "time/publish" and any(key.startswith("eval/") for key in row)
+    return 0.0 if outside else row.get(name, 0.0)
+
+
 def throughput(rows: Sequence[dict[str, float]]) -> Markup:
     timed = [row for row in rows if row.get("time/step", 0) > 0]
     if not timed:
         return tag("p", "No step was timed.", class_="dim")
     whole = fmean(row["time/step"] for row in timed)
-    means = {label: fmean(row.get(name, 0.0) for row in timed) for name, label in PHASES.items()}
-    means["everything else"] = whole - sum(means.values())
+    means = {label: fmean(spent(row, name) for row in timed) for name, label in PHASES.items()}
+    rest = whole - sum(means.values())
+    means["everything else" if rest >= 0 else "at the same time"] = rest
     lines = [tag("tr", tag("th", "phase"), tag("th", "s/step", class_="n"), tag("th", "share", class_="n"))]
     for label, value in {**means, "a step": whole}.items():
         cells = tag("td", label), tag("td", short(value), class_="n"), tag("td", percent(value / whole), class_="n")

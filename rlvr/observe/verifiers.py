@@ -39,8 +39,8 @@ def of_part(part: str, rows: Sequence[dict[str, float]], marks: Sequence[Mark]) 
         metric = find(name)
         lines.append(tag(
             "tr", tag("td", word.replace("_", " "), title=metric.meaning if metric else ""),
-            tag("td", mean_of([y for _, y in points]), class_="n"),
-            tag("td", mean_of([row[name] for row in rows[-RECENT:] if name in row]), class_="n"),
+            tag("td", share_of(rows, word, part), class_="n"),
+            tag("td", share_of(rows[-RECENT:], word, part), class_="n"),
         ))  # fmt: skip
         drawn.append(Curve(word.replace("_", " "), points))
     table = tag("div", tag("table", lines), outcomes(part, rows), class_="card scroll")
@@ -48,25 +48,34 @@ def of_part(part: str, rows: Sequence[dict[str, float]], marks: Sequence[Mark]) 
     return tag("div", tag("h3", part), tag("div", table, figure, class_="grid-of"))
 
 
-def mean_of(shares: Sequence[float]) -> str:
-    return percent(fmean(shares)) if shares else ""
+def share_of(rows: Sequence[dict[str, float]], word: str, part: str) -> str:
+    """Of all verdicts of these steps: a step that sampled more counts for more."""
+    counted = [(row[f"{word}/{part}"], counts(part, [row]).total()) for row in rows if f"{word}/{part}" in row]
+    if total := sum(count for _, count in counted):
+        return percent(sum(share * count for share, count in counted) / total)
+    return percent(fmean(share for share, _ in counted)) if counted else ""
+
+
+def counts(part: str, rows: Sequence[dict[str, float]]) -> Counter[str]:
+    """How often its verdicts said what."""
+    prefix = f"outcomes/{part}/"
+    found: Counter[str] = Counter()
+    for row in rows:
+        said = {name: value for name, value in row.items() if name.startswith(prefix) and isfinite(value)}
+        found.update({name.removeprefix(prefix): int(value) for name, value in said.items()})
+    return found
 
 
 def outcomes(part: str, rows: Sequence[dict[str, float]]) -> Markup | None:
-    """How often its verdicts said what, over the run."""
-    prefix = f"outcomes/{part}/"
-    counts: Counter[str] = Counter()
-    for row in rows:
-        said = {name: value for name, value in row.items() if name.startswith(prefix) and isfinite(value)}
-        counts.update({name.removeprefix(prefix): int(value) for name, value in said.items()})
-    total = counts.total()
+    said_how_often = counts(part, rows)
+    total = said_how_often.total()
     if not total:
         return None
     lines = [
         tag("tr", tag("td", said), tag("td", f"{count:,}", class_="n"), tag("td", percent(count / total), class_="n"))
-        for said, count in counts.most_common(MOST)
+        for said, count in said_how_often.most_common(MOST)
     ]
-    further = len(counts) - len(lines)
+    further = len(said_how_often) - len(lines)
     note = tag("p", f"{further} rarer ones are left out", class_="dim") if further else None
     head = tag("tr", tag("th", "outcome / reason"), tag("th", "verdicts", class_="n"), tag("th", "share", class_="n"))
     return tag("div", tag("table", head, lines), note)

@@ -13,10 +13,11 @@ from rlvr.observe.charts import MANY, Curve, Mark, chart
 from rlvr.observe.console import open_display
 from rlvr.observe.html import Markup, tag
 from rlvr.observe.record import Record
-from rlvr.observe.report import page, write_report
+from rlvr.observe.report import page, throughput, write_report
 from rlvr.observe.report_command import at_end
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.summary import Summary
+from rlvr.observe.verifiers import share_of
 from rlvr.types import Completion, Group, Outcome, Prompt, Verdict
 
 HOSTILE = (
@@ -33,6 +34,23 @@ HOSTILE = (
 def verdict(reward, **more):
     outcome = Outcome.OK if reward is not None else Outcome.ERROR
     return Verdict(reward, outcome, {} if reward is None else {"math": reward}, "equal", **more)
+
+
+def test_shares_are_of_verdicts_and_not_of_steps():
+    rows = [
+        {"step": 1, "passed/math": 0.0, "outcomes/math/ok/differs": 10},
+        {"step": 2, "passed/math": 1.0, "outcomes/math/ok/equal": 30},
+    ]
+    assert share_of(rows, "passed", "math") == "75.0%"
+    assert share_of([{"step": 1, "masked/math": 0.5}], "masked", "math") == "50.0%"
+    assert share_of(rows, "fast_path", "math") == ""
+
+
+def test_weights_handed_over_before_an_evaluation_take_no_time_of_a_step():
+    row = {"step": 1, "time/step": 2.0, "time/rollout": 1.0, "time/train": 0.5, "time/publish": 30.0}
+    said = str(throughput([row | {"eval/accuracy_greedy": 0.5}]))
+    assert "everything else" in said and "-" not in re.sub("<[^>]*>", "", said.partition("a step")[0])
+    assert "at the same time" in str(throughput([row | {"time/publish": 1.0}]))  # they overlapped
 
 
 def group(texts, prompt="train-1", answer="4"):
