@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from rlvr.observe.html import Markup, tag
 
 WIDTH, HEIGHT = 360, 170
-LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 20  # room for the numbers
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20  # room for the numbers: `short` makes up to eight characters of six units
 COLOURS = ("#2f6fde", "#d9822b", "#1f9d61", "#a24bc4", "#c0392b", "#6b7785")
 MANY = 300  # points of a curve above which it is drawn as the mean and the range of stretches
 KINDS = {  # of events, and how they look
@@ -156,12 +156,12 @@ def last(curve: Curve, share: bool) -> str:
 
 
 def short(value: float, share: bool = False) -> str:
-    """In at most seven characters or so."""
+    """In at most eight characters."""
     if not math.isfinite(value):
         return str(value)
     if share:
         return f"{100 * value:.4g}%"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+")
 
 
 def spelt(places: Sequence[tuple[float, float]]) -> str:

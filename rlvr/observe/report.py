@@ -49,7 +49,7 @@ h1{font-size:1.35rem;margin:.3em 0}h2{font-size:1.1rem;margin:1.6em 0 .5em}
 .grid-of{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
 figure,.card{margin:0;padding:10px;background:var(--card);border:1px solid var(--line);border-radius:8px;min-width:0}
 svg{width:100%;height:auto;display:block}svg text{font-size:10px}svg .grid{stroke:var(--line)}
-.legend{font-size:.8rem}.legend span{margin-right:12px;white-space:nowrap}
+.timeline svg{max-width:40rem}.legend{font-size:.8rem}.legend span{margin-right:12px;white-space:nowrap}
 i{display:inline-block;width:10px;height:10px;border-radius:5px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
 td,th{padding:3px 10px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
@@ -180,7 +180,8 @@ def timeline(events: Sequence[dict[str, Any]]) -> Markup | None:
         drawn.append(tag("g", tag("title", f"{duration(at - begin)} {event.get('message')}"), dot))
     drawn += [tag("text", "0:00", x=80, y=height - 4)]
     drawn += [tag("text", duration(end - begin), x=352, y=height - 4, text_anchor="end")]
-    return tag("figure", tag("svg", drawn, viewBox=f"0 0 360 {height}", role="img", aria_label="events over time"))
+    svg = tag("svg", drawn, viewBox=f"0 0 360 {height}", role="img", aria_label="events over time")
+    return tag("figure", svg, class_="timeline")
 
 
 def seconds(event: dict[str, Any]) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from rlvr import cli
 from rlvr.config import RecipeError
-from rlvr.observe.charts import MANY, Curve, Mark, chart
+from rlvr.observe.charts import MANY, Curve, Mark, chart, short
 from rlvr.observe.console import open_display
 from rlvr.observe.html import Markup, tag
 from rlvr.observe.record import Record
@@ -51,6 +51,11 @@ def test_weights_handed_over_before_an_evaluation_take_no_time_of_a_step():
     said = str(throughput([row | {"eval/accuracy_greedy": 0.5}]))
     assert "everything else" in said and "-" not in re.sub("<[^>]*>", "", said.partition("a step")[0])
     assert "at the same time" in str(throughput([row | {"time/publish": 1.0}]))  # they overlapped
+
+
+@pytest.mark.parametrize("value", [-3.456e-07, -1.5e-300, -123456.0, 0.000123456, -0.00123456, 2.5e10, -9.99e9, 1e308])
+def test_a_number_of_an_axis_fits_beside_it(value):
+    assert len(short(value)) <= 9 and len(short(abs(value))) <= 8
 
 
 def group(texts, prompt="train-1", answer="4"):
