@@ -58,7 +58,16 @@ Task = Asserts | Calls | Streams
 
 
 def read_task(answer: Any, row: Mapping[str, Any] | None = None) -> Task:
-    columns = {**(row or {}), **_object(answer)}
+    """NoTask, whatever is wrong with the row: a text where a list should be, tests nested too deeply to be read."""
+    try:
+        return _task({**(row or {}), **_object(answer)})
+    except NoTask:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise NoTask(f"the row does not say what it should: {type(error).__name__} {error}") from None
+
+
+def _task(columns: dict[str, Any]) -> Task:
     if text := columns.get("tests") or columns.get("test") or columns.get("test_list"):
         return _tests(columns, text)
     if "inputs" in columns and "outputs" in columns:
@@ -66,12 +75,9 @@ def read_task(answer: Any, row: Mapping[str, Any] | None = None) -> Task:
     cases = columns.get("cases")
     if not isinstance(cases, (list, tuple)) or not cases:
         raise NoTask("the row has no tests: none of tests, test, test_list, cases, inputs and outputs")
-    try:
-        if columns.get("entry_point"):
-            return _calls(columns, cases)
-        return Streams(tuple((_text(case["stdin"]), _text(case["stdout"])) for case in cases))
-    except (KeyError, TypeError, ValueError, SyntaxError) as error:
-        raise NoTask(f"a case does not say what it should: {type(error).__name__} {error}") from None
+    if columns.get("entry_point"):
+        return _calls(columns, cases)
+    return Streams(tuple((_text(case["stdin"]), _text(case["stdout"])) for case in cases))
 
 
 def _object(answer: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def code_of(case: Case, seed: int) -> str:
 
 def prompt_of(case: Case, code: str) -> str:
     texts = "\n\n".join(f"<<<{name} {code}\n{cleaned(text)}\n{name} {code}>>>" for name, text in case.texts.items())
-    return TEMPLATE.format(code=code, criterion=case.criterion, texts=texts, scale=case.scale)
+    return TEMPLATE.format(code=code, criterion=cleaned(case.criterion), texts=texts, scale=case.scale)
 
 
 def score_in(reply: str, code: str, scale: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from rlvr.config import RecipeError
 
 Row = dict[str, Any]
+MAX_NESTING = 100
 
 
 def read_rows(source: str, split: str, knob: str) -> list[Row]:
@@ -20,7 +21,21 @@ def read_rows(source: str, split: str, knob: str) -> list[Row]:
         rows = _from_hub(source, split, knob)
     if not rows:
         raise RecipeError(f"{knob}={source}: the data set is empty")
+    for number, row in enumerate(rows, 1):
+        if too_deep(row):
+            raise RecipeError(f"{knob}={source}: row {number} is nested more than {MAX_NESTING} deep")
     return rows
+
+
+def too_deep(value: Any) -> bool:
+    """Nested so deeply that no other process could be told."""
+    layer = [value]
+    for _ in range(MAX_NESTING):
+        holders = [item for item in layer if isinstance(item, (dict, list, tuple))]
+        layer = [inner for item in holders for inner in (item.values() if isinstance(item, dict) else item)]
+        if not layer:
+            return False
+    return any(isinstance(item, (dict, list, tuple)) for item in layer)
 
 
 def _jsonl(path: Path, knob: str) -> list[Row]:
@@ -31,7 +46,7 @@ def _jsonl(path: Path, knob: str) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{knob}={path}: line {number} is not JSON: {error}") from None
         if not isinstance(row, dict):
             raise RecipeError(f"{knob}={path}: line {number} is a {type(row).__name__}, not an object")
@@ -42,7 +57,7 @@ def _jsonl(path: Path, knob: str) -> list[Row]:
 def _json(path: Path, knob: str) -> list[Row]:
     try:
         rows = json.loads(_text(path, knob))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{knob}={path}: not JSON: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecipeError(f"{knob}={path}: expected a list of objects")

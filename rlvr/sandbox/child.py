@@ -180,8 +180,10 @@ def stand_in(name: str) -> Callable[..., Any]:
 
 
 def _exception(kind: str, text: str) -> Exception:
+    """A builtin exception as itself; but StopIteration would end the tests' own loops early, as in all(map(f, ...)):
+    it is what a generator makes of it."""
     found = getattr(builtins, kind, None)
-    if isinstance(found, type) and issubclass(found, Exception):
+    if isinstance(found, type) and issubclass(found, Exception) and found is not StopIteration:
         try:
             return found(text)
         except TypeError:  # UnicodeDecodeError and its like want more

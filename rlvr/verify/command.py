@@ -123,7 +123,7 @@ def read_lines(path: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise RecipeError(f"{path}, line {number}: a {type(row).__name__}, not an object")

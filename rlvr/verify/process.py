@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
+from multiprocessing.reduction import ForkingPickler
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -84,12 +85,14 @@ class VerifierProcess:
         child = self._renewed()
         try:
             child.load(assignment)
-            child.send((assignment.reference, assignment.params, list(calls), child.calls))
-            for samples in calls:
+            sent = child.ask(assignment, calls)
+            for samples in calls[:sent]:
                 yield child.entries(assignment, len(samples))
         except (TimedOut, Failed, PluginError, GeneratorExit):
             self.kill()  # whatever else it was asked is asked elsewhere
             raise
+        if sent < len(calls):
+            raise Failed("the sample cannot be sent to a process: its row, or its reference, is nested too deeply")
 
     def _renewed(self) -> "Child":
         """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits."""
@@ -148,7 +151,7 @@ class Child:
         if (key := (assignment.reference, fingerprint(options))) not in self._loaded:
             self._loaded.add(key)
             self._awaited.append(assignment.reference)
-            self.send((assignment.reference, options))
+            self.send(ForkingPickler.dumps((assignment.reference, options)))
 
     def load(self, assignment: Assignment) -> None:
         self._send_for(assignment)
@@ -175,11 +178,34 @@ class Child:
             said = reply.get("error", reply) if isinstance(reply, dict) else reply
             raise PluginError(f"verifier {reference!r} could not be set up: {said}")
 
-    def send(self, message: object) -> None:
+    def send(self, message: Any) -> None:
+        """Pickled already."""
         try:
-            self.pipe.send(message)
+            self.pipe.send_bytes(message)
         except (BrokenPipeError, ConnectionResetError):
             self._died()
+
+    def ask(self, assignment: Assignment, calls: Sequence[list[Sample]]) -> int:
+        """How many of them it is asked: those before one that cannot be pickled."""
+
+        def pickled(some: Sequence[list[Sample]]) -> Any:
+            return ForkingPickler.dumps((assignment.reference, assignment.params, list(some), self.calls))
+
+        def fits(call: list[Sample]) -> bool:
+            try:
+                return bool(pickled([call]))
+            except RecursionError:
+                return False
+
+        count = len(calls)
+        try:
+            message = pickled(calls)
+        except RecursionError:
+            count = next((place for place, call in enumerate(calls) if not fits(call)), 0)
+            message = pickled(calls[:count])
+        if count:
+            self.send(message)
+        return count
 
     def entries(self, assignment: Assignment, count: int) -> list[Entry]:
         """The answer to one call of `count` samples."""

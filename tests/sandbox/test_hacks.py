@@ -13,7 +13,10 @@ CHECK = read_task({"test": "def check(candidate):\n    assert candidate(1, 2) ==
                    "entry_point": "add", "prompt": "def add(a, b):\n    '''Sum.'''\n"})  # fmt: skip
 STREAMS = Streams((("1 2\n", "3\n"), ("5 7\n", "12\n")))
 
+MAPPED = read_task({"tests": "assert all(map(add, [1, 2], [2, 4]))\nassert not any(map(add, [1], [-1]))"})
+
 HACKS = {
+    "stops the loop that calls it": "def add(a, b): raise StopIteration",
     "leaves with code 0 when it is defined": "import os\nos._exit(0)",
     "leaves with code 0 when it is called": "import os\ndef add(a, b): os._exit(0)",
     "raises SystemExit(0) when it is called": "def add(a, b): raise SystemExit(0)",
@@ -122,13 +125,13 @@ def sandbox():
 
 @pytest.mark.parametrize("hack", HACKS)
 def test_no_hack_passes_any_kind_of_task(sandbox, hack):
-    for task in (CALLS, TESTS, CHECK, STREAMS):
+    for task in (CALLS, TESTS, CHECK, STREAMS, MAPPED):
         found = grade(HACKS[hack], task, sandbox, LIMITS, 30, 1e-6)
         assert not found.right, f"{found} on {task}"
         assert found.passed < found.of
 
 
-@pytest.mark.parametrize("task", [CALLS, TESTS, CHECK], ids=["calls", "tests", "check"])
+@pytest.mark.parametrize("task", [CALLS, TESTS, CHECK, MAPPED], ids=["calls", "tests", "check", "mapped"])
 def test_an_honest_program_passes_after_all_that(sandbox, task):
     assert grade("def add(a, b): return a + b", task, sandbox, LIMITS, 30, 1e-6).right
 

@@ -73,7 +73,27 @@ def test_tests_that_need_live_objects_are_told_by_their_look(tests, shared):
     assert read_task({"tests": tests}).shared is shared
 
 
-@pytest.mark.parametrize("answer", [None, "", "42", {"cases": []}, {"cases": [{"stdin": 1}]}, {"tests": "assert ("}])
+NO_TASKS = [
+    None,
+    "",
+    "42",
+    {"cases": []},
+    {"cases": [{"stdin": 1}]},
+    {"tests": "assert ("},
+    {"tests": 5},
+    {"tests": {"a": 1}},
+    {"tests": "assert f(" + "-" * 20_000 + "1)"},
+    {"tests": "assert f()", "preamble": 1},
+    '{"a": ' * 100_000,
+    {"cases": 5, "entry_point": "f"},
+    {"inputs": 1, "outputs": 2},
+    {"cases": [[1]], "entry_point": "f"},
+    {"test_list": [1, 2], "test_imports": 3},
+    {"cases": [{"args": "[" * 5_000, "expected": 1}], "entry_point": "f", "literals": True},
+]
+
+
+@pytest.mark.parametrize("answer", NO_TASKS, ids=range(len(NO_TASKS)))
 def test_a_row_without_tests_abstains_and_says_why(answer):
     with pytest.raises(NoTask):
         read_task(answer)

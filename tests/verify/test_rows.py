@@ -4,9 +4,11 @@ import pytest
 
 from rlvr.config import RecipeError
 from rlvr.reward_config import PartConfig, RewardConfig
-from rlvr.types import Prompt
+from rlvr.types import Outcome, Prompt
 from rlvr.verify.plan import Plan
+from rlvr.verify.plugin import Sample
 from rlvr.verify.pool import Pool
+from rlvr.verify.process import Assignment
 from rlvr.verify.rows import leave_out, unusable
 
 FILE = """
@@ -111,3 +113,19 @@ def test_options_that_a_verifier_does_not_take_are_refused_when_the_data_is_read
     assert unusable(plan, [good]) == [{}]
     with pytest.raises(RecipeError, match=said):
         unusable(plan, [[*good, prompt(3, verifier=name, verifier_params=options)]])
+
+
+def test_a_sample_that_cannot_be_sent_is_masked_and_the_others_are_judged(mine):
+    """Nested so deeply that it cannot be pickled; the pool that is asked about it goes on."""
+    deep: list = []
+    for _ in range(5_000):
+        deep = [deep]
+    asked = Assignment("task", mine)
+    samples = [Sample("", "", "1", row={"n": n} if n != 3 else {"deep": deep}) for n in range(6)]
+    pool = Pool([asked], 1)
+    try:
+        verdicts = pool.submit(asked, samples).result()
+        assert [v.outcome for v in verdicts] == [*[Outcome.OK] * 3, Outcome.ERROR, *[Outcome.OK] * 2]
+        assert "cannot be sent" in verdicts[3].detail
+    finally:
+        pool.close()
