@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlvr import cli
-from rlvr.compose import compose_recipe
+from rlvr.compose import compose_recipe, to_yaml, typed
 from tests.data.tokenizers import model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
@@ -367,7 +367,7 @@ def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkey
 def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(own, tmp_path, capsys):
     def again(*words: str) -> bool:
         composed = compose_recipe("mine", words, str(own))
-        return cli.begun(composed, cli.typed(composed)[0])
+        return cli.begun(composed, typed(composed)[0])
 
     assert cli.main(["train", "mine", "--config-dir", str(own), "--resume"]) == 2
     assert "--resume needs run.folder" in capsys.readouterr().err
@@ -375,7 +375,7 @@ def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(o
     here = f"run.folder={run}"
     assert not again(here)
     run.mkdir()
-    (run / "config.yaml").write_text(cli.to_yaml(compose_recipe("mine", [here], str(own))))
+    (run / "config.yaml").write_text(to_yaml(compose_recipe("mine", [here], str(own))))
     assert again(here)
     assert again(here, "cluster.kind=ray", "cluster.address=10.0.0.9:6379")  # a requeued job may be somewhere else
     assert cli.main(["train", "mine", "--config-dir", str(own), "--resume", here, "steps=4", "trainer.ranks=2"]) == 2
