@@ -70,7 +70,11 @@ class RolloutConfig:
     stop: list[str] = field(default_factory=list)
     """Strings that end a completion, besides the end token."""
     max_staleness: int = 0
-    """How many weight updates a completion may be behind when trained on. 0 is synchronous, the only mode today."""
+    """How many weight updates a completion may be behind when trained on. 0 is synchronous. Above, engines sample the
+    groups of the next steps while the trainer trains, at most this many steps ahead; it wants a correction."""
+    update_in_flight: bool = True
+    """With `max_staleness` above 0: new weights reach completions in the middle of their decoding, which go on with
+    them. False: those are decoded to their end first, and the trainer waits."""
     refill_rounds: int = 4
     """With an algorithm that refills: how often to sample more prompts for groups without signal, per step."""
     dtype: str = "auto"
@@ -134,12 +138,20 @@ class ClusterConfig:
     """`local` starts Ray on this machine, `ray` joins a running cluster, `inline` runs everything in one process."""
     address: str | None = None
     """Of the cluster to join with kind `ray`, e.g. `auto` or `ray://head:10001`."""
+    placement: str = "disaggregated"
+    """`disaggregated`: engines and trainer ranks on devices of their own. `colocated`: engine n and rank n share a GPU,
+    and the engine sleeps while it trains; needs as many engines as ranks, and `rollout.max_staleness` 0."""
     gpus_per_engine: float | None = None
-    """GPUs reserved for an engine; none: tensor_parallel where the machine has GPUs, else 0."""
+    """GPUs reserved for an engine; none: tensor_parallel, or half a GPU when colocated; 0 on machines without."""
     gpus_per_rank: float | None = None
-    """GPUs reserved for a trainer rank; none: 1 where the machine has GPUs, else 0."""
-    restarts: int = 0
-    """How often Ray restarts a dead verifier actor."""
+    """GPUs reserved for a trainer rank; none: 1, or half a GPU when colocated; 0 on machines without."""
+    restarts: int = 5
+    """Deaths that are made good, of engines, of verifier workers and of trainer ranks each so many within
+    `restart_hours`; one more ends the run. 0: none is."""
+    restart_hours: float = 6.0
+    """After so many a death is forgotten."""
+    restart_wait_s: float = 600.0
+    """Seconds for a worker to come up again, e.g. until there is a node in place of one that was lost."""
 
 
 @dataclass
@@ -196,6 +208,10 @@ def check(cfg: Recipe) -> None:
         "checkpoint.keep_every": (cfg.checkpoint.keep_every, 0),
         "checkpoint.probation": (cfg.checkpoint.probation, 1),
         "evaluation.samples": (cfg.evaluation.samples, 1),
+        "rollout.max_staleness": (cfg.rollout.max_staleness, 0),
+        "cluster.restarts": (cfg.cluster.restarts, 0),
+        "cluster.restart_hours": (cfg.cluster.restart_hours, 0),
+        "cluster.restart_wait_s": (cfg.cluster.restart_wait_s, 1),
     }
     for key, (value, limit) in at_least.items():
         if value < limit:
@@ -221,7 +237,7 @@ def check(cfg: Recipe) -> None:
         "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
         "reward.combine": (cfg.reward.combine, ("sum", "product", "min")),
         "verify.sudden": (cfg.verify.sudden, ("stop", "warn")),
-        "rollout.max_staleness": (cfg.rollout.max_staleness, (0,)),
+        "cluster.placement": (cfg.cluster.placement, ("disaggregated", "colocated")),
     }
     for key, (choice, allowed) in one_of.items():
         if choice not in allowed:
@@ -244,4 +260,16 @@ def check(cfg: Recipe) -> None:
         raise RecipeError(
             f"cluster=inline is one process: trainer.ranks={cfg.trainer.ranks}, rollout.workers={cfg.rollout.workers} "
             f"and verify.workers={cfg.verify.workers} must be 1; cluster=local has more"
+        )
+    alternating = "inline" if cfg.cluster.kind == "inline" else cfg.cluster.placement
+    if cfg.rollout.max_staleness and alternating in ("inline", "colocated"):
+        raise RecipeError(
+            f"rollout.max_staleness={cfg.rollout.max_staleness}: sampling and training take turns with "
+            f"cluster={alternating}, nothing could be gained; set it to 0, or use cluster.placement=disaggregated"
+        )
+    if alternating == "colocated" and (cfg.rollout.workers, cfg.rollout.tensor_parallel) != (cfg.trainer.ranks, 1):
+        raise RecipeError(
+            f"cluster.placement=colocated: an engine and a rank share each GPU, but there are rollout.workers="
+            f"{cfg.rollout.workers} of rollout.tensor_parallel={cfg.rollout.tensor_parallel} and trainer.ranks="
+            f"{cfg.trainer.ranks}; make them as many, of 1 GPU each"
         )

@@ -65,7 +65,7 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
 def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
     """To the engines; and evaluate where that is due, once more after a resume or a rollback to such a step: what it
     says travels with the metrics of the next step, so that the sentinel sees the same however the run came here."""
-    metrics = dict(run.rollouts.publish(run.trainer, state.lineage.version))
+    metrics = dict(run.rollouts.publish(run.trainer, state.lineage))
     every = cfg.evaluation.every
     if state.step in (0, cfg.steps) or (every and state.step % every == 0):
         accuracy = run.rollouts.evaluate()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rlvr.lineage import Lineage
 from rlvr.objective import Batch, Objective
 from rlvr.state import State, Taken
 
@@ -17,7 +18,7 @@ class Trainer(Protocol):
 class Rollouts(Protocol):
     """Verified groups, sampled by engines that may lag the trainer by `max_staleness` versions, never more."""
 
-    def publish(self, trainer: Any, version: int) -> Mapping[str, float]: ...
+    def publish(self, trainer: Any, lineage: Lineage) -> Mapping[str, float]: ...
     def newest_version(self) -> int: ...
     def take(self, state: State) -> Taken: ...
     def evaluate(self) -> Mapping[str, float]: ...

@@ -25,6 +25,7 @@ def completion_records(
                 "tokens": len(completion.token_ids),
                 "stop_reason": completion.stop_reason,
                 "policy_version": completion.policy_version,
+                "updates": completion.updates,
             }
             if i == 0:  # once a group: rows may hold whole documents and tests
                 record["row"] = group.prompt.row

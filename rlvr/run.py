@@ -24,7 +24,7 @@ from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.sinks import Fanout, open_sinks
 from rlvr.observe.summary import Summary
 from rlvr.parts import Parts
-from rlvr.rollout.rollouts import Pipeline, SynchronousRollouts
+from rlvr.rollout.rollouts import Pipeline, SampledRollouts
 from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
 from rlvr.train.schedule import learning_rate
@@ -97,12 +97,15 @@ class Recorder:
 
     def __init__(self, cfg: Recipe, folder: RunFolder, sinks: Fanout):
         self.cfg, self.folder, self.sinks = cfg, folder, sinks
-        self.last = perf_counter()
+        self.last, self.evaluated = perf_counter(), False
 
     def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None:
         now = perf_counter()
         seconds, self.last = now - self.last, now
+        named = metrics["time/rollout"] + metrics["time/train"] + (0.0 if self.evaluated else metrics["time/publish"])
         row = {**metrics, "time/step": seconds, "tokens/per_s": metrics["tokens/sampled"] / seconds}
+        row["time/driver"] = seconds - named
+        self.evaluated = False
         every = self.cfg.log.completions_every
         if every and state.step % every == 0:
             sizes = [len(group.completions) for group in taken.groups]
@@ -115,7 +118,7 @@ class Recorder:
             shares = [(n, x) for name, x in metrics.items() if (n := name.removeprefix("eval/accuracy_")) != name]
             said = ", ".join(f"{name} {value:.1%}" for name, value in shares)
             self.event("evaluation", f"held-out accuracy after step {step}: {said}", step=step, **metrics)
-        self.last = perf_counter()  # evaluations are not step time
+        self.last, self.evaluated = perf_counter(), True  # not step time, nor is the publication before it
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
@@ -141,9 +144,9 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         for note in inputs.notes:
             recorder.event("warning", note)
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
-            trainer, pipeline = stack.enter_context(workers(cfg))
+            trainer, pipeline, revive = stack.enter_context(workers(cfg))
         stop = stack.enter_context(stop_on_signals(recorder.event))  # now: Ray's start puts its own handler of SIGTERM
-        rollouts = SynchronousRollouts(
+        rollouts = SampledRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
             (probe, probe_tolerance(cfg)), lambda text: recorder.event("warning", text),
         )  # fmt: skip
@@ -154,7 +157,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         )  # fmt: skip
         status = "finished"
         try:
-            state = train(cfg, objective, parts)
+            state = going_on(lambda: train(cfg, objective, parts), revive, recorder)
             if state.step < cfg.steps:
                 status = "interrupted"
         except Diverged as diverged:
@@ -170,6 +173,21 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)
         folder.write_summary(summary)
     return summary
+
+
+def going_on(trained: Callable[[], State], revive: Callable[[], str | None], recorder: "Recorder") -> State:
+    """As often as it takes. Whatever error the death of a trainer rank shows itself by: once the ranks are there again
+    the run goes on from its newest checkpoint."""
+    while True:
+        try:
+            return trained()
+        except Diverged:
+            raise
+        except Exception as error:
+            done = revive()
+            if done is None:
+                raise
+            recorder.event("restart", f"{done}, and go on from the newest checkpoint", error=str(error)[:500])
 
 
 def summarise(
@@ -199,8 +217,9 @@ def summarise(
 
 
 @contextmanager
-def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline]]:
-    """Trainer and pipeline, wherever the recipe wants them; gone when the block ends."""
+def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | None]]]:
+    """Trainer and pipeline, wherever the recipe wants them; gone when the block ends. The function brings dead trainer
+    ranks back, and says so; None where none was dead."""
     if cfg.cluster.kind == "inline":
         from rlvr.rollout.build import build_engine
         from rlvr.rollout.pipeline import InlinePipeline
@@ -209,14 +228,14 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline]]:
 
         pipeline = InlinePipeline(build_engine(cfg), Judge(cfg.reward, cfg.verify.processes, cfg.verify.max_waiting))
         try:
-            yield DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature), pipeline
+            yield DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature), pipeline, lambda: None
         finally:
             pipeline.close()
         return
     from rlvr.cluster.ray_cluster import RayCluster
 
     with RayCluster(cfg) as cluster:
-        yield cluster.trainer, cluster.pipeline
+        yield cluster.trainer, cluster.pipeline, cluster.trainer.revive
 
 
 def probe_tolerance(cfg: Recipe) -> float:

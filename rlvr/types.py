@@ -48,6 +48,7 @@ class Completion:
     text: str  # decoded without special tokens: what verifiers read
     stop_reason: StopReason
     kept_ids: Sequence[Sequence[int]] | None = None  # of each token: what top-p/top-k left to choose from; None: all
+    updates: Sequence[tuple[int, int]] = ()  # (token, policy version) from which on newer weights sampled it
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}

@@ -116,9 +116,12 @@ def refusal(capsys, *argv: str) -> str:
             "algorithm=grop",
             f"no algorithm 'grop'; did you mean grpo?; there are: {ALGORITHMS}",
         ),
-        ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, ray"),
+        ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, one_gpu, one_node, ray"),
         ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
         ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
+        ("rollout.max_staleness=-1", "rollout.max_staleness=-1: at least 0"),
+        ("cluster.restarts=-1", "cluster.restarts=-1: at least 0"),
+        ("cluster.placement=together", "cluster.placement=together: one of disaggregated, colocated"),
         ("trainer.betas=[0.9]", "trainer.betas=[0.9]: two numbers, each at least 0 and below 1"),
         ("trainer.zero_stage=4", "trainer.zero_stage=4: one of 0, 1, 2, 3"),
         (

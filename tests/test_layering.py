@@ -88,7 +88,7 @@ PROJECT = {
     "rlvr/collate.py": {"objective", "types"},
     # everything else is a Protocol to it
     "rlvr/loop.py": {"collate", "config", "objective", "parts", "sentinel", "sentinel_config", "state"},
-    "rlvr/parts.py": {"objective", "state"},
+    "rlvr/parts.py": {"lineage", "objective", "state"},
     "rlvr/records.py": {"types"},
     "rlvr/plan/": {"config", "plan"},
     "verifiers/": {"types", "verify", "sandbox"},

@@ -11,6 +11,13 @@ from rlvr.objective import Objective
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 ALGORITHMS = sorted(path.stem for path in (RECIPES / "algorithm").glob("*.yaml"))
+KINDS = {
+    "inline": ("inline", "disaggregated"),
+    "local": ("local", "disaggregated"),
+    "one_gpu": ("local", "colocated"),
+    "one_node": ("local", "disaggregated"),
+    "ray": ("ray", "disaggregated"),
+}
 CLUSTERS = sorted(path.stem for path in (RECIPES / "cluster").glob("*.yaml"))
 
 
@@ -46,7 +53,22 @@ def test_the_algorithms_differ_in_their_slots():
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_every_cluster_is_one_word_away(cluster):
-    assert typed(compose_recipe("quickstart", [f"cluster={cluster}"]))[0].cluster.kind == cluster
+    chosen = typed(compose_recipe("quickstart", [f"cluster={cluster}"]))[0].cluster
+    assert (chosen.kind, chosen.placement) == KINDS[cluster]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["cluster=inline", "rollout.max_staleness=1"], "take turns with cluster=inline"),
+        (["cluster=one_gpu", "rollout.max_staleness=1"], "take turns with cluster=colocated"),
+        (["cluster=one_gpu", "rollout.workers=2"], "workers=2 of rollout.tensor_parallel=1 and trainer.ranks=1"),
+        (["cluster=inline", "rollout.workers=2"], "cluster=inline is one process"),
+    ],
+)
+def test_placements_that_cannot_work_are_refused(overrides, said):
+    with pytest.raises(config.RecipeError, match=said):
+        config.check(typed(compose_recipe("quickstart", overrides))[0])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

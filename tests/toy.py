@@ -18,6 +18,7 @@ import torch
 from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.checkpoint.files import Fingerprint, fingerprint
 from rlvr.config import CheckpointConfig, EvaluationConfig, PartConfig, Recipe, RewardConfig, SentinelConfig
+from rlvr.lineage import Lineage
 from rlvr.loop import train
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
 from rlvr.parts import Parts
@@ -104,12 +105,12 @@ class ToyRollouts:
         self.weight, self.versions = 0.0, [0]
         self.states: list[State] = []  # as `take` saw them
 
-    def publish(self, trainer: ToyTrainer, version: int) -> dict[str, float]:
+    def publish(self, trainer: ToyTrainer, lineage: Lineage) -> dict[str, float]:
         self.hook("publish")
-        self.versions.append(version)
+        self.versions.append(lineage.version)
         self.weight = trainer.weight
         self.hook("published")
-        return {"policy_version": version}
+        return {"policy_version": lineage.version}
 
     def newest_version(self) -> int:
         return max(self.versions)

@@ -6,13 +6,14 @@ import socket
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import ray
 import torch
 
 from rlvr.checkpoint.files import Fingerprint
+from rlvr.cluster.calls import ray
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
-from rlvr.types import Ended, Prompt, Sampling, Verdict
+from rlvr.rollout.engine import Done, Request
+from rlvr.types import Verdict
 from rlvr.verify.assembly import Question
 
 # Ray's object store shares numpy arrays between processes without a copy, and knows no bfloat16
@@ -38,26 +39,51 @@ def _unlocked(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(array.reshape(-1).data.cast("B"), dtype=array.dtype).reshape(array.shape)
 
 
+DECODE = "decode"  # the concurrency group, of one thread
+
+
 class RolloutWorker:
+    """Decodes in one thread; everything else is called in another one, in order."""
+
     def __init__(self, cfg: Recipe):
         from rlvr.rollout.build import build_engine
+        from rlvr.rollout.serving import Server
 
-        self.engine = build_engine(cfg)
+        self.server = Server(build_engine(cfg))
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
-        yield from self.engine.generate(prompts, sampling)
+    @ray.method(concurrency_group=DECODE)
+    def serve(self) -> Iterator[list[Done]]:
+        yield from self.server.serve()
+
+    def add(self, requests: list[Request]) -> None:
+        self.server.add(requests)
+
+    def abort(self) -> None:
+        self.server.abort()
+
+    def begin_update(self, in_flight: bool) -> None:
+        self.server.begin_update(in_flight)
 
     def load_weights(self, bucket: Shipped, policy_version: int) -> int:
         """Bytes loaded. Read where they lie: every engine of a node shares the one copy in its object store."""
         tensors = unship(bucket)
-        self.engine.load_weights([tensors], policy_version)
+        self.server.load(tensors, policy_version)
         return sum(tensor.nbytes for tensor in tensors.values())
 
+    def end_update(self) -> None:
+        self.server.end_update()
+
     def score(self, token_ids: list[int]) -> list[float]:
-        return self.engine.score(token_ids)
+        return self.server.score(token_ids)
 
     def policy_version(self) -> int:
-        return self.engine.policy_version
+        return self.server.engine.policy_version
+
+    def sleep(self) -> None:
+        self.server.engine.sleep()
+
+    def ready(self) -> bool:
+        return True
 
 
 class VerifierWorker:

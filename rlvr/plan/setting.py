@@ -63,9 +63,8 @@ class Setting:
 
     @property
     def colocated(self) -> bool:
-        """An engine and a rank share a device: one process, or parts of a GPU each."""
-        cluster = self.cfg.cluster
-        return cluster.kind == "inline" or (cluster.gpus_per_engine or 1) + (cluster.gpus_per_rank or 1) <= 1
+        """An engine and a rank share a device."""
+        return self.cfg.cluster.kind == "inline" or self.cfg.cluster.placement == "colocated"
 
     @property
     def needed(self) -> int:

@@ -20,6 +20,7 @@ def build_engine(cfg: Recipe) -> Engine:
             threads=cfg.rollout.threads,
             seed=cfg.seed,
             max_logprobs=max(1, cfg.rollout.top_k),
+            sleeps=cfg.cluster.placement == "colocated",
         )
     if cfg.rollout.engine == "transformers":
         from rlvr.rollout.transformers import TransformersEngine

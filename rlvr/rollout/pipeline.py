@@ -1,12 +1,14 @@
 """Engine and verifiers in this process: `cluster=inline`, where a debugger works. No Ray."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from rlvr.rollout.engine import Engine
+from rlvr.rollout.engine import Engine, generate
 from rlvr.types import Group, Prompt, Sampling
 from rlvr.verify import Judge
+from rlvr.weights import Destination
 
 
 class InlinePipeline:
@@ -14,9 +16,11 @@ class InlinePipeline:
 
     def __init__(self, engine: Engine, judge: Judge):
         self.engine, self.judge = engine, judge
+        self.bring: Callable[[Destination], Any] | None = None
+        self.tell: Callable[[str], None] = lambda text: None
 
     def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
-        return self.judge.verify(prompts, sampling.completions, self.engine.generate(list(prompts), sampling))
+        return self.judge.verify(prompts, sampling.completions, generate(self.engine, prompts, sampling))
 
     def load_weights(self, buckets: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> int:
         """Bytes loaded."""
@@ -28,8 +32,19 @@ class InlinePipeline:
                 size += sum(tensor.nbytes for tensor in bucket.values())
                 yield bucket
 
+        self.engine.wake()
         self.engine.load_weights(counted(), policy_version)
         return size
+
+    @property
+    def verifying_s(self) -> float:
+        return self.judge.verifying_s
+
+    def flush(self) -> None:
+        """Nothing is sampled before it is read."""
+
+    def rest(self) -> None:
+        self.engine.sleep()
 
     def score(self, token_ids: list[int]) -> list[list[float]]:
         return [self.engine.score(token_ids)]

@@ -1,14 +1,15 @@
 """What the loop takes its groups from: prompts in stream order, sampled, verified, filtered.
 
-    PromptStream --> Pipeline (engines, then verifiers, as each completion ends) --> filter --> Taken
-                        ^ transfer(trainer)                          | no signal: drop, refill, keep
+    PromptStream --> Pipeline (engines, then verifiers, as each completion ends) --> Ahead --> filter --> Taken
+                        ^ transfer(trainer)                                            | no signal: drop, refill, keep
 
-Knows the objective's filter and the recipe; not where the engines run. Synchronous: every group of a step is sampled
-with the weights published just before. Overlap of sampling and training belongs behind `take`.
+Knows the objective's filter and the recipe; not where the engines run. With `rollout.max_staleness` 0 every group of a
+step is sampled with the weights published just before; above, those of the next steps are begun at every publication.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -16,7 +17,9 @@ from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
 from rlvr.evaluate import accuracy, correct
+from rlvr.lineage import Lineage
 from rlvr.objective import Objective
+from rlvr.rollout.ahead import Ahead
 from rlvr.state import State, Taken
 from rlvr.types import Group, Prompt, Sampling
 from rlvr.verify.health import Health
@@ -28,8 +31,26 @@ SAMPLED_EVALUATION = 2**40  # added to held-out positions: no training seed is e
 class Pipeline(Destination, Protocol):
     """Engines and verifiers, wherever they run."""
 
+    bring: Callable[[Destination], Any] | None
+    """Brings what was published last to an engine that comes in place of a dead one; the trainer must be idle."""
+    tell: Callable[[str], None]
+    """Of what happened to engines and verifiers."""
+
+    @property
+    def verifying_s(self) -> float:
+        """Seconds so far that someone waited for verdicts when all completions had ended."""
+        ...
+
     def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
         """Verified groups, each as soon as it is done, in any order."""
+        ...
+
+    def flush(self) -> None:
+        """Forget all groups that were asked for and have not come."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing is to be sampled until weights are loaded again."""
         ...
 
     def newest_version(self) -> int:
@@ -41,7 +62,7 @@ class Pipeline(Destination, Protocol):
         ...
 
 
-class SynchronousRollouts:
+class SampledRollouts:
     def __init__(
         self,
         cfg: Recipe,
@@ -58,15 +79,28 @@ class SynchronousRollouts:
         self.weights = cfg.reward.weights()
         self.main_part = next(iter(cfg.reward.parts))
         self.health = Health(cfg, warn, pipeline.verify)
+        self.ahead = Ahead(self._begin, (cfg.rollout.max_staleness + 1) * cfg.rollout.groups_per_step)
+        pipeline.tell = warn
 
-    def publish(self, trainer: Source, version: int) -> dict[str, float]:
-        return transfer(trainer, self.pipeline, version, *self.probe)
+    def publish(self, trainer: Source, lineage: Lineage) -> dict[str, float]:
+        """To every engine. On a new branch nothing that the abandoned policy began is of use."""
+        new_branch = lineage.version == lineage.floor
+        if new_branch:
+            self.pipeline.flush()
+            self.ahead.forget(self.ahead.cursor)
+        probe, tolerance = self.probe
+        self.pipeline.bring = partial(transfer, trainer, version=lineage.version, probe=probe, tolerance=tolerance)
+        metrics = self.pipeline.bring(self.pipeline)
+        if self.cfg.rollout.max_staleness and not new_branch:  # where a new branch goes on, `take` is told
+            self.ahead.fill()
+        return metrics
 
     def newest_version(self) -> int:
         return self.pipeline.newest_version()
 
     def memory(self) -> dict[str, Any]:
-        """What a checkpoint must keep: what the verifiers' health has seen. Every group of a step is consumed in it."""
+        """What a checkpoint must keep: what the verifiers' health has seen. No groups: those that are begun ahead can
+        be sampled again, as the stream goes on at the cursor."""
         return {"health": self.health.to_json()}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
@@ -75,7 +109,11 @@ class SynchronousRollouts:
 
     def take(self, state: State) -> Taken:
         """`groups_per_step` groups from `state.cursor` on; fewer where the filter drops some and nothing refills."""
-        started, cursor = perf_counter(), state.cursor
+        started, verifying = perf_counter(), self.pipeline.verifying_s
+        if self.ahead.cursor != state.cursor:  # a start, a resume, a rollback
+            self.ahead.forget(state.cursor)
+        if self.cfg.rollout.max_staleness:
+            self.ahead.fill()
         sampled: list[Group] = []
         kept: list[Group] = []
         rounds = 1 + (self.cfg.rollout.refill_rounds if self.objective.no_signal == "refill" else 0)
@@ -83,28 +121,31 @@ class SynchronousRollouts:
             missing = self.cfg.rollout.groups_per_step - len(kept)
             if not missing:
                 break
-            fresh = self._verified(self.stream.take(cursor, missing))
-            cursor += missing
+            fresh = self.ahead.take(missing)
             sampled += fresh
             kept += self._teaching(fresh)
             refills = done
         metrics = self.health.step(sampled) | self._metrics(sampled)
+        if not self.cfg.rollout.max_staleness:
+            self.pipeline.rest()
         metrics |= {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
+        metrics |= {"time/verify": self.pipeline.verifying_s - verifying}
         tokens = sum(len(c.token_ids) for g in sampled for c in g.completions)
         metrics |= {
             "tokens/sampled": tokens,
             "staleness/max": state.lineage.version - min(g.policy_version for g in sampled),
+            "staleness/updated": sum(bool(c.updates) for g in sampled for c in g.completions)
+            / sum(len(g.completions) for g in sampled),
         }
-        return Taken(tuple(kept), cursor, metrics)
+        return Taken(tuple(kept), self.ahead.cursor, metrics)
 
-    def _verified(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """In stream order, whatever order they ended in: the same run twice is the same run."""
+    def _begin(self, position: int, count: int) -> Iterator[Group]:
         rollout = self.cfg.rollout
         sampling = Sampling(
             rollout.group_size, rollout.temperature, rollout.max_tokens, tuple(rollout.stop), self.cfg.seed,
             rollout.top_p, rollout.top_k,
         )  # fmt: skip
-        return sorted(self.pipeline.groups(prompts, sampling), key=lambda group: group.prompt.position)
+        return self.pipeline.groups(self.stream.take(position, count), sampling)
 
     def _teaching(self, groups: list[Group]) -> list[Group]:
         """The groups that are trained on. One with fewer than two rewards has no baseline, whatever the filter."""

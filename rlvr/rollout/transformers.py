@@ -3,27 +3,28 @@
 Prompts are padded on the left, so that every row's next token is the last column. A finished row leaves the batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlvr.rollout.engine import check_room
-from rlvr.types import Completion, Ended, Prompt, Sampling, StopReason, sampling_seed
+from rlvr.rollout.engine import Done, Request
+from rlvr.types import Completion, Sampling, StopReason, sampling_seed
 
 
 @dataclass
 class Row:
     """One completion in the making."""
 
-    prompt: int
-    completion: int
+    request: Request
     uniform: torch.Generator
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     kept: list[tuple[int, ...]] = field(default_factory=list)  # where top-p or top-k cut
+    versions: list[tuple[int, int]] = field(default_factory=list)  # (token, policy version) from which on
 
 
 Why = tuple[Row, StopReason]
@@ -41,40 +42,58 @@ class TransformersEngine:
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.max_model_len, self.max_num_seqs, self.threads = max_model_len, max_num_seqs, threads
         self.policy_version = -1
+        self._waiting = deque[Request]()
+        self._rows: list[Row] = []  # of the batch that is being decoded
+        self._decoding: Iterator[list[Why]] = iter(())
         ends = self.model.generation_config.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
-        check_room(prompts, sampling, self.max_model_len)
-        torch.set_num_threads(self.threads)
-        rows = [
-            Row(n, i, torch.Generator().manual_seed(sampling_seed(sampling.seed, prompt.position, i)))
-            for n, prompt in enumerate(prompts)
-            for i in range(sampling.completions)
-        ]
-        for start in range(0, len(rows), self.max_num_seqs):
-            for ended in self._decode(rows[start : start + self.max_num_seqs], prompts, sampling):
-                yield [Ended(row.prompt, row.completion, self._completion(row, reason)) for row, reason in ended]
+    def add(self, requests: Sequence[Request]) -> None:
+        self._waiting.extend(requests)
+
+    @property
+    def running(self) -> int:
+        return len(self._waiting) + len(self._rows)
 
     @torch.no_grad()
-    def _decode(self, rows: list[Row], prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Why]]:
-        """The rows that end, and why, one decoding step after the other."""
+    def step(self) -> list[Done]:
+        torch.set_num_threads(self.threads)
+        if not self._rows:
+            if not self._waiting:
+                return []
+            self._begin()
+        return [(row.request.key, self._completion(row, reason)) for row, reason in next(self._decoding)]
+
+    def abort(self) -> None:
+        self._waiting.clear()
+        self._rows = []
+
+    def _begin(self) -> None:
+        """A batch of those that wait, all sampled in the same way; whoever comes later waits for its end."""
+        first = self._waiting[0].sampling
+        while self._waiting and len(self._rows) < self.max_num_seqs and self._waiting[0].sampling == first:
+            request = self._waiting.popleft()
+            seed = sampling_seed(first.seed, request.prompt.position, request.index)
+            self._rows.append(Row(request, torch.Generator().manual_seed(seed)))
+        self._decoding = self._decode(first)
+
+    def _decode(self, sampling: Sampling) -> Iterator[list[Why]]:
+        """Of each decoding step the rows that end with it, and why."""
         from transformers import DynamicCache
 
-        token_ids_BT, mask_BT = self._left_padded([prompts[row.prompt].token_ids for row in rows])
+        token_ids_BT, mask_BT = self._left_padded([row.request.prompt.token_ids for row in self._rows])
         positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache()
-        while rows:
+        while rows := self._rows:
             logits_BV = self.model(
                 input_ids=token_ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache,
                 logits_to_keep=1,
             ).logits[:, -1]  # fmt: skip
             chosen_B = self._sample(rows, logits_BV.float(), sampling)
             reasons = [self._ended(row, sampling) for row in rows]
-            if any(reasons):
-                yield [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
             staying = [b for b, reason in enumerate(reasons) if not reason]
-            rows = [rows[b] for b in staying]
+            self._rows = [rows[b] for b in staying]
+            yield [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
             keep_B = torch.tensor(staying, dtype=torch.int64, device=self.device)
             if len(staying) < len(reasons):
                 cache.batch_select_indices(keep_B)
@@ -106,6 +125,8 @@ class TransformersEngine:
         for row, token, logprob in zip(
             rows, chosen_B.tolist(), logprobs_BV.gather(1, chosen_B[:, None])[:, 0].tolist(), strict=True
         ):
+            if not row.versions or row.versions[-1][1] != self.policy_version:
+                row.versions.append((len(row.token_ids), self.policy_version))
             row.token_ids.append(token)
             row.logprobs.append(logprob)
         return chosen_B
@@ -124,8 +145,8 @@ class TransformersEngine:
     def _completion(self, row: Row, reason: StopReason) -> Completion:
         count = len(row.token_ids)
         return Completion(
-            tuple(row.token_ids), (True,) * count, tuple(row.logprobs), self.policy_version, self._text(row), reason,
-            tuple(row.kept) or None,
+            tuple(row.token_ids), (True,) * count, tuple(row.logprobs), row.versions[0][1], self._text(row), reason,
+            tuple(row.kept) or None, tuple(row.versions[1:]),
         )  # fmt: skip
 
     def load_weights(self, weights: Iterable[Mapping[str, Tensor]], policy_version: int) -> None:
@@ -141,6 +162,12 @@ class TransformersEngine:
         ids_1T = torch.tensor([token_ids], device=self.device)
         logprobs_TV = self.model(input_ids=ids_1T).logits[0, :-1].float().log_softmax(1)
         return logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
+
+    def sleep(self) -> None:
+        """It has no cache to give back between batches, and weights of no great size."""
+
+    def wake(self) -> None:
+        """It never sleeps."""
 
 
 def truncated(logits_BV: Tensor, top_p: float, top_k: int) -> Tensor:

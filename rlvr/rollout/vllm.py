@@ -2,13 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 
-from rlvr.rollout.engine import check_room
-from rlvr.types import Completion, Ended, Prompt, Sampling, StopReason, sampling_seed
+from rlvr.rollout.engine import Done, Request
+from rlvr.types import Completion, Sampling, StopReason, sampling_seed
+
+PROBE = "probe"
 
 
 def prepare(threads: int, kv_cache_gib: float) -> None:
@@ -36,15 +39,19 @@ class VllmEngine:
         threads: int = 1,
         seed: int = 0,
         max_logprobs: int = 1,
+        sleeps: bool = False,
     ):
-        """`max_logprobs`: the largest `Sampling.top_k` that will be asked for."""
+        """`max_logprobs`: the largest `Sampling.top_k` that will be asked for. `sleeps`: on a GPU, memory is taken in a
+        way that lets `sleep` give it back."""
         prepare(threads, kv_cache_gib)
         import vllm
         import vllm._custom_ops as ops
 
         on_gpu = torch.cuda.is_available()
         settings: dict[str, Any] = {"dtype": dtype}
+        self.sleeps = sleeps and on_gpu
         if on_gpu:
+            settings |= {"enable_sleep_mode": sleeps}
             settings |= {"gpu_memory_utilization": gpu_memory_utilization, "tensor_parallel_size": tensor_parallel}
         else:
             # weights that oneDNN has packed cannot be loaded again, and a tied head would silently stay the old one
@@ -53,7 +60,8 @@ class VllmEngine:
             # a prompt prefilled in two goes rewinds its random generator, which CPU generators cannot do
             settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
         torch.set_num_threads(threads)
-        self.threads, self.max_model_len, self.policy_version = threads, max_model_len, -1
+        self.threads, self.policy_version = threads, -1
+        self.max_model_len, self.max_num_seqs = max_model_len, max_num_seqs
         self.llm: Any = vllm.LLM(
             model=path,
             max_model_len=max_model_len,
@@ -68,37 +76,52 @@ class VllmEngine:
             **settings,
         )
         self.tokenizer = self.llm.get_tokenizer()
+        self._engine = self.llm.llm_engine
+        self._engine.set_weight_version("-1")
+        self._names = count()  # of vLLM's requests
+        self._running: dict[str, Request] = {}
+        self._ended: list[Done] = []
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:
-        check_room(prompts, sampling, self.max_model_len)
+    def add(self, requests: Sequence[Request]) -> None:
+        # one vLLM request a completion, not n=8 of one: each has its own seed, and each ends when it ends
+        for request in requests:
+            name = str(next(self._names))
+            self._running[name] = request
+            prompt: Any = {"prompt_token_ids": list(request.prompt.token_ids)}
+            self._engine.add_request(name, prompt, parameters(request))
+
+    @property
+    def running(self) -> int:
+        return len(self._running) + len(self._ended)
+
+    def step(self) -> list[Done]:
         torch.set_num_threads(self.threads)
-        engine = self.llm.llm_engine
-        for n, prompt in enumerate(prompts):
-            for i in range(sampling.completions):
-                # one request a completion, not n=8 of one: each has its own seed, and each ends when it ends
-                engine.add_request(
-                    f"{n}/{i}", {"prompt_token_ids": list(prompt.token_ids)}, parameters(sampling, prompt, i)
-                )
-        left = {f"{n}/{i}" for n in range(len(prompts)) for i in range(sampling.completions)}
-        try:
-            while engine.has_unfinished_requests():
-                outputs = engine.step()
-                left -= {output.request_id for output in outputs}
-                if outputs:
-                    yield [self._ended(output, sampling) for output in outputs]
-        finally:
-            if left:  # whoever stops reading half-way must not find the rest in the next call's answers
-                engine.abort_request(sorted(left))
+        if self._running:
+            self._take(self._engine.step())
+        ended, self._ended = self._ended, []
+        return ended
 
-    def _ended(self, output: Any, sampling: Sampling) -> Ended:
-        n, i = map(int, output.request_id.split("/"))
-        return Ended(n, i, self._completion(output.outputs[0], sampling))
+    def _take(self, outputs: Sequence[Any]) -> Any:
+        """What ended is kept for the next `step`; the answer to a probe is returned."""
+        probe = None
+        for output in outputs:
+            if output.request_id == PROBE:
+                probe = output
+                continue
+            request = self._running.pop(output.request_id)
+            self._ended.append((request.key, self._completion(output.outputs[0], request.sampling)))
+        return probe
+
+    def abort(self) -> None:
+        self._engine.abort_request(sorted(self._running))
+        self._running, self._ended = {}, []
 
     def _completion(self, output: Any, sampling: Sampling) -> Completion:
         token_ids = tuple(output.token_ids)
         kept_ids = None
         if sampling.truncated:
             kept_ids = tuple(tuple(t for t, p in at.items() if p.logprob > -math.inf) for at in output.logprobs)
+        spans = output.weight_versions
         reason: StopReason = "abort"
         if output.finish_reason == "length":
             reason = "length"
@@ -108,10 +131,11 @@ class VllmEngine:
             token_ids=token_ids,
             loss_mask=(True,) * len(token_ids),
             rollout_logprobs=tuple(at[token].logprob for at, token in zip(output.logprobs, token_ids, strict=True)),
-            policy_version=self.policy_version,
+            policy_version=int(spans[0].version),
             text=self.tokenizer.decode(token_ids, skip_special_tokens=True),
             stop_reason=reason,
             kept_ids=kept_ids,
+            updates=tuple((span.start, int(span.version)) for span in spans[1:]),
         )
 
     def load_weights(self, weights: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> None:
@@ -121,6 +145,7 @@ class VllmEngine:
 
         self.llm.apply_model(load)
         self.llm.reset_prefix_cache()
+        self._engine.set_weight_version(str(policy_version))
         self.policy_version = policy_version
 
     def score(self, token_ids: list[int]) -> list[float]:
@@ -128,20 +153,31 @@ class VllmEngine:
 
         torch.set_num_threads(self.threads)
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        (scored,) = self.llm.generate([{"prompt_token_ids": token_ids}], params, use_tqdm=False)
+        self._engine.add_request(PROBE, {"prompt_token_ids": token_ids}, params)
+        while (scored := self._take(self._engine.step())) is None:
+            pass
         return [at[token].logprob for token, at in zip(token_ids[1:], scored.prompt_logprobs[1:], strict=True)]
 
+    def sleep(self) -> None:
+        if self.sleeps:
+            self.llm.sleep(level=2)  # the weights too: they are about to be old
 
-def parameters(sampling: Sampling, prompt: Prompt, completion: int) -> Any:
+    def wake(self) -> None:
+        if self.sleeps:
+            self.llm.wake_up()
+
+
+def parameters(request: Request) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    sampling = request.sampling
     greedy = sampling.temperature == 0
     return SamplingParams(
         n=1,
         temperature=sampling.temperature,
         max_tokens=sampling.max_tokens,
-        seed=None if greedy else sampling_seed(sampling.seed, prompt.position, completion),
+        seed=None if greedy else sampling_seed(sampling.seed, request.prompt.position, request.index),
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         logprobs=sampling.top_k if sampling.truncated else 0,  # of what could be sampled, or of what was

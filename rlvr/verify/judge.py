@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
+from time import perf_counter
 
 from rlvr.reward_config import RewardConfig
 from rlvr.types import Ended, Group, Prompt, Verdict
@@ -23,6 +24,7 @@ class Judge:
     def __init__(self, reward: RewardConfig, processes: int, max_waiting: int = 1024):
         self.plan, self.max_waiting = Plan(reward), max_waiting
         self.pool = Pool(self.plan.assignments(), processes)
+        self.verifying_s = 0.0  # that someone waited for verdicts when all completions had ended
 
     def verify(self, prompts: Sequence[Prompt], size: int, ended: Iterable[Sequence[Ended]]) -> Iterator[Group]:
         """Verification of a completion starts as it arrives. With too many waiting, no further one is taken from
@@ -36,8 +38,10 @@ class Judge:
                 waiting += question
                 yield from groups
         while waiting:
+            began = perf_counter()
             question, groups = self._next(assembly, answers)
             waiting += question
+            self.verifying_s += perf_counter() - began
             yield from groups
 
     def verify_group(self, group: Group) -> Group:

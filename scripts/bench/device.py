@@ -48,6 +48,7 @@ def bandwidth(megabytes: int = 256) -> float:
 
 def decoding(model: str) -> tuple[float, float]:
     """(seconds of a step, seconds of a sequence in it), from whole answers of fixed length."""
+    from rlvr.rollout.engine import generate
     from rlvr.rollout.vllm import VllmEngine
     from rlvr.types import Prompt, Sampling
 
@@ -58,7 +59,7 @@ def decoding(model: str) -> tuple[float, float]:
         prompt = Prompt("p", 0, ({"role": "user", "content": "1+1"},), (3, 4, 5, 6, 7, 8), "2")
         sampling = Sampling(completions=count, max_tokens=tokens, temperature=1.0, seed=0)
         # a step a token, the prompts' prefill among them
-        return seconds(lambda: [list(engine.generate([prompt], sampling))], 5) / tokens
+        return seconds(lambda: list(generate(engine, [prompt], sampling)), 5) / tokens
 
     few, many = sample(8), sample(128)
     each = (many - few) / 120

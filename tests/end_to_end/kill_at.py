@@ -14,7 +14,7 @@ from rlvr import cli
 from rlvr.checkpoint import writer
 from rlvr.checkpoint.ledger import Ledger
 from rlvr.rollout.pipeline import InlinePipeline
-from rlvr.rollout.rollouts import SynchronousRollouts
+from rlvr.rollout.rollouts import SampledRollouts
 from rlvr.rollout.transformers import TransformersEngine
 from rlvr.train.deepspeed import DeepSpeedTrainer
 
@@ -44,12 +44,12 @@ def main(phase: str, count: str, *words: str) -> int:
     before("loading", DeepSpeedTrainer, "load")
     before("writing", writer, "written")
 
-    def take(original: Callable, self: SynchronousRollouts, state: Any) -> Any:
+    def take(original: Callable, self: SampledRollouts, state: Any) -> Any:
         taken = original(self, state)
         broken = {"policy/kl_ref": math.nan} if state.cursor == BROKEN_CURSOR else {}
         return replace(taken, metrics=dict(taken.metrics) | broken)
 
-    wrap(SynchronousRollouts, "take", take)
+    wrap(SampledRollouts, "take", take)
     return cli.main(words)
 
 

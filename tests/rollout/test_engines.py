@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlvr.rollout.engine import generate
 from rlvr.types import Group, Prompt, Sampling
 
 TINY = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny")
@@ -37,7 +38,7 @@ def prompts(engine, *texts: str) -> list[Prompt]:
 
 
 def generated(engine, asked, sampling=SAMPLING):
-    ended = [e for step in engine.generate(asked, sampling) for e in step]
+    ended = [e for step in generate(engine, asked, sampling) for e in step]
     assert sorted((e.prompt, e.index) for e in ended) == [
         (n, i) for n in range(len(asked)) for i in range(sampling.completions)
     ]

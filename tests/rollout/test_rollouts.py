@@ -3,14 +3,14 @@
 import json
 from types import SimpleNamespace
 
-from rlvr.rollout.rollouts import SynchronousRollouts
+from rlvr.rollout.rollouts import SampledRollouts
 from tests import builders, toy
 from tests.verify.test_health import group
 
 
-def rollouts() -> SynchronousRollouts:
+def rollouts() -> SampledRollouts:
     pipeline = SimpleNamespace(verify=lambda groups: groups)
-    return SynchronousRollouts(toy.recipe(3), toy.GRPO, pipeline, None, (), ([1, 2], 1e-3), lambda text: None)
+    return SampledRollouts(toy.recipe(3), toy.GRPO, pipeline, None, (), ([1, 2], 1e-3), lambda text: None)
 
 
 def test_a_resumed_run_knows_what_the_verifiers_have_said(tmp_path):

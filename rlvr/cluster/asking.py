@@ -1,0 +1,73 @@
+"""Questions that are with the verifier actors, and back-pressure when there are too many. Runs in the pump's loop."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from rlvr.cluster.calls import LOST, why
+from rlvr.cluster.seats import Say, Seat, Seats
+from rlvr.types import Outcome, Provenance, Verdict
+from rlvr.verify.assembly import Question, dealt
+
+TRIES = 3  # a question that is there when so many actors die is answered by an ERROR, which is masked
+
+
+class Asking:
+    def __init__(self, verifiers: Seats, max_waiting: int, say: Say, spawn: Callable):
+        self.verifiers, self.max_waiting, self.say, self.spawn = verifiers, max_waiting, say, spawn
+        self.numbers = count()
+        self.changed = asyncio.Condition()
+
+    @property
+    def waiting(self) -> int:
+        """Samples."""
+        return sum(sum(seat.owed.values()) for seat in self.verifiers.all)
+
+    async def room(self) -> None:
+        """Until no more are waiting than should."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.waiting <= self.max_waiting)
+
+    def shares(self, questions: Sequence[Question]) -> list[list[Question]]:
+        return dealt(questions, len(self.verifiers.all))
+
+    async def answers(self, questions: list[Question]) -> list[list[Verdict]]:
+        """Of the verifier with the least to do; where it dies, of another."""
+        size, number = sum(len(question.samples) for question in questions), next(self.numbers)
+        for _ in range(TRIES):
+            seat = await self._free()
+            seat.owed[number], lives = size, seat.lives
+            try:
+                return await seat.actor.answer.remote(questions)
+            except LOST as error:
+                reason = why(error)
+                self._lost(seat, lives, reason)
+            finally:
+                seat.owed.pop(number, None)
+                async with self.changed:
+                    self.changed.notify_all()
+        return [[lost(question, reason)] * len(question.samples) for question in questions]
+
+    async def _free(self) -> Seat:
+        def up() -> list[Seat]:
+            return [seat for seat in self.verifiers.all if seat.up]
+
+        async with self.changed:
+            await self.changed.wait_for(up)
+        return min(up(), key=lambda seat: sum(seat.owed.values()))
+
+    def _lost(self, seat: Seat, lives: int, reason: str) -> None:
+        if seat.up and seat.lives == lives:
+            seat.up = False
+            self.spawn(self._replace(seat, reason))
+
+    async def _replace(self, seat: Seat, reason: str) -> None:
+        await self.verifiers.replace(seat, self.say, reason)
+        async with self.changed:
+            self.changed.notify_all()
+
+
+def lost(question: Question, reason: str) -> Verdict:
+    verifier = question.assignment.verifier
+    where = Provenance(verifier.name, verifier.version, attempts=TRIES, part=question.assignment.part)
+    return Verdict(None, Outcome.ERROR, reason="verifier_lost", detail=reason, provenance=(where,))

@@ -1,0 +1,85 @@
+"""Calls to actors: whose fault it is when one fails, and how often a dead one is replaced."""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+# before Ray is imported: no usage report, no second environment when started by `uv run`, no metrics agents
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine starve the run
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) or (Path.home() / ".ray" / "auth_token").exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray presents its token unasked only to `auto`, not to an address
+
+import ray
+
+from rlvr.config import ClusterConfig, RecipeError, RunError
+
+LONGEST_WAIT_S = 60.0  # before one more try
+# the actor is gone, or what it had made went with its node
+LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+
+
+class WorkerLost(RunError):
+    """An actor died; the message says which and why."""
+
+
+def get(refs: Any) -> Any:
+    """ray.get, with the actor's own error first: Ray's wrapping hides the line that a user needs."""
+    try:
+        return ray.get(refs)
+    except ray.exceptions.RayTaskError as error:
+        raise own(error) from None
+    except LOST as error:
+        cause = error.__cause__ or getattr(error, "cause", None)
+        if isinstance(cause, (RecipeError, RunError)):
+            raise cause from None
+        raise WorkerLost(why(error)) from error
+
+
+def own(error: ray.exceptions.RayTaskError) -> Exception:
+    """The error that the actor's code raised, where it says all; else with Ray's traceback of it."""
+    return error.cause if isinstance(error.cause, (RecipeError, RunError)) else error
+
+
+def why(error: BaseException) -> str:
+    """Ray's reason without its tables: what happened, and how it is known."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))[:400] or type(error).__name__
+
+
+def first_failure(refs: list[Any]) -> Any:
+    """All answers of a collective call, in order. The error of a dead actor comes before what it does to the others,
+    which may wait for it for ever."""
+    left = list(refs)
+    while left:
+        ready, left = ray.wait(left, num_returns=1, fetch_local=False)
+        get(ready)
+    return get(refs)
+
+
+class Budget:
+    """How many deaths of one kind of worker are made good: `cluster.restarts` within `cluster.restart_hours`."""
+
+    def __init__(self, kind: str, cfg: ClusterConfig, clock: Callable[[], float] = monotonic):
+        self.kind, self.limit, self.window_s, self.clock = kind, cfg.restarts, cfg.restart_hours * 3600, clock
+        self.deaths = deque[float]()
+
+    def spend(self, who: str, reason: str) -> float:
+        """Seconds to wait before the next try: none the first time, then 1, 2, 4, ... WorkerLost beyond the limit."""
+        now = self.clock()
+        while self.deaths and self.deaths[0] < now - self.window_s:
+            self.deaths.popleft()
+        if len(self.deaths) >= self.limit:
+            raise WorkerLost(
+                f"{who} died ({reason}); {len(self.deaths)} deaths of {self.kind} within "
+                f"cluster.restart_hours={self.window_s / 3600:g} were made good, no more than "
+                f"cluster.restarts={self.limit}"
+            )
+        self.deaths.append(now)
+        return 0.0 if len(self.deaths) == 1 else min(2.0 ** (len(self.deaths) - 2), LONGEST_WAIT_S)

@@ -1,0 +1,123 @@
+"""Engines and verifiers as one Pipeline: groups to whoever waits for them, weights to every engine."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+from rlvr.cluster.calls import WorkerLost, get
+from rlvr.cluster.pump import Order, Pump
+from rlvr.cluster.seats import Seat, Seats
+from rlvr.cluster.trainer import BUCKETS
+from rlvr.config import Recipe
+from rlvr.types import Group, Prompt, Sampling
+from rlvr.verify.assembly import Assembly, laid_out, put_back
+from rlvr.verify.plan import Plan
+from rlvr.weights import Destination
+
+
+class RayPipeline:
+    """A completion is asked about the moment it comes from its engine. `groups` begins at once, whether or not its
+    result is read: sampling goes on while the trainer trains."""
+
+    def __init__(self, engines: Seats, verifiers: Seats, cfg: Recipe):
+        self.cfg, self.plan = cfg, Plan(cfg.reward)
+        self.seats = engines
+        self.tell: Callable[[str], None] = lambda text: None
+        self.bring: Callable[[Destination], Any] | None = None  # the weights, to an engine that is new
+        self.pump = Pump(
+            engines, verifiers, cfg.verify.max_waiting, cfg.rollout.max_sequences, lambda text: self.tell(text)
+        )
+        self.pump.welcome = self._welcome
+        self.verifying_s = 0.0
+
+    def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
+        assembly = Assembly(self.plan, prompts, sampling.completions)
+        return self._arriving(self.pump.order(assembly, prompts, sampling))
+
+    def verify(self, groups: Sequence[Group]) -> list[Group]:
+        prompts, completions, size = laid_out(groups)
+        order = self.pump.judge(Assembly(self.plan, prompts, size), completions, len(groups))
+        return put_back(groups, self._arriving(order))
+
+    def flush(self) -> None:
+        self.pump.flush()
+
+    def rest(self) -> None:
+        if self.cfg.cluster.placement == "colocated":
+            self.of(self.seats.all, "sleep")
+
+    def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
+        return Engines(self, self.seats.all).load_weights(buckets, policy_version)
+
+    def score(self, token_ids: list[int]) -> list[list[float]]:
+        return Engines(self, self.seats.all).score(token_ids)
+
+    def newest_version(self) -> int:
+        return max(self.of(self.seats.all, "policy_version"), default=-1)
+
+    def of(self, seats: Sequence[Seat], method: str, *args: Any) -> list[Any]:
+        """The answers of those that are alive."""
+        asked = [(seat, seat.lives, getattr(seat.actor, method).remote(*args)) for seat in seats if seat.up]
+        return self.answers(asked)
+
+    def answers(self, asked: Sequence[tuple[Seat, int, Any]]) -> list[Any]:
+        said = []
+        for seat, lives, ref in asked:
+            try:
+                said.append(get(ref))
+            except WorkerLost as error:
+                self.pump.died(seat, lives, str(error))
+        return said
+
+    def close(self) -> None:
+        self.pump.close()
+
+    def _arriving(self, order: Order) -> Iterator[Group]:
+        while order.left:
+            began = perf_counter()
+            while not order.arrived:
+                self.pump.events.get()()  # a group for this order or another, or something to be done in this thread
+            self.verifying_s += max(0.0, perf_counter() - max(began, order.sampled))
+            order.left -= 1
+            yield order.arrived.popleft()
+
+    def _welcome(self, seat: Seat) -> None:
+        """The trainer is idle when someone waits for groups: it holds what was published last."""
+        if self.bring is not None and not seat.ready:
+            self.bring(Engines(self, [seat]))
+
+
+class Engines:
+    """Some of the engines, as a destination for weights. One that dies on the way is replaced, and gets them later."""
+
+    def __init__(self, pipeline: RayPipeline, seats: Sequence[Seat]):
+        self.pipeline, self.seats = pipeline, [seat for seat in seats if seat.up]
+        self.lives = [seat.lives for seat in self.seats]
+
+    def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
+        """Engines load a bucket while the trainer makes the next ones, never more than BUCKETS ahead."""
+        self._of_all("begin_update", self.pipeline.cfg.rollout.update_in_flight)
+        size, loading = 0, deque[list[tuple[Seat, int, Any]]]()
+        for bucket in buckets:
+            loading.append(self._send("load_weights", bucket, policy_version))
+            if len(loading) == BUCKETS:
+                size += sum(self.pipeline.answers(loading.popleft()))
+        size += sum(size for asked in loading for size in self.pipeline.answers(asked))
+        self._of_all("end_update")
+        for seat, lives in zip(self.seats, self.lives, strict=True):
+            self.pipeline.pump.joined(seat, lives)
+        return size
+
+    def score(self, token_ids: list[int]) -> list[list[float]]:
+        return self._of_all("score", token_ids)
+
+    def _of_all(self, method: str, *args: Any) -> list[Any]:
+        return self.pipeline.answers(self._send(method, *args))
+
+    def _send(self, method: str, *args: Any) -> list[tuple[Seat, int, Any]]:
+        return [
+            (seat, lives, getattr(seat.actor, method).remote(*args))
+            for seat, lives in zip(self.seats, self.lives, strict=True)
+            if seat.up and seat.lives == lives
+        ]

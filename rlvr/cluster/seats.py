@@ -1,0 +1,68 @@
+"""Places for actors that may die: one is replaced by another in the same place. Knows no completion and no verdict."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlvr.cluster.calls import LOST, Budget, WorkerLost, ray, why
+from rlvr.config import ClusterConfig
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Seat:
+    """An actor, and what it has been given to do."""
+
+    name: str
+    actor: Any
+    up: bool = True  # false while a dead one is being replaced
+    ready: bool = True  # may be given work; an engine that is up lacks its weights at first
+    owed: dict[Any, Any] = field(default_factory=dict)  # by key, what has not been answered
+    lives: int = 0  # so many actors have sat here before
+
+
+@dataclass
+class Seats:
+    """The seats of one kind. `start(n)` makes the actor of the nth; its `ready` answers once it can be called."""
+
+    kind: str
+    cfg: ClusterConfig
+    start: Callable[[int], Any]
+    count: int
+    all: list[Seat] = field(default_factory=list)
+
+    def begin(self) -> list[Any]:
+        """Starts the actors; what to wait for until they can be called."""
+        self.budget = Budget(f"{self.kind}s", self.cfg)
+        self.all = [Seat(f"{self.kind} {n}", self.start(n)) for n in range(self.count)]
+        return [seat.actor.ready.remote() for seat in self.all]
+
+    async def replace(self, seat: Seat, say: Say, reason: str) -> None:
+        """Another actor in this place, after a while. WorkerLost when there were too many."""
+        while True:
+            pause = self.budget.spend(seat.name, reason)
+            said = f", again in {pause:g} s" if pause else ""
+            say(f"{seat.name} died ({reason}): it is replaced{said}")
+            ray.kill(seat.actor)
+            await asyncio.sleep(pause)
+            seat.actor = self.start(self.all.index(seat))
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(seat.actor.ready.remote().future()), self.cfg.restart_wait_s)
+            except (*LOST, ray.exceptions.RayTaskError) as error:
+                reason = why(error)
+            except TimeoutError:
+                ray.kill(seat.actor)
+                raise WorkerLost(
+                    f"{seat.name} died and could not be placed anew within cluster.restart_wait_s="
+                    f"{self.cfg.restart_wait_s:g}: is there a node with room for it?"
+                ) from None
+            else:
+                seat.lives += 1
+                seat.up = True
+                return
+
+    def kill(self) -> None:
+        for seat in self.all:
+            ray.kill(seat.actor)

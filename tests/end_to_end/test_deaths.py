@@ -1,0 +1,107 @@
+"""Workers of a real run are killed while it is going on: it goes on by itself, says so, and ends with the same weights
+as a run that was left alone.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+RECIPE = [
+    "steps=8", "data.heldout=null", "rollout.groups_per_step=4", "rollout.refill_rounds=0", "checkpoint.every=2",
+    "checkpoint.probation=1", "trainer.threads=1", "trainer.ranks=2", "trainer.zero_stage=2", "verify.processes=1",
+    "log.console=false",
+]  # fmt: skip
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    return rlvr("train", "quickstart", *RECIPE, *words, f"run.folder={folder}")
+
+
+def rlvr(*words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "rlvr.cli", *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def steps(run: Path) -> list[dict]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def events(run: Path, kind: str) -> list[str]:
+    told = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+    return [event["message"] for event in told if event["kind"] == kind]
+
+
+def actors(run: subprocess.Popen, kind: str) -> list[psutil.Process]:
+    """Ray names a worker's process after its actor."""
+    found = psutil.Process(run.pid).children(recursive=True)
+    return [process for process in found if f"ray::{kind}" in " ".join(process.cmdline())]
+
+
+def until(run: subprocess.Popen, reached: Callable[[], bool]) -> None:
+    deadline = monotonic() + 400
+    while not reached():
+        assert run.poll() is None, run.stderr.read()[-3000:] if run.stderr else ""
+        assert monotonic() < deadline
+        sleep(0.05)
+
+
+def finish(run: subprocess.Popen) -> None:
+    _, said = run.communicate(timeout=400)
+    assert run.returncode == 0, said[-3000:]
+
+
+def test_engine_verifier_and_trainer_rank_die_and_the_weights_are_those_of_a_run_left_alone(tmp_path):
+    alone, hit = tmp_path / "alone", tmp_path / "hit"
+    finish(start(alone))
+    run = start(hit)
+    for step, kind in ((1, "RolloutWorker"), (2, "VerifierWorker"), (5, "TrainerRank"), (7, "RolloutWorker")):
+        until(run, lambda step=step, kind=kind: len(steps(hit)) >= step and len(actors(run, kind)) > 0)
+        actors(run, kind)[-1].send_signal(signal.SIGKILL)
+    finish(run)
+    warned, restarted = events(hit, "warning"), events(hit, "restart")
+    assert sum("engine 0 died" in text for text in warned) >= 1
+    assert sum("verifier worker 0 died" in text for text in warned) == 1
+    assert len(restarted) == 1 and "all 2 were started again, and go on from the newest checkpoint" in restarted[0]
+    assert [row["step"] for row in steps(hit)] == list(range(1, 9))
+    same = ("policy/loss", "policy/grad_norm", "reward/mean", "tokens/sampled")
+    for one, other in zip(steps(alone), steps(hit), strict=True):
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (alone, hit)]
+    assert weights[0] == weights[1]
+
+
+def test_a_rank_that_dies_again_and_again_is_a_clean_end_that_can_be_resumed(tmp_path):
+    run = start(tmp_path / "run", "cluster.restarts=0", "trainer.ranks=1", "trainer.zero_stage=0")
+    until(run, lambda: len(steps(tmp_path / "run")) >= 3)
+    actors(run, "TrainerRank")[0].send_signal(signal.SIGKILL)
+    _, said = run.communicate(timeout=400)
+    assert run.returncode == 1
+    assert "trainer rank 0 died" in said and "cluster.restarts=0" in said
+    finish(rlvr("resume", str(tmp_path / "run"), "cluster.restarts=1"))
+    assert [row["step"] for row in steps(tmp_path / "run")] == list(range(1, 9))
+
+
+def test_a_run_that_samples_ahead_loses_nothing_to_the_death_of_an_engine(tmp_path):
+    folder = tmp_path / "run"
+    run = start(folder, "rollout.max_staleness=1", "rollout.workers=2", "trainer.ranks=1", "trainer.zero_stage=0")
+    until(run, lambda: len(steps(folder)) >= 2)
+    actors(run, "RolloutWorker")[0].send_signal(signal.SIGKILL)
+    finish(run)
+    rows = steps(folder)
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert {row["groups/sampled"] for row in rows} == {4}
+    assert max(row["staleness/max"] for row in rows) == 1
+    recorded = [
+        json.loads(line)["position"] for path in sorted((folder / "completions").iterdir())
+        for line in path.read_text().splitlines()
+    ]  # fmt: skip
+    assert sorted(set(recorded)) == list(range(32)) and len(recorded) == 32 * 8

@@ -1,0 +1,64 @@
+"""Several nodes: Ray's own cluster utility runs them as processes of this machine. One of them is lost in mid-run."""
+
+import importlib
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.end_to_end.test_deaths import events, finish, start, steps, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def nodes():
+    """A head and two more, and the address to join them by."""
+    from rlvr.cluster.calls import ray  # sets Ray's environment before it is imported
+
+    Cluster = importlib.import_module("ray.cluster_utils").Cluster
+
+    assert not ray.is_initialized()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    yield cluster
+    cluster.shutdown()
+
+
+def raylet(node) -> psutil.Process:
+    (found,) = node.all_processes["raylet"]
+    return psutil.Process(found.process.pid)
+
+
+def workers(node, kind: str) -> list[psutil.Process]:
+    children = raylet(node).children(recursive=True)
+    return [process for process in children if f"ray::{kind}" in " ".join(process.cmdline())]
+
+
+def test_a_node_is_lost_in_mid_run_and_its_engine_comes_back_on_another(nodes, tmp_path):
+    folder = tmp_path / "run"
+    joined = ["cluster=ray", f"cluster.address={nodes.address}", "rollout.workers=2", "trainer.ranks=1"]
+    run = start(folder, *joined, "trainer.zero_stage=0")
+    until(run, lambda: len(steps(folder)) >= 2)
+    hosts = [node for node in nodes.list_all_nodes() if workers(node, "RolloutWorker")]
+    assert len(hosts) == 2  # engines are spread
+    lost = next(node for node in hosts if node is not nodes.head_node)
+    with_it = [kind for kind in ("RolloutWorker", "TrainerRank", "VerifierWorker") if workers(lost, kind)]
+    nodes.remove_node(lost, allow_graceful=False)
+    finish(run)
+    assert [row["step"] for row in steps(folder)] == list(range(1, 9))
+    warned = events(folder, "warning")
+    assert any("engine" in text and "died" in text for text in warned)
+    assert bool(events(folder, "restart")) == ("TrainerRank" in with_it)
+
+
+def test_what_is_asked_for_and_is_not_there_is_named(nodes, tmp_path):
+    words = ["train", "quickstart", "cluster=ray", f"cluster.address={nodes.address}", "cluster.gpus_per_rank=2"]
+    command = [sys.executable, "-m", "rlvr.cli", *words, f"run.folder={tmp_path / 'run'}", "log.console=false"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 2
+    assert "2 GPUs asked for" in done.stderr and "the cluster has 0" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,124 @@
+"""More requests and other weights reach an engine while it decodes."""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from rlvr.rollout.engine import Request, generate
+from rlvr.rollout.serving import Server
+from rlvr.types import Prompt, Sampling
+from tests.rollout.fakes import FakeEngine
+
+SAMPLING = Sampling(completions=2, temperature=1.0, max_tokens=8)
+
+
+def prompt(position: int) -> Prompt:
+    return Prompt(str(position), position, (), (1,), "")
+
+
+def requests(*positions: int) -> list[Request]:
+    return [Request((p, i), prompt(p), i, SAMPLING) for p in positions for i in range(SAMPLING.completions)]
+
+
+@contextmanager
+def reading(server: Server):
+    """What `serve` yields, read by a thread."""
+    read: list = []
+
+    def drain():
+        for done in server.serve():
+            read.extend(done)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    yield read
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+def test_every_request_is_answered_once_and_no_more_run_than_there_is_room_for():
+    server = Server(FakeEngine(max_num_seqs=3))
+    server.add(requests(*range(5)))
+    with reading(server) as read:
+        server.add(requests(5, 6))
+    assert sorted(key for key, _ in read) == [(p, i) for p in range(7) for i in range(2)]
+    assert server.engine.most == 3
+
+
+def test_what_ends_makes_room_at_once():
+    """A slow completion is decoded beside all the others: it holds nobody back."""
+    server = Server(FakeEngine(lambda request: 30 if request.prompt.position == 0 else 3, max_num_seqs=4))
+    server.add(requests(*range(8)))
+    with reading(server) as read:
+        pass
+    assert {key[0] for key, _ in read[-2:]} == {0}
+    assert server.engine.steps == 30  # 14 short ones of 3 steps, two at a time, fit beside it
+
+
+def test_weights_reach_completions_in_the_middle_of_them():
+    server = Server(FakeEngine(lambda request: 40, nap=0.01))
+    server.engine.policy_version = 3
+    server.add(requests(0))
+    with reading(server) as read:
+        while server.engine.steps < 5:
+            pass
+        server.begin_update(in_flight=True)
+        server.engine.loading = True
+        server.load({}, 4)
+        server.engine.loading = False
+        server.end_update()
+        server.add(requests(1))
+    for _, completion in read[:2]:
+        ((token, version),) = completion.updates
+        assert (completion.policy_version, version) == (3, 4) and 5 <= token < 40
+    assert [(c.policy_version, c.updates) for _, c in read[2:]] == [(4, ())] * 2
+
+
+def test_or_what_runs_is_decoded_first_and_what_waits_has_the_new_ones():
+    server = Server(FakeEngine(lambda request: 20, nap=0.01, max_num_seqs=2))
+    server.engine.policy_version = 3
+    server.add(requests(0, 1))
+    with reading(server) as read:
+        while server.engine.steps < 5:
+            pass
+        server.begin_update(in_flight=False)
+        assert server.engine.running == 0
+        server.load({}, 4)
+        server.end_update()
+    assert [(key[0], c.policy_version, c.updates) for key, c in read] == [(0, 3, ())] * 2 + [(1, 4, ())] * 2
+
+
+def test_a_probe_is_scored_between_two_steps():
+    server = Server(FakeEngine(lambda request: 50, nap=0.01))
+    server.add(requests(0))
+    with reading(server) as read:
+        while server.engine.steps < 3:
+            pass
+        assert server.score([1, 2, 3]) == [-1.0, -1.0]
+        assert server.engine.steps < 50
+    assert len(read) == 2
+
+
+def test_aborted_requests_are_never_answered_and_others_are():
+    server = Server(FakeEngine(lambda request: 50, nap=0.01))
+    server.add(requests(0, 1, 2))
+    with reading(server) as read:
+        while server.engine.steps < 3:
+            pass
+        server.abort()
+        server.add(requests(7))
+    assert sorted(key for key, _ in read) == [(7, 0), (7, 1)]
+
+
+def test_what_does_not_fit_is_refused_in_words():
+    with pytest.raises(ValueError, match="do not fit into"):
+        Server(FakeEngine()).add([Request(0, Prompt("0", 0, (), (1,) * 95, ""), 0, SAMPLING)])
+
+
+def test_one_caller_alone_reads_what_it_asked_for_and_leaves_nothing_behind():
+    engine = FakeEngine(lambda request: 2 + request.index)
+    arriving = generate(engine, [prompt(0), prompt(1)], SAMPLING)
+    assert sorted((e.prompt, e.index) for e in next(arriving)) == [(0, 0), (1, 0)]
+    arriving.close()
+    assert engine.running == 0
