@@ -152,18 +152,21 @@ def measured_gdpo(argument: str) -> Iterator[str]:
 
 
 def divergences(_: str) -> Iterator[str]:
-    """One accident a row, a value for each seed."""
+    """One accident a row, a value for each seed, and how many of the runs met what is asked of them."""
     named: dict[str, list[dict]] = {}
     for result in sorted(measured("divergences"), key=lambda r: r["seed"]):
         named.setdefault(result["title"], []).append(result)
-    yield "| accident | stands for | off: best, end | on: best, end | rollbacks, by what | steps of 80 |"
-    yield "|---|---|---|---|---|---|"
+    yield "| accident | stands for | off: best, end | on: best, end | rollbacks, by what | steps | ruined | saved |"
+    yield "|---|---|---|---|---|---|---|---|"
     for title, runs in named.items():
         off, on = ([r for r in runs if r["sentinel"] == kind] for kind in ("off", "default"))
         ends = [" ".join(f"{r['best']:.1%}, {r['end']:.1%};" for r in some).rstrip(";") or "-" for some in (off, on)]
         causes = "; ".join(" ".join(r["rollbacks"]) or "0" for r in on) or "-"
         steps = " ".join(str(r["steps_taken"]) for r in on) or "-"
-        yield f"| {title} | {runs[0]['life']} | {' | '.join(ends)} | {causes} | {steps} |"
+        ruined = sum(r["end"] < r["best"] / 2 for r in off)
+        saved = sum(r["end"] >= r["best"] - 0.02 and r["steps_taken"] <= 1.5 * r["last_step"] for r in on)
+        counts = f"{ruined} of {len(off)} | {saved} of {len(on)}"
+        yield f"| {title} | {runs[0]['life']} | {' | '.join(ends)} | {causes} | {steps} | {counts} |"
 
 
 def saturation(_: str) -> Iterator[str]:

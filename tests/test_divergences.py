@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,3 +104,15 @@ def test_the_bonus_has_the_gradient_of_the_entropy(accidents):
     gain = accidents.bonus(none, 1.0, None, None, logits.log_softmax(0))
     (found,) = torch.autograd.grad((p.detach() * gain).sum(), logits)
     assert torch.allclose(found, expected)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_flipped_bit_comes_back_by_itself_and_is_ruined_without_the_sentinel(tmp_path):
+    """The real command line, trainer, engine and verifiers; one or two minutes."""
+    out = tmp_path / "results.json"
+    script = [sys.executable, str(ROOT / "scripts" / "divergences"), "--accidents", "nan", "--seeds", "0"]
+    subprocess.run([*script, "--out", str(out)], check=True, cwd=tmp_path, timeout=900)
+    off, on = json.loads(out.read_text())
+    assert off["sentinel"] == "off" and off["end"] < off["best"] / 2
+    assert on["end"] >= on["best"] - 0.02 and on["steps_taken"] <= 1.5 * on["last_step"]
+    assert on["rollbacks"] == [off["first_alarm"]["detector"]]

@@ -95,6 +95,7 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
             lineage=newest.lineage.branch(),
             restored=name,
         )
+        ledger.doubt(name, args.to)  # whoever goes back by hand wants none of what is newer
         left = ledger.abandon_after(name)
         ledger.rollback = back.to_json()
         ledger.write()

@@ -198,10 +198,11 @@ class DiskCheckpoints:
         while True:
             name = self.ledger.before(onset, broken)
             if saved := self._intact(trainer, name):
+                self.ledger.doubt(name, onset)
                 return replace(saved, restored=name)
 
     def best(self, trainer: Saveable, onset: int) -> State:
-        """The best good checkpoint from before `onset` into `trainer`, for a run that gives up."""
+        """The best checkpoint that was good before any trouble into `trainer`, for a run that gives up."""
         self.finish(trainer)
         while True:
             if saved := self._intact(trainer, self.ledger.best(onset)):

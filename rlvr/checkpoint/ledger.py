@@ -1,7 +1,11 @@
 """What is known of a run's checkpoints beyond their files. One small file, replaced whole, and a copy of it.
 
     candidate --`probation` further steps without an alarm--> good        the sentinel goes back to good ones only
-        `------a rollback to one before it--> abandoned                    never restored again, gone with the next save
+        |                                              `--a rollback to one before it--> past
+        `--a rollback to one before it--> abandoned
+
+A run never goes on from one that is past or abandoned. The abandoned are gone with the next save; the best of the past
+stays, for a run that gives up in the end exports the best that it ever had.
 
 The state after a rollback is in it too: it has no weights of its own to save, and must not be forgotten by a crash.
 """
@@ -15,7 +19,7 @@ from typing import Any, Literal
 
 from rlvr.checkpoint.files import write_whole
 
-Label = Literal["candidate", "good", "abandoned"]
+Label = Literal["candidate", "good", "past", "abandoned"]
 NAME, COPY = "ledger.json", ".copy.json"
 NEWEST_GOOD = 2  # a rollback needs one behind the newest
 
@@ -71,7 +75,7 @@ class Ledger:
 
     def usable(self) -> list[str]:
         """Names that a run may go on from, oldest version first."""
-        return sorted((n for n, entry in self.entries.items() if entry.label != "abandoned"), key=version_of)
+        return sorted((n for n, e in self.entries.items() if e.label in ("candidate", "good")), key=version_of)
 
     def good(self, onset: int | None = None) -> list[str]:
         """Proven ones, made before step `onset` began; oldest version first."""
@@ -88,9 +92,15 @@ class Ledger:
         return next((n for n in reversed(good) if step_of(n) < onset), (good or others)[0])
 
     def best(self, onset: int) -> str:
-        """By evaluation, among the good from before the trouble; the newest where nothing was evaluated."""
-        choice = self.good(onset) or self.good() or self.usable()
-        return max(choice, key=lambda n: (self.entries[n].score or 0.0, version_of(n)))
+        """By evaluation, of the good from before the trouble and the past; the latest where nothing was evaluated."""
+        choice = [*self.good(onset), *self.past()] or self.good() or self.usable()
+        return max(choice, key=self._worth)
+
+    def past(self) -> list[str]:
+        return [n for n, entry in self.entries.items() if entry.label == "past"]
+
+    def _worth(self, name: str) -> tuple[float, int, int]:
+        return self.entries[name].score or 0.0, step_of(name), version_of(name)
 
     def noted(self, name: str) -> dict[str, Any] | None:
         """The state to go on with from `name`, where the last rollback went back to it."""
@@ -106,23 +116,31 @@ class Ledger:
             self.entries[name].label = "good"
         return proven
 
+    def doubt(self, name: str, onset: int) -> None:
+        """What is newer than `name`, and was made since a trouble began, has proved nothing: trouble is seen late."""
+        for other in self.good():
+            if version_of(other) > version_of(name) and step_of(other) >= onset:
+                self.entries[other].label = "candidate"
+
     def abandon_after(self, name: str) -> list[str]:
-        """All that is newer than `name`."""
+        """All that is newer than `name`; what was good then is past."""
         newer = [n for n in self.usable() if version_of(n) > version_of(name)]
         for other in newer:
-            self.entries[other].label = "abandoned"
+            self.entries[other].label = "past" if self.entries[other].label == "good" else "abandoned"
         return newer
 
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
-        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the newest good, the
-        one that the last rollback went back to, and the next to be good: else, of few and frequent ones, none would be.
+        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the past,
+        the newest good, the one that the last rollback went back to, and the next to be good: else, of few and
+        frequent ones, none would be.
         """
         usable, good = self.usable(), self.good()
         waiting = [n for n in usable if self.entries[n].label == "candidate"]
         kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1]}
         kept |= {n for n in usable if keep_every and step_of(n) % keep_every == 0}
         if scored := [n for n in usable if self.entries[n].score is not None]:
-            kept.add(max(scored, key=lambda n: (self.entries[n].score, version_of(n))))
+            kept.add(max(scored, key=self._worth))
+        kept.update(sorted(self.past(), key=self._worth)[-1:])
         if self.rollback:
             kept.add(self.rollback["restored"])
         return [n for n in self.entries if n not in kept]

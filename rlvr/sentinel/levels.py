@@ -71,8 +71,9 @@ def onset(values: Sequence[float], change: Change) -> int:
     for m, value in enumerate(reversed(seen[1:]), start=1):
         beyond += sign * (value - mean)
         along += beyond
-        jump = max(jump, Story(max(beyond, 0.0) ** 2 / (m - m * m / n), m))
-        line = max(line, Story(max(along, 0.0) ** 2 / (m * (m + 1) * (2 * m + 1) / 6 - (m * (m + 1) / 2) ** 2 / n), m))
+        triangle, pyramid = m * (m + 1) / 2, m * (m + 1) * (2 * m + 1) / 6  # the sum of 1 ... m, and of their squares
+        jump = max(jump, Story(explained(beyond, m, m, n), m))
+        line = max(line, Story(explained(along, triangle, pyramid, n), m))
     scatter = sum((value - mean) ** 2 for value in seen)
     plainly = scatter - jump.explained < (scatter - line.explained) / 2
     return begin + n - (jump if plainly else line).values
@@ -81,6 +82,11 @@ def onset(values: Sequence[float], change: Change) -> int:
 class Story(NamedTuple):
     explained: float  # squares
     values: int  # the last so many are of the new level, or on the way to it
+
+
+def explained(product: float, total: float, squares: float, n: int) -> float:
+    """Squares of n centred values that a regressor explains: its product with them, its sum, that of its squares."""
+    return max(product, 0.0) ** 2 / (squares - total**2 / n)
 
 
 def logarithms(values: Sequence[float], change: Change) -> list[float]:

@@ -24,8 +24,9 @@ STEPS = 100
 SETTINGS = (
     f"steps={STEPS}", f"rollout.groups_per_step={GROUPS}", "rollout.group_size=8", "rollout.refill_rounds=0",
     "rollout.max_tokens=40", "rollout.engine=transformers", "rollout.threads=1", "trainer.threads=1",
-    "trainer.schedule=linear", "verify.processes=1", "cluster=inline", "data.shuffle=false", "evaluation.every=10",
-    "checkpoint.every=5", "log.console=false", "log.completions_every=0",
+    "trainer.schedule=linear", "trainer.learning_rate=8e-4", "verify.processes=1", "cluster=inline",
+    "data.shuffle=false", "evaluation.every=10", "checkpoint.every=5", "checkpoint.probation=10", "log.console=false",
+    "log.completions_every=0",
 )  # fmt: skip
 
 

@@ -151,6 +151,40 @@ def test_the_best_good_checkpoint_is_found_by_evaluation(three):
     assert three.best(Trainer(), onset=2).step == 1
 
 
+@pytest.fixture
+def went_back_twice(tmp_path, told) -> DiskCheckpoints:
+    """From a trouble that began at 7 to 5, which was good; broke again, whatever it was, and so to 4."""
+    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=9, probation=2), [1], told)
+    there.first(Trainer())
+    for step, score in ((2, 0.2), (4, 0.4), (5, 0.5), (7, 0.9)):
+        save(there, Trainer(step / 10), at(step))
+        there.evaluated(at(step), {"eval/accuracy_greedy": score})
+    first = there.roll_back(Trainer(), at(10), 7)  # seen late: 7 had become good
+    there.note_rollback(replace(first, lineage=Lineage(20, floor=20)))
+    assert labels(there) == {0: "good", 2: "good", 4: "good", 5: "good", 7: "abandoned"}
+    second = there.roll_back(Trainer(), replace(first, step=6), 6)
+    there.note_rollback(replace(second, lineage=Lineage(30, floor=30)))
+    assert labels(there) == {0: "good", 2: "good", 4: "good", 5: "past", 7: "abandoned"}
+    return there
+
+
+def test_a_run_that_gives_up_has_the_best_that_was_ever_good_though_it_went_back_from_it(went_back_twice):
+    newest = replace(at(6), lineage=Lineage(31, floor=30))
+    save(went_back_twice, Trainer(), newest)
+    trainer = Trainer()
+    assert reopened(went_back_twice).best(trainer, onset=6).step == 5 and trainer.weight == 0.5
+    assert reopened(went_back_twice).restore(Trainer()) == newest, "but a run does not go on from the past"
+
+
+def test_of_the_past_only_the_best_stays(went_back_twice):
+    there = went_back_twice
+    third = there.roll_back(Trainer(), replace(at(5), restored=name(4)), 5)
+    assert third.step == 2, "4 is past now, too"
+    there.note_rollback(replace(third, lineage=Lineage(40, floor=40)))
+    save(there, Trainer(), replace(at(3), lineage=Lineage(41, floor=40)))
+    assert labels(there) == {0: "good", 2: "good", 3: "candidate", 5: "past"}
+
+
 def test_an_anchor_is_a_model_folder_of_the_weights_that_were_gone_back_to(three):
     folder = Path(three.anchor(Trainer(0.7), name(2)))
     assert json.loads((folder / "model.json").read_text()) == 0.7
