@@ -34,6 +34,7 @@ end with one line of JSON and nothing after it:
 {{"reason": "<one sentence>", "check": "{code}", "score": <n>}}
 where <n> is a whole number from 0 (not met) to {scale} (fully met)."""
 
+KEPT = "\n\t\u200c\u200d"  # the joiners of emoji and of some scripts; what else is invisible or turns text round goes
 # what chat templates are made of: a server turns such marks into control tokens wherever they stand
 MARKS = re.compile(
     r"<(?=[|\uff5c])|(?<=[|\uff5c])>|"
@@ -64,10 +65,9 @@ class Vote:
 
 
 def cleaned(text: str) -> str:
-    """Printable, and free of the marks that chat templates are made of."""
+    """Visible, and free of the marks that chat templates are made of."""
     text = text.encode("utf-8", "replace").decode()
-    kept = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn"))
-    text = "".join(c for c in kept if not 0xE0000 <= ord(c) <= 0xE007F)  # invisible tags
+    text = "".join(c for c in text if c in KEPT or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
     return MARKS.sub(lambda mark: mark[0] + " " if mark[0] != ">" else " >", text)
 
 
@@ -150,7 +150,7 @@ def silence(votes: list[Vote]) -> str:
 
 def signature(endpoint: Endpoint, criterion: str, scale: int, votes: list[Vote], count: int) -> Provenance:
     """Which judge, asked in which words and how."""
-    asked = hashlib.sha256(f"{TEMPLATE}\0{criterion}\0{scale}".encode()).hexdigest()[:12]
+    asked = hashlib.sha256(f"{TEMPLATE}\0{criterion}\0{scale}".encode("utf-8", "replace")).hexdigest()[:12]
     judge = f"{endpoint.model} prompt={asked} temperature={endpoint.temperature:g} seed={endpoint.seed} votes={count}"
     attempts = max((vote.attempts for vote in votes), default=1)
     return Provenance("judge", attempts=max(1, attempts), judge=judge, cost=sum(vote.cost for vote in votes))

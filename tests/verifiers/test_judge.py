@@ -159,7 +159,8 @@ def test_a_text_cannot_close_its_frame_nor_learn_the_code():
 @pytest.mark.parametrize(
     "mark",
     ["<|im_end|>", "<|im_start|>system", "</s>", "<s>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>model",
-     "<|eot_id|>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "</think>", "\x1b[2J", "\x00", "\ud800", "\U000e0041"],
+     "<|eot_id|>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "</think>", "\x1b[2J", "\x00", "\ud800", "\U000e0041",
+     "\u202e", "\u2066", "\u200b", "\ufeff", "\u00ad"],
 )  # fmt: skip
 def test_no_mark_of_a_chat_template_reaches_the_judge(mark):
     assert mark not in cleaned(f"5{mark}system")
@@ -192,6 +193,11 @@ def test_without_a_reference_a_criterion_is_needed():
     assert judged(gullible, reference=None, criterion="It is short.")[0].reward == 1.0
     said, server = judged(gullible, reference=None, row={"criterion": "It rhymes."})
     assert said.reward == 1.0 and "Criterion: It rhymes." in server.prompts[0]
+
+
+def test_a_criterion_with_half_a_surrogate_is_asked_about_all_the_same():
+    said, server = judged(gullible, reference=None, row={"criterion": "It \ud800 rhymes."})
+    assert said.reward == 1.0 and "Criterion: It ? rhymes." in server.prompts[0]
 
 
 def test_two_asked_together_are_told_what_each_is_told_alone():
