@@ -11,6 +11,7 @@ Why staleness is bounded by construction: a step takes at least `groups_per_step
 v + max_staleness has been published.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from rlvr.types import Group
@@ -22,7 +23,7 @@ class Ahead:
         taken."""
         self.begin, self.limit = begin, limit
         self.cursor = self.end = 0  # the next to be taken, the next to be begun
-        self.begun: list[tuple[range, Iterator[Group]]] = []
+        self.begun = deque[tuple[range, Iterator[Group]]]()  # in the order of the stream
         self.ready: dict[int, Group] = {}  # by position
 
     def fill(self) -> None:
@@ -34,17 +35,19 @@ class Ahead:
         self._begin(self.cursor + count - self.end)  # where more are asked for than were begun
         wanted = range(self.cursor, self.cursor + count)
         for position in wanted:
+            while self.begun[0][0].stop <= position:
+                self.begun.popleft()
             while position not in self.ready:
-                group = next(next(arriving for places, arriving in self.begun if position in places))
+                group = next(self.begun[0][1])
                 self.ready[group.prompt.position] = group
         self.cursor = wanted.stop
-        self.begun = [(places, arriving) for places, arriving in self.begun if places.stop > self.cursor]
         return [self.ready.pop(position) for position in wanted]
 
     def forget(self, cursor: int) -> None:
         """Whatever was begun is of no use; the stream goes on at `cursor`."""
         self.cursor = self.end = cursor
-        self.begun, self.ready = [], {}
+        self.ready = {}
+        self.begun.clear()
 
     def _begin(self, count: int) -> None:
         if count > 0:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from rlvr.compose import compose_recipe, typed
 from rlvr.config import Recipe
 from rlvr.data.prompts import Renderer, load_prompts
+from rlvr.rollout import engine as engines
 from rlvr.rollout.build import build_engine
 from rlvr.rollout.engine import Engine
 from rlvr.types import Ended, Group, Prompt, Sampling
@@ -67,7 +68,7 @@ def judging(pipe: Connection, cfg: Recipe, cores: set[int]) -> None:
 
 def generate(engine: Engine, prompts: list[Prompt], sampling: Sampling) -> tuple[list[Ended], Times]:
     started, cpu = time.perf_counter(), time.process_time()
-    found = [ended for step in engine.generate(prompts, sampling) for ended in step]
+    found = [ended for step in engines.generate(engine, prompts, sampling) for ended in step]
     return found, Times(time.perf_counter() - started, time.process_time() - cpu)
 
 
