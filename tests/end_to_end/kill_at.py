@@ -34,7 +34,7 @@ def main(phase: str, count: str, *words: str) -> int:
     def before(name: str, owner: Any, method: str) -> None:
         wrap(owner, method, lambda original, *args, **kw: (reach(name), original(*args, **kw))[1])
 
-    before("sampling", TransformersEngine, "generate")
+    before("sampling", TransformersEngine, "_begin")
     before("verifying", InlinePipeline, "groups")
     before("backward", DeepSpeedTrainer, "_forward_backward")
     before("optimizer", DeepSpeedTrainer, "_step")

@@ -100,8 +100,8 @@ def test_a_run_that_samples_ahead_loses_nothing_to_the_death_of_an_engine(tmp_pa
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert {row["groups/sampled"] for row in rows} == {4}
     assert max(row["staleness/max"] for row in rows) == 1
-    recorded = [
-        json.loads(line)["position"] for path in sorted((folder / "completions").iterdir())
-        for line in path.read_text().splitlines()
-    ]  # fmt: skip
-    assert sorted(set(recorded)) == list(range(32)) and len(recorded) == 32 * 8
+    lines = [line for path in (folder / "completions").iterdir() for line in path.read_text().splitlines()]
+    trained = [(record["position"], record["index"]) for record in map(json.loads, lines)]
+    assert len(trained) == len(set(trained)) and {position for position, _ in trained} <= set(range(32))
+    last = max((folder / "checkpoints").glob("step-00000008-*")) / "state.json"
+    assert json.loads(last.read_text())["state"]["cursor"] == 32  # eight steps of four prompts each
