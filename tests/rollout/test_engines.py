@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr.rollout.engine import generate
+from rlvr.rollout.engine import generate, requests_of
 from rlvr.types import Group, Prompt, Sampling
 
 TINY = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny")
@@ -116,6 +116,52 @@ def test_new_weights_are_sampled_from_tied_head_included(engine):
     assert engine.policy_version == 7
     engine.load_weights([original], 8)
     assert engine.score(tokens) == pytest.approx(before, abs=1e-4)
+
+
+def finished(engine) -> dict:
+    done = {}
+    while engine.running:
+        done |= dict(engine.step())
+    return done
+
+
+def test_new_weights_reach_what_is_being_decoded_and_every_token_says_which_they_were(engine):
+    from transformers import AutoModelForCausalLM
+
+    original = {n: p.detach() for n, p in AutoModelForCausalLM.from_pretrained(TINY).named_parameters()}
+    asked = requests_of(prompts(engine, "(3+4)*2=?", "5*6+1=?"), replace(SAMPLING, temperature=1.2))
+    engine.load_weights([original], 20)
+    engine.add(asked)
+    alone = finished(engine)
+    engine.add(asked)
+    early = {}
+    for _ in range(4):
+        early |= dict(engine.step())
+    engine.load_weights([{n: p * 1.3 for n, p in original.items()}], 21)
+    probe = engine.score([3, 20, 30])  # amid the others, and of none of their business
+    engine.add([replace(request, key="later") for request in asked[:1]])
+    changed = early | finished(engine)
+    assert changed.keys() == {*alone, "later"} and len(early) < len(alone)
+    moved: list[float] = []
+    for key, completion in alone.items():
+        assert (completion.policy_version, completion.updates) == (20, ())
+        assert changed[key].token_ids[:4] == completion.token_ids[:4]
+        assert changed[key].updates == (() if key in early else ((4, 21),))
+        pairs = list(zip(changed[key].rollout_logprobs, completion.rollout_logprobs, strict=False))
+        assert all(a == pytest.approx(b, abs=1e-4) for a, b in pairs[:4])
+        moved += [abs(a - b) for a, b in pairs[4:]]
+    assert max(moved) > 0.01
+    assert (changed["later"].policy_version, changed["later"].updates) == (21, ())
+    assert engine.score([3, 20, 30]) == pytest.approx(probe, abs=1e-4)
+    engine.load_weights([original], 22)
+
+
+def test_what_is_aborted_is_never_answered(engine):
+    engine.add(requests_of(prompts(engine, "5*6+1=?"), SAMPLING))
+    engine.step()
+    engine.abort()
+    assert engine.running == 0 and finished(engine) == {}
+    assert len(generated(engine, prompts(engine, "1+1=?"))) == 1
 
 
 def test_top_k_then_top_p_by_hand():
