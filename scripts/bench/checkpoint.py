@@ -3,9 +3,9 @@
     python scripts/bench/checkpoint.py [--out docs/measured/checkpoint.json] [--millions 10 40 160]
 
 First the quickstart, inline, over two whole default intervals of checkpoints: seconds within `save` and `settle`, and
-within the sentinel, as shares of the wall time; how long the steps are that a checkpoint is written beside, against the
-others. Then random models of several sizes, with Adam's state: seconds that training waits in `save` and `settle`, the
-writing apart, against allocating and copying the same bytes once in the same process.
+within the sentinel, as shares of the wall time. Then random models of several sizes, with Adam's state: seconds that
+training waits in `save` and `settle`, the writing apart, against allocating and copying the same bytes once in the same
+process.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
@@ -61,13 +62,13 @@ class Timed:
 class Clock(Timed):
     """The rollouts: a step begins where it takes its groups. Notes what had been spent by then."""
 
-    def __init__(self, real: Any, spent: Counter, checkpoints: DiskCheckpoints):
-        super().__init__(real, spent)
-        self.checkpoints = checkpoints
-        self.begun: list[tuple[float, Counter, bool]] = []
+    def __init__(self, real: Any, spent: Counter):
+        super().__init__(real, Counter())
+        self.of_others = spent
+        self.begun: list[tuple[float, Counter]] = []
 
     def take(self, state: State) -> Any:
-        self.begun.append((perf_counter(), Counter(self.spent), self.checkpoints.pending is not None))
+        self.begun.append((perf_counter(), Counter(self.of_others)))
         return self.real.take(state)
 
 
@@ -78,8 +79,7 @@ def of_a_run() -> dict:
     every = CheckpointConfig().every
 
     def ours(cfg: Any, objective: Any, parts: Any) -> State:
-        clocks.append(Clock(parts.rollouts, Counter(), parts.checkpoints))
-        clocks[0].spent = spent
+        clocks.append(Clock(parts.rollouts, spent))
         timed = {name: Timed(getattr(parts, name), spent) for name in ("checkpoints", "sentinel")}
         return train(cfg, objective, replace(parts, rollouts=clocks[0], **timed))
 
@@ -90,16 +90,13 @@ def of_a_run() -> dict:
     assert code == 0, f"exit code {code}"
     begun = clocks[0].begun[: INTERVALS * every + 1]
     elapsed, used = begun[-1][0] - begun[0][0], begun[-1][1] - begun[0][1]
-    steps = [(after[0] - now[0], now[2]) for now, after in pairwise(begun)]
-    beside, alone = ([s for s, writing in steps if writing is kind] for kind in (True, False))
+    steps = [after - now for (now, _), (after, _) in pairwise(begun)]
     return {
         "steps": len(steps),
-        "step_s": median(s for s, _ in steps),
+        "step_s": median(steps),
         "checkpoints": INTERVALS,
         "checkpoint_share": (used["save"] + used["settle"]) / elapsed,
         "sentinel_share": (used["watch"] + used["inspect"]) / elapsed,
-        "steps_beside_a_write": len(beside),
-        "beside_a_write": median(beside) / median(alone) if beside else None,
     }
 
 
@@ -131,7 +128,6 @@ def of_a_size(millions: float, repeats: int = 3) -> dict:
             source.clone()
             copies.append(perf_counter() - began)
             del source
-        torch.distributed.destroy_process_group()
     return {
         "millions": millions,
         "gb": bytes_ / 1e9,
@@ -147,7 +143,8 @@ def main() -> None:
     parser.add_argument("--millions", type=float, nargs="+", default=[10, 40, 160])
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
-    sizes = [of_a_size(millions) for millions in a.millions]
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:  # DeepSpeed starts once a process
+        sizes = processes.map(of_a_size, a.millions, chunksize=1)
     run = of_a_run()
     run["sentinel_share_full_memory"] = cost() / 1000 / run["step_s"]
     print(
@@ -155,8 +152,6 @@ def main() -> None:
         f"(goal: under 1%); {run['sentinel_share_full_memory']:.3%} with 1,000 steps in memory"
     )
     print(f"checkpoints: {run['checkpoint_share']:.2%} of the time at the default interval (goal: under 5%)")
-    if run["beside_a_write"]:
-        print(f"a step beside a write took {run['beside_a_write']:.2f} of the others")
     for one in sizes:
         print(
             f"{one['millions']:5g} million parameters, {one['gb']:.2f} GB: training waits {one['wait_s']:.2f} s, "

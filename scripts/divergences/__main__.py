@@ -11,12 +11,13 @@ A run takes a minute or less of one core.
 
 import argparse
 import json
+import shutil
 import tempfile
 from itertools import product
 from pathlib import Path
 
 from accidents import ACCIDENTS, ROOT
-from trials import healthy, suffer
+from trials import accident_folder, healthy, suffer
 
 from rlvr.compose import sentinel_settings
 from rlvr.sentinel.columns import find_columns
@@ -51,6 +52,8 @@ def main() -> None:
             if not begun.exists():
                 healthy(begun, seed)
             folder = runs / f"{name}-{seed}-{sentinel}"
+            for left in (folder, accident_folder(folder)):  # of a run that was interrupted
+                shutil.rmtree(left, ignore_errors=True)
             accident = ACCIDENTS[name]
             result = {"accident": name, "title": accident.title, "life": accident.life}
             result |= {"seed": seed, "sentinel": sentinel}

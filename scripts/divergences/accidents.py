@@ -86,7 +86,7 @@ def released(folder: Path) -> tuple[str, ...]:
     return verifier, f"reward.parts.math.params.marker={folder / 'bad_release'}", "verify.sudden=warn"
 
 
-def bad_release(run: Run, folder: Path, steps: int = 25) -> Run:
+def bad_release(run: Run, folder: Path, steps: int = 20) -> Run:
     """Between two dates the service runs a version that returns minus the reward."""
     marker = folder / "bad_release"
 
@@ -162,7 +162,7 @@ def bonus(
     return surrogate(log_w_BT, advantages_B1, logprobs_BT) - coefficient * logprobs_BT.detach() * logprobs_BT
 
 
-def entropy_bonus(run: Run, folder: Path, steps: int = 25, coefficient: float = 10.0) -> Run:
+def entropy_bonus(run: Run, folder: Path, steps: int = 40, coefficient: float = 20.0) -> Run:
     def before(taken: int, objective: Objective, learning_rate: float) -> tuple[Objective, float]:
         if FROM <= taken < FROM + steps:
             objective = replace(objective, surrogate=partial(bonus, objective.surrogate, coefficient))
@@ -177,7 +177,7 @@ ACCIDENTS = {
         "learning rate x 100, 5 steps", "a hand on a live run, and two zeros too many", around=hundredfold
     ),
     "sign": Accident(
-        "reward with its sign flipped, 25 steps", "a bad release of the verifier, taken back later", released,
+        "reward with its sign flipped, 20 steps", "a bad release of the verifier, taken back later", released,
         bad_release,
     ),
     "nan": Accident(
@@ -189,7 +189,7 @@ ACCIDENTS = {
         without_clip,
     ),
     "entropy": Accident(
-        "an entropy bonus far too large, 25 steps", "a coefficient that adapts itself, out of control",
+        "an entropy bonus far too large, 40 steps", "a coefficient that adapts itself, out of control",
         around=entropy_bonus,
     ),
 }  # fmt: skip

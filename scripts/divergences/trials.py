@@ -25,7 +25,7 @@ SETTINGS = (
     f"steps={STEPS}", f"rollout.groups_per_step={GROUPS}", "rollout.group_size=8", "rollout.refill_rounds=0",
     "rollout.max_tokens=40", "rollout.engine=transformers", "rollout.threads=1", "trainer.threads=1",
     "trainer.schedule=linear", "trainer.learning_rate=8e-4", "verify.processes=1", "cluster=inline",
-    "data.shuffle=false", "evaluation.every=10", "checkpoint.every=5", "checkpoint.probation=10", "log.console=false",
+    "data.shuffle=false", "evaluation.every=20", "checkpoint.every=5", "checkpoint.probation=10", "log.console=false",
     "log.completions_every=0",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def suffer(name: str, healthy: Path, folder: Path, overrides: tuple[str, ...] = 
     """The healthy run goes on, and the accident happens to it; what became of it."""
     accident: Accident = ACCIDENTS[name]
     shutil.copytree(healthy, folder)
-    beside = folder.with_name(f"{folder.name}.accident")
+    beside = accident_folder(folder)
     beside.mkdir()
 
     def around(objective: Any, parts: Parts) -> tuple[Any, Parts]:
@@ -55,6 +55,11 @@ def suffer(name: str, healthy: Path, folder: Path, overrides: tuple[str, ...] = 
     settings = (*accident.settings(beside), *overrides)
     code = alone(around, folder, "resume", str(folder), *settings)
     return outcome(folder) | {"exit": code, "steps_taken": int((folder / "steps_taken").read_text())}
+
+
+def accident_folder(folder: Path) -> Path:
+    """Beside a run's: what the accident needs, a file of data or a mark."""
+    return folder.with_name(f"{folder.name}.accident")
 
 
 def alone(around: Callable[[Any, Parts], tuple[Any, Parts]], folder: Path, *words: str) -> int:
@@ -79,7 +84,7 @@ def alone(around: Callable[[Any, Parts], tuple[Any, Parts]], folder: Path, *word
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Held-out accuracy after every tenth step, undone ones included, and what was said on the way."""
+    """Held-out accuracy after every twentieth step, undone ones included, and what was said on the way."""
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     evaluations = [e["fields"] for e in events if e["kind"] == "evaluation"]
     accuracy = [(e["step"], e["eval/accuracy_greedy"]) for e in evaluations]
