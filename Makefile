@@ -2,6 +2,7 @@
 # make setup        only install, into .venv                make help   this
 PYTHON ?= python3
 BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE := # a run starts dozens of processes: Python may keep what it has compiled
 
 .PHONY: help setup quickstart test test-quick lint mutation
 help:
