@@ -155,9 +155,7 @@ class Changed(SourceFileLoader):
 def exchange(changed: ast.FunctionDef, module: dict[str, Any], where: list[str]) -> None:
     """The function that everybody refers to does from now on what `changed` says."""
     changed.decorator_list = []
-    here = dict(module)
-    exec(compile(ast.fix_missing_locations(ast.Module([changed], [])), str(module["__file__"]), "exec"), here)
-    new, old = here[changed.name], module[where[0]]
+    old = module[where[0]]
     for name in where[1:] if inspect.isclass(old) else ():
         old = inspect.getattr_static(old, name)
         if name == changed.name:
@@ -165,6 +163,12 @@ def exchange(changed: ast.FunctionDef, module: dict[str, Any], where: list[str])
     if isinstance(old, property):
         old = old.fget
     old = inspect.unwrap(getattr(old, "__func__", old))
+    here, body = dict(module), [changed]
+    if with_class := old.__code__.co_freevars == ("__class__",):  # of `super()`: the cell stays, whatever becomes of it
+        changed.body.insert(0, ast.Expr(ast.Name("__class__", ast.Load())))
+        body = [ast.ClassDef("Around", [], [], [changed], [], type_params=[])]
+    exec(compile(ast.fix_missing_locations(ast.Module(body, [])), str(module["__file__"]), "exec"), here)
+    new = vars(here["Around"])[changed.name] if with_class else here[changed.name]
     old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
 
 
