@@ -14,7 +14,7 @@ from rlvr.config import Recipe
 from rlvr.objective import Objective
 from rlvr.parts import Alarm, Parts, Seen
 from rlvr.sentinel.history import going_back
-from rlvr.sentinel.remedies import next_remedies, treat
+from rlvr.sentinel.remedies import further, next_remedies, treat
 from rlvr.sentinel_config import SentinelConfig
 from rlvr.state import State, Taken
 
@@ -94,7 +94,7 @@ def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, 
     remedies = next_remedies(cfg, state.remedies)
     back = replace(
         saved,
-        cursor=taken.cursor,  # the data that broke us are not replayed
+        cursor=taken.cursor + further(state.remedies, taken.cursor - state.cursor),  # what broke us is not replayed
         history=going_back(saved.history, state.history, alarm.onset),
         rollbacks=state.rollbacks + 1,
         lineage=state.lineage.branch(),

@@ -91,9 +91,16 @@ class DatedAlarm:
 
 
 def test_step_0_is_always_there_to_go_back_to(tmp_path):
-    done = toy.run(tmp_path, toy.recipe(2), poison={0, 2, 4})
+    done = toy.run(tmp_path, toy.recipe(2), poison={0, 2, 12})
     assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0, 0, 0]
-    assert (done.state.step, done.trainer.trained[-2:]) == (2, [[6, 7], [8, 9]])
+    assert (done.state.step, done.trainer.trained[-2:]) == (2, [[30, 31], [32, 33]])
+
+
+def test_a_stretch_of_bad_data_is_passed_over_in_growing_leaps(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(4, max_rollbacks=4), poison=set(range(2, 50)))
+    # a step is two prompts: the batch itself, then 4, 8 and 16 steps more; the leaps end with the trouble
+    assert done.trainer.trained == [[0, 1], [2, 3], [4, 5], [14, 15], [32, 33], [66, 67], [68, 69], [70, 71], [72, 73]]
+    assert done.state.step == 4
 
 
 # ---- remedies --------------------------------------------------------------------------------------------------------

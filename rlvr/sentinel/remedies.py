@@ -34,6 +34,12 @@ def next_remedies(cfg: SentinelConfig, in_force: Sequence[str]) -> tuple[str, ..
     return tuple(cfg.remedies[: len(in_force) + 1])
 
 
+def further(in_force: Sequence[str], step: int) -> int:
+    """Prompts to pass over beyond the `step` ones that broke the run: none the first time. Trouble that comes again
+    while remedies are in force may lie in a stretch of the data: 4, 8, 16, ... steps of it."""
+    return step * 2 ** (len(in_force) + 1) if "skip_data" in in_force else 0
+
+
 def treat(objective: Objective, cfg: SentinelConfig, in_force: Sequence[str], anchor: str | None) -> Treatment:
     for name in in_force:
         objective = REMEDIES[name](objective, cfg, anchor)
@@ -41,7 +47,7 @@ def treat(objective: Objective, cfg: SentinelConfig, in_force: Sequence[str], an
 
 
 def unchanged(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
-    """Every rollback goes forward in the data; the learning rate is no part of the objective."""
+    """Data and learning rate are no part of the objective: `further`, `Treatment.learning_rate`."""
     return objective
 
 

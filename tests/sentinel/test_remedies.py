@@ -12,7 +12,7 @@ from rlvr.objective import Objective
 from rlvr.objective.corrections import Mismatch, token_truncate
 from rlvr.objective.surrogates import clip, unclipped
 from rlvr.objective.trial import trial
-from rlvr.sentinel.remedies import REMEDIES, next_remedies, treat
+from rlvr.sentinel.remedies import REMEDIES, further, next_remedies, treat
 from rlvr.sentinel_config import REMEDIES as NAMES
 from rlvr.sentinel_config import SentinelConfig, knobs, what_is_wrong
 
@@ -92,6 +92,11 @@ def test_the_ladder_is_climbed_a_rung_at_a_time_and_has_an_end():
     assert next_remedies(cfg, ()) == ("skip_data",)
     assert next_remedies(cfg, ("skip_data",)) == next_remedies(cfg, ("skip_data", "anchor")) == ("skip_data", "anchor")
     assert next_remedies(SentinelConfig(remedies=[]), ()) == ()
+
+
+def test_data_are_passed_over_further_and_further_where_the_ladder_says_so():
+    assert [further(("skip_data", *others), 8) for others in ((), ("anchor",), ("anchor", "x"))] == [32, 64, 128]
+    assert further((), 8) == further(("anchor",), 8) == 0
 
 
 def test_the_defaults_can_work_and_every_knob_has_limits():
