@@ -85,11 +85,12 @@ class Ledger:
     def before(self, onset: int, broken: str | None) -> str:
         """Where to go back to from a trouble that began at `onset`: the newest good one before it.
 
-        `broken` was gone back to already, and broke again. Where none is left: the oldest good one, then the oldest.
+        `broken` was gone back to already, and broke again. Where none is left: that one once more, rather than one made
+        in the trouble; then the oldest good one; then the oldest.
         """
-        others = [n for n in self.usable() if n != broken] or self.usable()
-        good = [n for n in self.good() if n in others]
-        return next((n for n in reversed(good) if step_of(n) < onset), (good or others)[0])
+        good = self.good(onset)
+        choice = [n for n in good if n != broken] or good or self.good()[:1] or self.usable()[:1]
+        return choice[-1]
 
     def best(self, onset: int) -> str:
         """By evaluation, of the good from before the trouble and the past; the latest where nothing was evaluated."""

@@ -53,6 +53,12 @@ def test_an_evaluation_that_comes_while_the_checkpoint_is_written_is_its_own(thr
     assert reopened(three).ledger.entries[name(4)].score == 0.7
 
 
+def test_the_only_good_one_is_gone_back_to_twice_rather_than_to_one_made_in_the_trouble(three):
+    three.ledger.entries[name(1)].label = "good"  # 2 and 3 are candidates still
+    assert three.ledger.before(onset=2, broken=name(1)) == name(1)
+    assert three.ledger.before(onset=1, broken=name(1)) == name(1)  # the oldest good one
+
+
 @pytest.mark.parametrize(("onset", "to"), [(9, 4), (5, 4), (4, 2), (3, 2), (1, 0)])
 def test_a_rollback_goes_to_the_newest_good_one_from_before_the_trouble(tmp_path, told, onset, to):
     there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=9, probation=2), [1], told)
