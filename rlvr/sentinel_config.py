@@ -113,7 +113,7 @@ class SentinelConfig:
     """How often a run may go back to a checkpoint before it stops."""
     remedies: list[str] = field(default_factory=lambda: list(REMEDIES))
     """The ladder: the first after an alarm, one more each time that trouble comes back while the former are in force.
-    `skip_data` is what every rollback does: go on behind the data that were being trained on."""
+    Every rollback goes on behind the data that broke the run; with `skip_data` in force 4, 8, 16, ... steps further."""
     remedy_steps: int = 50
     """How long remedies stay in force, in steps from the alarm on."""
     learning_rate_factor: float = 0.3
