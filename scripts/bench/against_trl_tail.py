@@ -24,7 +24,7 @@ PATTERN = "^[a-p]+[02468]"
 HEAD = "abcdefghijklmnop"
 MEAN_DIGITS = {"S": 16, "L": 300}
 MAX_TOKENS, GROUPS = 512, 16
-STEPS, PEAK = 200, 4e-3
+STEPS, PEAK = 150, 4e-3
 RECIPE = """
 defaults: [recipe_schema, algorithm: grpo_no_kl, cluster: local, sentinel: default, _self_]
 name: tail
