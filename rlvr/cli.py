@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # Hydra and torch take seconds to import, and half of the com
 
 def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
     """What will run, for a person to see before it does."""
-    parts = [f"{name} x{part.weight:g}{' (gate)' if part.gate else ''}" for name, part in cfg.reward.parts.items()]
     from rlvr.compose import targets
 
+    parts = [f"{name} x{part.weight:g}{' (gate)' if part.gate else ''}" for name, part in cfg.reward.parts.items()]
     rollout, verify, trainer = cfg.rollout, cfg.verify, cfg.trainer
     lines = {
         "model": f"{cfg.model.path} ({cfg.model.dtype}, context {cfg.model.max_context})",

@@ -123,7 +123,7 @@ class Recorder:
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
             self.folder.undo_after(fields["to"], kind, fields.get("metrics"))
-            self.last = perf_counter()
+            self.last, self.evaluated = perf_counter(), False
         self.sinks.event(kind, message, **fields)
 
 

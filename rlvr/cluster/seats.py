@@ -33,9 +33,11 @@ class Seats:
     count: int
     all: list[Seat] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.budget = Budget(f"{self.kind}s", self.cfg)
+
     def begin(self) -> list[Any]:
         """Starts the actors; what to wait for until they can be called."""
-        self.budget = Budget(f"{self.kind}s", self.cfg)
         self.all = [Seat(f"{self.kind} {n}", self.start(n)) for n in range(self.count)]
         return [seat.actor.ready.remote() for seat in self.all]
 
