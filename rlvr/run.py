@@ -20,6 +20,7 @@ from rlvr.objective import Batch, Objective
 from rlvr.objective.trial import trial
 from rlvr.observe.console import Display
 from rlvr.observe.memory import PeakMemory
+from rlvr.observe.metrics import spent
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.sinks import Fanout, open_sinks
 from rlvr.observe.summary import Summary
@@ -97,15 +98,14 @@ class Recorder:
 
     def __init__(self, cfg: Recipe, folder: RunFolder, sinks: Fanout):
         self.cfg, self.folder, self.sinks = cfg, folder, sinks
-        self.last, self.evaluated = perf_counter(), False
+        self.last = perf_counter()
 
     def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None:
         now = perf_counter()
         seconds, self.last = now - self.last, now
-        named = metrics["time/rollout"] + metrics["time/train"] + (0.0 if self.evaluated else metrics["time/publish"])
+        named = sum(spent(metrics, name) for name in ("time/rollout", "time/train", "time/publish"))
         row = {**metrics, "time/step": seconds, "tokens/per_s": metrics["tokens/sampled"] / seconds}
         row["time/driver"] = seconds - named
-        self.evaluated = False
         every = self.cfg.log.completions_every
         if every and state.step % every == 0:
             sizes = [len(group.completions) for group in taken.groups]
@@ -118,12 +118,12 @@ class Recorder:
             shares = [(n, x) for name, x in metrics.items() if (n := name.removeprefix("eval/accuracy_")) != name]
             said = ", ".join(f"{name} {value:.1%}" for name, value in shares)
             self.event("evaluation", f"held-out accuracy after step {step}: {said}", step=step, **metrics)
-        self.last, self.evaluated = perf_counter(), True  # not step time, nor is the publication before it
+            self.last = perf_counter()  # evaluations are not step time
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
             self.folder.undo_after(fields["to"], kind, fields.get("metrics"))
-            self.last, self.evaluated = perf_counter(), False
+            self.last = perf_counter()
         self.sinks.event(kind, message, **fields)
 
 

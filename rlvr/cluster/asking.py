@@ -57,8 +57,7 @@ class Asking:
         return min(up(), key=lambda seat: sum(seat.owed.values()))
 
     def _lost(self, seat: Seat, lives: int, reason: str) -> None:
-        if seat.up and seat.lives == lives:
-            seat.up = False
+        if seat.fell(lives):
             self.spawn(self._replace(seat, reason))
 
     async def _replace(self, seat: Seat, reason: str) -> None:

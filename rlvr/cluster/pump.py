@@ -203,9 +203,8 @@ class Pump:
 
     def _lost(self, seat: Seat, lives: int, reason: str) -> None:
         """An engine died: others take over what it owes, and another one takes its place."""
-        if not seat.up or seat.lives != lives:
-            return  # known
-        seat.up = seat.ready = False
+        if not seat.fell(lives):
+            return
         again: dict[tuple, list[Request]] = {}
         for request in seat.owed.values():
             again.setdefault(request.key[:2], []).append(request)

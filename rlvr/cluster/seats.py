@@ -22,6 +22,13 @@ class Seat:
     owed: dict[Any, Any] = field(default_factory=dict)  # by key, what has not been answered
     lives: int = 0  # so many actors have sat here before
 
+    def fell(self, lives: int) -> bool:
+        """The `lives`th actor was found dead. False where that was known."""
+        news = self.up and self.lives == lives
+        if news:
+            self.up = self.ready = False
+        return news
+
 
 @dataclass
 class Seats:
@@ -62,7 +69,7 @@ class Seats:
                 ) from None
             else:
                 seat.lives += 1
-                seat.up = True
+                seat.up = True  # `ready` is for whoever gives it work to say
                 return
 
     def kill(self) -> None:

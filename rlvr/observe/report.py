@@ -15,7 +15,7 @@ from typing import Any
 from rlvr.observe.charts import Curve, Mark, chart, colour_of, short
 from rlvr.observe.files import write_atomic
 from rlvr.observe.html import Markup, tag
-from rlvr.observe.metrics import find
+from rlvr.observe.metrics import find, spent
 from rlvr.observe.record import Record, is_number
 from rlvr.observe.summary import duration, gain, percent
 from rlvr.observe.verifiers import completions, monitors
@@ -206,12 +206,6 @@ def event_table(events: Sequence[dict[str, Any]]) -> Markup:
     left_out = len(events) - len(shown)
     note = tag("p", f"{left_out} events in the middle are left out: events.jsonl has them.") if left_out else None
     return tag("div", tag("table", rows), note, class_="card scroll")
-
-
-def spent(row: dict[str, float], name: str) -> float:
-    """Seconds of a step; weights that were handed over before an evaluation were handed over outside of it."""
-    outside = name == "time/publish" and any(key.startswith("eval/") for key in row)
-    return 0.0 if outside else row.get(name, 0.0)
 
 
 def throughput(rows: Sequence[dict[str, float]]) -> Markup:

@@ -2,9 +2,8 @@
 
     file --read_records--> {column: number} a line --find_columns--> metrics of a step --replay--> Alarm, ...
 
-A step that goes back is a rollback or a new start: what was recorded from there on is forgotten, or nearly, as the loop
-does. One
-that stays is one more line of the same step.
+A step that goes back is a rollback or a new start: what was recorded from there on is forgotten, or nearly, as the
+loop does. One that stays is one more line of the same step.
 """
 
 import csv

@@ -124,9 +124,8 @@ def flip(weight: Tensor) -> None:
 
 
 def poisoned(folder: Path, steps: int = 40) -> tuple[str, ...]:
-    """A copy of the training data in which a stretch has the answers of an annotator who forgets the carry: it is the
-    mistake that the policy itself makes most often. One that it never makes would teach it nothing, and ruin nothing.
-    """
+    """A copy of the training data in which a stretch has the answers of an annotator who forgets the carry, as the
+    policy itself may: a mistake that it never makes would teach it nothing, and ruin nothing."""
     rows = [json.loads(line) for line in (ROOT / "recipes" / "tiny" / "train.jsonl").read_text().splitlines()]
     for row in rows[(FROM - 1) * GROUPS : (FROM - 1 + steps) * GROUPS]:
         row["answer"] = str(int(row["answer"]) - 10)
