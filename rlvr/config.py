@@ -31,7 +31,7 @@ class ModelConfig:
 @dataclass
 class DataConfig:
     train: str = MISSING
-    """A .jsonl, .json or .parquet file, or a `datasets` hub name."""
+    """A .jsonl, .json or .parquet file, or a `datasets` hub name: name, name:split or name:configuration:split."""
     heldout: str | None = None
     """Problems that no training step sees, for evaluation; none: no evaluation. Overlap with `train` is refused."""
     prompt: str = "problem"
@@ -43,7 +43,7 @@ class DataConfig:
     system: str | None = None
     """A system message put before every question."""
     split: str = "train"
-    """The split of a hub data set that `train` means; `heldout` may name its own as `name:split`."""
+    """The split of a hub data set whose name does not say one."""
     shuffle: bool = True
     """A fresh order in every epoch, a function of the seed and the epoch."""
 

@@ -20,7 +20,7 @@ from rlvr.state import State, Taken
 
 
 class Diverged(RuntimeError):
-    """Rolled back as often as allowed, and trouble came again; `onset` is when it began."""
+    """Rolled back as often in a row as allowed, and trouble came again; `onset` is when it began."""
 
     def __init__(self, message: str, onset: int):
         super().__init__(message)
@@ -88,7 +88,8 @@ def check_fresh(taken: Taken, state: State, max_staleness: int) -> None:
 def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, cfg: SentinelConfig) -> State:
     """Back to good weights from before the trouble, but forward in the data, with one more remedy of the ladder."""
     if state.rollbacks == cfg.max_rollbacks:
-        raise Diverged(f"{alarm}; already rolled back sentinel.max_rollbacks={cfg.max_rollbacks} times", alarm.onset)
+        said = f"{alarm}; already rolled back sentinel.max_rollbacks={cfg.max_rollbacks} times in a row"
+        raise Diverged(said, alarm.onset)
     saved = run.checkpoints.roll_back(run.trainer, state, alarm.onset)
     assert saved.restored is not None, "it says which checkpoint it was"
     remedies = next_remedies(cfg, state.remedies)
@@ -110,8 +111,9 @@ def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, 
 
 
 def let_go(state: State, run: Parts) -> State:
-    """Without remedies, once health has lasted as long as they were meant for."""
-    if not state.remedies or state.step < state.until:
+    """Without remedies, and with all rollbacks to spend, once health has lasted as long as they were meant for."""
+    if not state.rollbacks or state.step < state.until:
         return state
-    run.observer.event("healthy", f"healthy up to step {state.step}: no longer {', '.join(state.remedies)}")
-    return replace(state, remedies=(), anchor=None)
+    let_go = f": no longer {', '.join(state.remedies)}" if state.remedies else ""
+    run.observer.event("healthy", f"healthy up to step {state.step}{let_go}")
+    return replace(state, remedies=(), anchor=None, rollbacks=0)

@@ -109,11 +109,13 @@ REMEDIES = ("skip_data", "lower_learning_rate", "tighten_clip", "mask_mismatch",
 class SentinelConfig:
     enabled: bool = True
     """False: nothing is watched and nothing is rolled back."""
-    max_rollbacks: int = 5
-    """How often a run may go back to a checkpoint before it stops."""
+    max_rollbacks: int = 12
+    """How often in a row a run may go back to a checkpoint before it stops; after `remedy_steps` of health it counts
+    anew. A fault from outside that lasts is met again each time: if it is seen within 3 steps, 36 are outlasted."""
     remedies: list[str] = field(default_factory=lambda: list(REMEDIES))
     """The ladder: the first after an alarm, one more each time that trouble comes back while the former are in force.
-    Every rollback goes on behind the data that broke the run; with `skip_data` in force 4, 8, 16, ... steps further."""
+    Every rollback goes on behind the data that broke the run; with `skip_data` in force 4, 8, and then each time
+    16 steps further."""
     remedy_steps: int = 50
     """How long remedies stay in force, in steps from the alarm on."""
     learning_rate_factor: float = 0.3

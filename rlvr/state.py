@@ -14,7 +14,7 @@ class State:
 
     step: int = 0
     cursor: int = 0  # prompts consumed, those of undone steps included
-    rollbacks: int = 0
+    rollbacks: int = 0  # in a row: since health last lasted
     lineage: Lineage = field(default_factory=Lineage)
     restored: str | None = None  # the checkpoint that the last rollback went back to
     remedies: tuple[str, ...] = ()  # in force since then ...

@@ -97,9 +97,10 @@ def test_step_0_is_always_there_to_go_back_to(tmp_path):
 
 
 def test_a_stretch_of_bad_data_is_passed_over_in_growing_leaps(tmp_path):
-    done = toy.run(tmp_path, toy.recipe(4, max_rollbacks=4), poison=set(range(2, 50)))
-    # a step is two prompts: the batch itself, then 4, 8 and 16 steps more; the leaps end with the trouble
-    assert done.trainer.trained == [[0, 1], [2, 3], [4, 5], [14, 15], [32, 33], [66, 67], [68, 69], [70, 71], [72, 73]]
+    done = toy.run(tmp_path, toy.recipe(4, max_rollbacks=5), poison=set(range(2, 80)))
+    # a step is two prompts: the batch itself, then 4, 8, 16 and 16 steps more; the leaps end with the trouble
+    tried = [[0, 1], [2, 3], [4, 5], [14, 15], [32, 33], [66, 67]]
+    assert done.trainer.trained == [*tried, [100, 101], [102, 103], [104, 105], [106, 107]]
     assert done.state.step == 4
 
 
@@ -129,6 +130,16 @@ def test_remedies_are_let_go_once_health_has_lasted(tmp_path):
     assert (done.state.remedies, done.state.until) == ((), 9)
 
 
+@pytest.mark.parametrize("remedies", [["lower_learning_rate"], []])
+def test_rollbacks_are_counted_anew_once_health_has_lasted(tmp_path, remedies):
+    cfg = toy.recipe(40, max_rollbacks=1)
+    cfg.sentinel.remedies, cfg.sentinel.remedy_steps = remedies, 3
+    done = toy.run(tmp_path / "far", cfg, poison={11, 41, 71})
+    assert len(done.observer.rollbacks) == 3 and done.state.step == 40
+    with pytest.raises(Diverged, match="max_rollbacks=1 times in a row"):
+        toy.run(tmp_path / "near", cfg, poison={11, 15})
+
+
 def test_a_resumed_run_is_still_under_its_remedies(tmp_path):
     cfg = toy.recipe(12)
     cfg.sentinel.remedies = ["anchor"]
@@ -153,7 +164,7 @@ def test_a_run_without_remedies_only_goes_back(tmp_path):
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
     observer = toy.ToyObserver()
-    said = rf"policy/loss is nan, .*; already rolled back sentinel.max_rollbacks={limit} times"
+    said = rf"policy/loss is nan, .*; already rolled back sentinel.max_rollbacks={limit} times in a row"
     with pytest.raises(Diverged, match=said):
         toy.run(tmp_path, toy.recipe(STEPS, max_rollbacks=limit), poison=set(range(9, 1000)), observer=observer)
     assert len(observer.rollbacks) == limit

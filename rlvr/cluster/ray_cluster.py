@@ -4,8 +4,11 @@ driver --prompts--> RolloutWorker --completions--> driver --questions--> Verifie
    +-----batch----> TrainerRank(s) --buckets, through the object store--> RolloutWorker(s)
 """
 
+import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank, VerifierWorker
@@ -25,12 +28,25 @@ def start_ray() -> None:
     """On this machine. Ray gives a node 30 s to come up, which is not enough under heavy load: it is tried again."""
     for _ in range(STARTS):
         try:
-            ray.init(address="local", include_dashboard=False, **QUIET)
+            with children_apart():
+                ray.init(address="local", include_dashboard=False, **QUIET)
             return
         except Exception as error:  # Ray has no type of its own for it
             if "timed out during startup" not in str(error):
                 raise
     raise RuntimeError(f"it did not come up within 30 s, {STARTS} times: is this machine overloaded?")
+
+
+@contextmanager
+def children_apart() -> Iterator[None]:
+    """What is started meanwhile has process groups of its own: a SIGTERM to ours, as schedulers send it, is for the
+    driver to handle, and must not take away the Ray that it needs for its last checkpoint."""
+    apart = True
+    os.register_at_fork(after_in_child=lambda: os.setpgid(0, 0) if apart else None)
+    try:
+        yield
+    finally:
+        apart = False  # the hook stays, there is no way to take it back
 
 
 class RayCluster:

@@ -1,4 +1,7 @@
-"""Rows of a data set: local JSONL, JSON and parquet files, or a `datasets` hub name."""
+"""Rows of a data set: local JSONL, JSON and parquet files, or a `datasets` hub name, as in
+
+    HuggingFaceH4/MATH-500    HuggingFaceH4/MATH-500:test    openai/gsm8k:main:test     name, configuration, split
+"""
 
 import json
 from pathlib import Path
@@ -87,9 +90,12 @@ READERS = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
 def _from_hub(source: str, split: str, knob: str) -> list[Row]:
     import datasets
 
-    name, _, own_split = source.partition(":")
+    name, *parts = source.split(":")
+    if len(parts) > 2:
+        raise RecipeError(f"{knob}={source}: a data set is name, name:split or name:configuration:split")
+    configuration, own_split = (None, None, *parts)[-2:]
     try:
-        return datasets.load_dataset(name, split=own_split or split).to_list()
+        return datasets.load_dataset(name, configuration, split=own_split or split).to_list()
     except (OSError, ValueError) as error:  # no such data set, no such split, no network
         first_line = str(error).splitlines()[0]
         raise RecipeError(

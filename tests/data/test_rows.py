@@ -105,6 +105,18 @@ def test_a_data_set_is_read_by_name_and_split(data_set):
     assert read(f"{data_set}:test") == [{"problem": "c"}]
 
 
+def test_a_data_set_with_configurations_is_read_by_that_too(data_set):
+    files = {"main": "train", "hard": "test"}
+    kinds = "".join(f"- config_name: {kind}\n  data_files: {file}.jsonl\n" for kind, file in files.items())
+    (data_set / "README.md").write_text(f"---\nconfigs:\n{kinds}---\n")
+    assert read(f"{data_set}:main:train") == [{"problem": "a"}, {"problem": "b"}]
+    assert read(f"{data_set}:hard:train") == [{"problem": "c"}]
+    with pytest.raises(RecipeError, match="missing"):
+        read(data_set)
+    with pytest.raises(RecipeError, match="name:configuration:split"):
+        read(f"{data_set}:main:train:more")
+
+
 def test_a_split_that_is_not_there_is_one_clear_line(data_set):
     with pytest.raises(RecipeError, match=r"^data\.train=.*:tset: neither .* nor a data set: .*tset"):
         read(f"{data_set}:tset")

@@ -57,9 +57,11 @@ def test_the_data_columns_are_those_of_the_data_sets():
     math = json.loads((DATA / "math500_test.json").read_text())[0]
     with gzip.open(DATA / "HumanEval.jsonl.gz") as lines:
         code = json.loads(lines.readline())
+    gsm8k = json.loads((DATA / "gsm8k_test.jsonl").read_text().partition("\n")[0])
+    rows = {"math": math, "gsm8k": gsm8k, "code": code}
     for name in REAL:
         data = typed(compose_recipe(name, []))[0].data
-        assert {data.prompt, data.answer} <= (code if "_code_" in name else math).keys()
+        assert {data.prompt, data.answer} <= rows[name.split("_")[2]].keys()
 
 
 @pytest.mark.slow
