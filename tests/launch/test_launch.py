@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -112,5 +113,20 @@ def test_images_are_pinned():
         assert re.search(r":[^/]*\d", image.removeprefix("docker:")) and not image.endswith("latest"), image
 
 
-def test_the_job_script_is_sound_bash():
-    subprocess.run(["bash", "-n", str(LAUNCH / "slurm.sbatch")], check=True)
+def scripts() -> dict[str, str]:
+    job = yaml.safe_load((LAUNCH / "kuberay.yaml").read_text())
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    given = "".join(f"{name}={value!r}\n" for name, value in task["envs"].items())
+    return {
+        "slurm.sbatch": (LAUNCH / "slurm.sbatch").read_text(),
+        "kuberay.yaml": "#!/bin/bash\n" + job["spec"]["entrypoint"],
+        "skypilot.yaml": "#!/bin/bash\n" + given + task["run"],
+        ".ci/run": (ROOT / ".ci" / "run").read_text(),
+    }
+
+
+@pytest.mark.parametrize("name", scripts())
+def test_shellcheck_has_nothing_to_say_of_a_script(name):
+    shellcheck = str(Path(sys.executable).with_name("shellcheck"))
+    done = subprocess.run([shellcheck, "-"], input=scripts()[name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
