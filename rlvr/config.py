@@ -89,6 +89,9 @@ class RolloutConfig:
     """Completions that one engine decodes at a time."""
     tensor_parallel: int = 1
     """GPUs of one engine."""
+    share_prompts: bool | None = None
+    """vLLM reads a prompt once for all its completions. Null: on a GPU. On a CPU completions would no longer be the
+    same to the last bit whatever else is being decoded."""
 
 
 @dataclass

@@ -55,8 +55,11 @@ def times(setting: Setting) -> Times:
 
 
 def prefill(setting: Setting, completions: float) -> float:
-    """No prefix is shared: each completion of a group reads its prompt."""
-    flops = completions * setting.prompt_tokens * setting.model.flops(setting.prompt_tokens / 2)
+    """A prompt is read once for all its completions, which are on one engine, or once for each."""
+    rollout = setting.cfg.rollout
+    shared = not setting.device.cpu if rollout.share_prompts is None else rollout.share_prompts
+    prompts = completions / rollout.group_size if shared else completions
+    flops = prompts * setting.prompt_tokens * setting.model.flops(setting.prompt_tokens / 2)
     return flops / setting.tensor_parallel / (setting.device.flops * setting.device.prefill_efficiency)
 
 

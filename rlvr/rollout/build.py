@@ -21,6 +21,7 @@ def build_engine(cfg: Recipe) -> Engine:
             seed=cfg.seed,
             max_logprobs=max(1, cfg.rollout.top_k),
             sleeps=cfg.cluster.placement == "colocated",
+            share_prompts=cfg.rollout.share_prompts,
         )
     if cfg.rollout.engine == "transformers":
         from rlvr.rollout.transformers import TransformersEngine

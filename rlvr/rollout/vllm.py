@@ -43,9 +43,11 @@ class VllmEngine:
         seed: int = 0,
         max_logprobs: int = 1,
         sleeps: bool = False,
+        share_prompts: bool | None = None,
     ):
         """`max_logprobs`: the largest `Sampling.top_k` that will be asked for. `sleeps`: on a GPU, memory is taken in a
-        way that lets `sleep` give it back."""
+        way that lets `sleep` give it back. `share_prompts`: completions of one prompt share its cache; None: on a GPU,
+        where numbers are not the same to the last bit anyway."""
         prepare(threads, kv_cache_gib)
         import vllm
         import vllm._custom_ops as ops
@@ -72,7 +74,7 @@ class VllmEngine:
             seed=seed,
             logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature, top-p, top-k
             max_logprobs=max_logprobs,
-            enable_prefix_caching=False,  # a cached prefix would outlive the weights that made it
+            enable_prefix_caching=on_gpu if share_prompts is None else share_prompts,
             disable_log_stats=True,
             use_tqdm_on_load=False,
             async_scheduling=False,  # keeps a request's tokens independent of what else is in flight
@@ -90,7 +92,9 @@ class VllmEngine:
         for request in requests:
             name = str(next(self._names))
             self._running[name] = request
-            prompt: Any = {"prompt_token_ids": list(request.prompt.token_ids)}
+            # shared among completions that begin under the same weights, and with none that began before
+            salt = str(self.policy_version)
+            prompt: Any = {"prompt_token_ids": list(request.prompt.token_ids), "cache_salt": salt}
             self._engine.add_request(name, prompt, parameters(request))
 
     @property

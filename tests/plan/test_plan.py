@@ -222,6 +222,14 @@ def test_published_steps_of_another_framework_are_met_within_a_third(model, gpus
     assert measured / 1.35 < times(shared).step < measured * 1.35
 
 
+@pytest.mark.parametrize(("share", "times_read"), [(None, 1), (True, 1), (False, 8)])
+def test_a_shared_prompt_is_read_once_for_its_group(share, times_read):
+    asked = {"rollout__group_size": 8, "rollout__groups_per_step": 64}
+    once = times(setting("Llama-3.1-8B", **asked, rollout__share_prompts=True)).prefill
+    found = times(setting("Llama-3.1-8B", **asked, rollout__share_prompts=share)).prefill
+    assert found == pytest.approx(times_read * once)
+
+
 def test_every_device_has_its_figures():
     for device in DEVICES.values():
         assert 20 < device.memory_gib < 200 and device.memory_gib * GIB % 1e9 == pytest.approx(0, abs=1)

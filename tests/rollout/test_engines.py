@@ -156,6 +156,40 @@ def test_new_weights_reach_what_is_being_decoded_and_every_token_says_which_they
     engine.load_weights([original], 22)
 
 
+@pytest.mark.slow
+def test_a_shared_prompt_is_read_once_and_never_outlives_its_weights():
+    """On a CPU vLLM's blocks have 128 tokens: only prompts longer than that are shared there."""
+    from transformers import AutoModelForCausalLM
+
+    from rlvr.rollout.vllm import VllmEngine
+
+    settings = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 32}
+    sharing, alone = (VllmEngine(TINY, **settings, share_prompts=share) for share in (True, False))
+    seen: list[int] = []
+    take = sharing._take
+
+    def counting(outputs):
+        seen.extend(output.num_cached_tokens for output in outputs)
+        return take(outputs)
+
+    sharing._take = counting
+    asked = prompts(alone, "+".join("1234567") * 20 + "=?")
+    assert len(asked[0].token_ids) > 2 * 128
+    original = {n: p.detach() for n, p in AutoModelForCausalLM.from_pretrained(TINY).named_parameters()}
+    for version, factor in enumerate((1.0, 1.3, 1.0)):
+        made = []
+        for engine in (sharing, alone):
+            engine.load_weights([{name: factor * p for name, p in original.items()}], version)
+            made.append(generated(engine, asked, replace(SAMPLING, completions=8))["0"].completions)
+            made.append(generated(engine, asked, replace(SAMPLING, completions=8))["0"].completions)
+        first, again, *expected = made
+        for shared, own in zip([*first, *again], [*expected[0], *expected[1]], strict=True):
+            assert shared.token_ids == own.token_ids
+            assert shared.rollout_logprobs == pytest.approx(own.rollout_logprobs, abs=1e-4)
+        assert seen[-8:] == [256] * 8, "the second time all of it is there"
+        assert 0 in seen[-16:-8], "the first reads it anew, with the new weights"
+
+
 def test_what_is_aborted_is_never_answered(engine):
     engine.add(requests_of(prompts(engine, "5*6+1=?"), SAMPLING))
     engine.step()
