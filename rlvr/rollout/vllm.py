@@ -88,13 +88,14 @@ class VllmEngine:
         self._ended: list[Done] = []
 
     def add(self, requests: Sequence[Request]) -> None:
+        from vllm.inputs.engine import tokens_input
+
         # one vLLM request a completion, not n=8 of one: each has its own seed, and each ends when it ends
         for request in requests:
             name = str(next(self._names))
             self._running[name] = request
             # shared among completions that begin under the same weights, and with none that began before
-            salt = str(self.policy_version)
-            prompt: Any = {"prompt_token_ids": list(request.prompt.token_ids), "cache_salt": salt}
+            prompt = tokens_input(list(request.prompt.token_ids), cache_salt=str(self.policy_version))
             self._engine.add_request(name, prompt, parameters(request))
 
     @property
@@ -157,10 +158,11 @@ class VllmEngine:
 
     def score(self, token_ids: list[int]) -> list[float]:
         from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
 
         torch.set_num_threads(self.threads)
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        self._engine.add_request(PROBE, {"prompt_token_ids": token_ids}, params)
+        self._engine.add_request(PROBE, tokens_input(token_ids), params)
         while (scored := self._take(self._engine.step())) is None:
             pass
         return [at[token].logprob for token, at in zip(token_ids[1:], scored.prompt_logprobs[1:], strict=True)]
@@ -191,4 +193,5 @@ def parameters(request: Request) -> Any:
         stop=list(sampling.stop) or None,
         detokenize=bool(sampling.stop),  # only stop strings need the text as it grows
         output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,  # made for this request alone
     )
