@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -170,6 +170,41 @@ def divergences(_: str) -> Iterator[str]:
         yield f"| {title} | {runs[0]['life']} | {' | '.join(ends)} | {causes} | {steps} | {counts} |"
 
 
+def against_trl(_: str) -> Iterator[str]:
+    """A row a side of each workload, medians of all turns."""
+    yield "| completions | side | a step | sampling | training | tokens a step | held-out accuracy |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, found in measured("trl")["workloads"].items():
+        for side in ("rlvr", "trl"):
+            runs = [run for run in found["runs"] if run["side"] == side]
+            step, rollout, train, tokens = (
+                median(run[key] for run in runs)
+                for key in ("median_step_s", "time/rollout", "time/train", "tokens/sampled")
+            )
+            accuracy = " ".join(f"{run['accuracy']:.1%}" for run in runs if "accuracy" in run) or "-"
+            yield f"| {name} | {side} | {step:.2f} s | {rollout:.2f} s | {train:.2f} s | {tokens:,.0f} | {accuracy} |"
+
+
+def times_trl(_: str) -> Iterator[str]:
+    """How many times as fast: the median turn, the worst and the best."""
+    words = {"step": "a step", "token": "a token", "points_per_minute": "accuracy gained a minute"}
+    yield "| completions | " + " | ".join(words.values()) + " |"
+    yield "|---" * (1 + len(words)) + "|"
+    for name, found in measured("trl")["workloads"].items():
+        ratios = [found["ratios"].get(key) for key in words]
+        cells = [f"{median(x):.2f} ({min(x):.2f} to {max(x):.2f})" if x else "-" for x in ratios]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def phases(_: str) -> Iterator[str]:
+    """Shares of a step, the waiting for verdicts within that of sampling."""
+    found = measured("run")["phases"]
+    shares = {name.removeprefix("time/"): share for name, share in found["shares"].items()}
+    yield "| " + " | ".join(shares) + " | padding |"
+    yield "|---" * (len(shares) + 1) + "|"
+    yield "| " + " | ".join(f"{share:.1%}" for share in (*shares.values(), found["padding_waste"])) + " |"
+
+
 def saturation(_: str) -> Iterator[str]:
     """The simulated pipeline, a row a number of GPUs."""
     rows = {(r["gpus"], r["max_staleness"]): r for r in measured("saturation")}
@@ -185,7 +220,8 @@ def saturation(_: str) -> Iterator[str]:
 PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
     for part in (
-        presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation
+        presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
+        against_trl, times_trl, phases,
     )
 }  # fmt: skip
 

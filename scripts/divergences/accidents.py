@@ -8,6 +8,7 @@ that there is a sentinel, and none edits the framework.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -124,22 +125,29 @@ def flip(weight: Tensor) -> None:
 
 
 def poisoned(folder: Path, steps: int = 40) -> tuple[str, ...]:
-    """A copy of the training data in which a stretch has the answers of an annotator who forgets the carry, as the
-    policy itself may: a mistake that it never makes would teach it nothing, and ruin nothing."""
+    """A copy of the training data in which a stretch has the answers of an annotator who stops after the first step, as
+    the untrained policy often does: a mistake that it never makes would teach it nothing, and ruin nothing."""
     rows = [json.loads(line) for line in (ROOT / "recipes" / "tiny" / "train.jsonl").read_text().splitlines()]
     for row in rows[(FROM - 1) * GROUPS : (FROM - 1 + steps) * GROUPS]:
-        row["answer"] = str(int(row["answer"]) - 10)
+        row["answer"] = str(first_step(row["problem"]))
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return (f"data.train={path}",)
+
+
+def first_step(problem: str) -> int:
+    """`(9+7)*5=?` and `Tom has 9 figs, gets 7, then 5 more.`: 16; `9*7+5=?` and `9 bags of 7 nuts and eats 5.`: 63."""
+    one, other = map(int, re.findall(r"\d+", problem)[:2])
+    return one * other if "bags of" in problem or re.match(r"\d+\*", problem) else one + other
 
 
 # ---- off-policy without a clip ---------------------------------------------------------------------------------------
 
 
 def reused(folder: Path) -> tuple[str, ...]:
-    """Sixteen optimizer steps a batch, as PPO takes them: all but the first are off-policy, and the clip sees to it."""
-    return "trainer.epochs=8", "trainer.mini_batches=2"
+    """Sixteen optimizer steps a batch, as PPO takes them, at twice the learning rate: all but the first are off-policy,
+    and the clip sees to it."""
+    return "trainer.epochs=8", "trainer.mini_batches=2", "trainer.learning_rate=1.6e-3"
 
 
 def without_clip(run: Run, folder: Path, steps: int = 20) -> Run:
@@ -161,7 +169,7 @@ def bonus(
     return surrogate(log_w_BT, advantages_B1, logprobs_BT) - coefficient * logprobs_BT.detach() * logprobs_BT
 
 
-def entropy_bonus(run: Run, folder: Path, steps: int = 40, coefficient: float = 20.0) -> Run:
+def entropy_bonus(run: Run, folder: Path, steps: int = 30, coefficient: float = 40.0) -> Run:
     def before(taken: int, objective: Objective, learning_rate: float) -> tuple[Objective, float]:
         if FROM <= taken < FROM + steps:
             objective = replace(objective, surrogate=partial(bonus, objective.surrogate, coefficient))
@@ -184,11 +192,11 @@ ACCIDENTS = {
     ),
     "poison": Accident("320 rows with wrong references", "a stretch of data labelled by a weaker model", poisoned),
     "stale": Accident(
-        "16 optimizer steps a batch, and no clip for 20 steps", "samples reused without what that needs", reused,
+        "16 larger optimizer steps a batch, for 20 batches no clip", "samples reused without what that needs", reused,
         without_clip,
     ),
     "entropy": Accident(
-        "an entropy bonus far too large, 40 steps", "a coefficient that adapts itself, out of control",
+        "an entropy bonus far too large, 30 steps", "a coefficient that adapts itself, out of control",
         around=entropy_bonus,
     ),
 }  # fmt: skip
