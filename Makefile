@@ -19,7 +19,7 @@ lint: setup
 	$(BIN)/mypy
 
 test-quick: setup
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 mutation: setup
 	$(BIN)/python scripts/mutation $(ARGS)

@@ -91,7 +91,7 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
         back = replace(
             saved_state(root / name),
             cursor=newest.cursor,
-            rollbacks=newest.rollbacks,
+            rollbacks=0,
             lineage=newest.lineage.branch(),
             restored=name,
         )
