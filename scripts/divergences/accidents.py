@@ -87,7 +87,7 @@ def released(folder: Path) -> tuple[str, ...]:
     return verifier, f"reward.parts.math.params.marker={folder / 'bad_release'}", "verify.sudden=warn"
 
 
-def bad_release(run: Run, folder: Path, steps: int = 20) -> Run:
+def bad_release(run: Run, folder: Path, steps: int = 25) -> Run:
     """Between two dates the service runs a version that returns minus the reward."""
     marker = folder / "bad_release"
 
@@ -150,7 +150,7 @@ def reused(folder: Path) -> tuple[str, ...]:
     return "trainer.epochs=8", "trainer.mini_batches=2", "trainer.learning_rate=1.6e-3"
 
 
-def without_clip(run: Run, folder: Path, steps: int = 20) -> Run:
+def without_clip(run: Run, folder: Path, steps: int = 12) -> Run:
     def before(taken: int, objective: Objective, learning_rate: float) -> tuple[Objective, float]:
         if FROM <= taken < FROM + steps:
             objective = replace(objective, surrogate=unclipped, correction=None)
@@ -184,7 +184,7 @@ ACCIDENTS = {
         "learning rate x 100, 5 steps", "a hand on a live run, and two zeros too many", around=hundredfold
     ),
     "sign": Accident(
-        "reward with its sign flipped, 20 steps", "a bad release of the verifier, taken back later", released,
+        "reward with its sign flipped, 25 steps", "a bad release of the verifier, taken back later", released,
         bad_release,
     ),
     "nan": Accident(
@@ -192,7 +192,7 @@ ACCIDENTS = {
     ),
     "poison": Accident("320 rows with wrong references", "a stretch of data labelled by a weaker model", poisoned),
     "stale": Accident(
-        "16 larger optimizer steps a batch, for 20 batches no clip", "samples reused without what that needs", reused,
+        "16 larger optimizer steps a batch, for 12 batches no clip", "samples reused without what that needs", reused,
         without_clip,
     ),
     "entropy": Accident(
