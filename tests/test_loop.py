@@ -157,3 +157,9 @@ def test_a_run_asked_to_end_during_a_rollback_remembers_the_rollback(tmp_path):
     early = toy.run(tmp_path / "asked", cfg, {11}, hook=hook, stop=lambda: bool(asked))
     assert (early.state.step, early.state.rollbacks) == (3, 1)
     assert toy.run(tmp_path / "asked", cfg, {11}).outcome == toy.run(tmp_path / "alone", cfg, {11}).outcome
+
+
+def test_what_the_rollouts_remembered_goes_on_with_a_resumed_run(tmp_path):
+    begun = toy.run(tmp_path, toy.recipe(6))
+    assert begun.rollouts.remembered == {}, "nothing at the start"
+    assert toy.run(tmp_path, toy.recipe(9)).rollouts.remembered == {"taken": 6}

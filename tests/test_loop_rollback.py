@@ -1,5 +1,6 @@
 """The loop on a toy that breaks: back to a good checkpoint from before the trouble, forward in the data, remedied."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -164,9 +165,11 @@ def test_a_run_without_remedies_only_goes_back(tmp_path):
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
     observer = toy.ToyObserver()
-    said = rf"policy/loss is nan, .*; already rolled back sentinel.max_rollbacks={limit} times in a row"
-    with pytest.raises(Diverged, match=said):
+    said = rf"step (\d+): policy/loss is nan, .*; already rolled back sentinel.max_rollbacks={limit} times in a row"
+    with pytest.raises(Diverged) as stopped:
         toy.run(tmp_path, toy.recipe(STEPS, max_rollbacks=limit), poison=set(range(9, 1000)), observer=observer)
+    found = re.fullmatch(said, str(stopped.value))
+    assert found and stopped.value.onset == int(found[1]), "what is not a number is so from its first step on"
     assert len(observer.rollbacks) == limit
     restored = toy.ToyTrainer(set())
     assert opened(tmp_path).restore(restored) is not None
