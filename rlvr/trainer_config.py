@@ -46,8 +46,8 @@ class TrainerConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Train low-rank adapters instead of the weights themselves."""
     offload_optimizer: str = "none"
-    """Where the optimizer state and float32 weights live: `none` (with the model), `cpu`, from zero_stage 1 on, or
-    `nvme`, with zero_stage 3. Slower by what has to travel; a way to fit."""
+    """Where the optimizer state and float32 weights live: `none` (with the model) or `cpu`, from zero_stage 1 on.
+    Slower by what has to travel; a way to fit. Not on a disk: DeepSpeed does not bring that back from a checkpoint."""
     offload_parameters: str = "none"
     """Where the weights live between their uses: `none`, `cpu` or `nvme`. With zero_stage 3."""
     offload_folder: str | None = None
@@ -77,12 +77,11 @@ def untrainable(cfg: TrainerConfig) -> str | None:
             return f"{name}={getattr(cfg, name)}: must be above 0"
     if len(cfg.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.betas):
         return f"betas={cfg.betas}: two numbers, each at least 0 and below 1"
-    places = ("none", "cpu", "nvme")
     one_of = {
         "zero_stage": (0, 1, 2, 3),
         "schedule": ("constant", "linear", "cosine"),
-        "offload_optimizer": places,
-        "offload_parameters": places,
+        "offload_optimizer": ("none", "cpu"),
+        "offload_parameters": ("none", "cpu", "nvme"),
     }
     for name, allowed in one_of.items():
         if getattr(cfg, name) not in allowed:
@@ -92,14 +91,14 @@ def untrainable(cfg: TrainerConfig) -> str | None:
 
 def _without_a_place(cfg: TrainerConfig) -> str | None:
     needed = {
-        "offload_optimizer": {"none": 0, "cpu": 1, "nvme": 3},
+        "offload_optimizer": {"none": 0, "cpu": 1},
         "offload_parameters": {"none": 0, "cpu": 3, "nvme": 3},
     }
     for name, stages in needed.items():
         if cfg.zero_stage < (stage := stages[getattr(cfg, name)]):
             return f"{name}={getattr(cfg, name)} needs trainer.zero_stage of at least {stage}, not {cfg.zero_stage}"
-        if getattr(cfg, name) == "nvme" and not cfg.offload_folder:
-            return f"{name}=nvme needs trainer.offload_folder: a folder on that disk"
+    if cfg.offload_parameters == "nvme" and not cfg.offload_folder:
+        return "offload_parameters=nvme needs trainer.offload_folder: a folder on that disk"
     return None
 
 

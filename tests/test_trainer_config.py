@@ -15,12 +15,13 @@ from rlvr.trainer_config import LoraConfig, TrainerConfig, untrainable
         ({"learning_rate": float("nan")}, "learning_rate=nan: must be above 0"),
         ({"betas": [0.9, 1.0]}, "betas=[0.9, 1.0]: two numbers, each at least 0 and below 1"),
         ({"schedule": "cosin"}, "schedule=cosin: one of constant, linear, cosine"),
-        ({"offload_optimizer": "gpu"}, "offload_optimizer=gpu: one of none, cpu, nvme"),
+        ({"offload_optimizer": "gpu"}, "offload_optimizer=gpu: one of none, cpu"),
+        ({"offload_parameters": "gpu"}, "offload_parameters=gpu: one of none, cpu, nvme"),
         ({"offload_optimizer": "cpu"}, "offload_optimizer=cpu needs trainer.zero_stage of at least 1, not 0"),
         ({"offload_optimizer": "cpu", "zero_stage": 1}, None),
         (
-            {"offload_optimizer": "nvme", "zero_stage": 2},
-            "offload_optimizer=nvme needs trainer.zero_stage of at least 3, not 2",
+            {"offload_parameters": "nvme", "zero_stage": 2},
+            "offload_parameters=nvme needs trainer.zero_stage of at least 3, not 2",
         ),
         (
             {"offload_parameters": "cpu", "zero_stage": 2},

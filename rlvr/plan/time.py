@@ -17,7 +17,6 @@ from rlvr.plan.setting import Setting
 ALL_REDUCE_S = 15e-6  # of an all-reduce in tensor parallelism, however small
 STORE = 5e9  # bytes/s through host memory shared with Ray's object store, one process
 CPU_ADAM = 5e9  # bytes/s of optimizer state that DeepSpeed's CPU optimizer works through, per rank; one process of many
-DISK = 3e9  # bytes/s of an NVMe disk, shared by the ranks of a node
 PADDING = 1.04  # the bound of the packing benchmark
 
 
@@ -133,9 +132,7 @@ def optimize(setting: Setting) -> float:
     share = setting.trainable / (cfg.ranks if setting.zero_stage else 1)
     if cfg.offload_optimizer == "none":
         return share * 28 / (device.bandwidth * device.bandwidth_efficiency)
-    if cfg.offload_optimizer == "cpu":
-        return share * (6 / (device.host * device.link_efficiency) + 28 / CPU_ADAM)
-    return share * 24 / (DISK / min(cfg.ranks, device.node))
+    return share * (6 / (device.host * device.link_efficiency) + 28 / CPU_ADAM)
 
 
 def publish(setting: Setting) -> float:

@@ -34,14 +34,15 @@ def test_offloaded_it_learns_the_same(build, offload, dtype, tmp_path):
     assert again.score(PROBE) == elsewhere.score(PROBE)
 
 
-@pytest.mark.parametrize("parameters", ["none", "cpu", "nvme"])
-def test_from_a_disk_it_learns_the_same(build, parameters, tmp_path):
+@pytest.mark.parametrize("optimizer", ["none", "cpu"])
+def test_from_a_disk_it_learns_the_same(build, wide_model_folder, optimizer, tmp_path):
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
     if not AsyncIOBuilder().is_compatible():
         pytest.skip("libaio-dev is not installed")
-    places = {"offload_optimizer": "nvme", "offload_parameters": parameters, "offload_folder": str(tmp_path / "disk")}
-    plain, elsewhere = build(zero_stage=3), build(zero_stage=3, **places)
+    places = {"offload_optimizer": optimizer, "offload_parameters": "nvme", "offload_folder": str(tmp_path / "disk")}
+    wide = {"path": wide_model_folder, "zero_stage": 3}
+    plain, elsewhere = build(**wide), build(**wide, **places)
     for _ in range(3):
         wanted, got = plain.step(batch(), GRPO, 1e-3), elsewhere.step(batch(), GRPO, 1e-3)
     assert got["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=1e-3)
@@ -49,7 +50,7 @@ def test_from_a_disk_it_learns_the_same(build, parameters, tmp_path):
     assert [path for path in (tmp_path / "disk").rglob("*") if path.is_file()], "it lies there"
     elsewhere.save(str(tmp_path / "saved"))
     elsewhere.saved(wait=True)
-    again = build(zero_stage=3, **(places | {"offload_folder": str(tmp_path / "other")}))
+    again = build(**wide, **(places | {"offload_folder": str(tmp_path / "other")}))
     again.load(str(tmp_path / "saved"))
     assert again.score(PROBE) == elsewhere.score(PROBE)
     plain.step(batch(), GRPO, 1e-3)
@@ -59,9 +60,8 @@ def test_from_a_disk_it_learns_the_same(build, parameters, tmp_path):
 
 def test_a_disk_that_cannot_be_used_is_named(build, tmp_path):
     try:
-        trainer = build(zero_stage=3, offload_optimizer="nvme", offload_folder=str(tmp_path))
+        trainer = build(zero_stage=3, offload_parameters="nvme", offload_folder=str(tmp_path))
     except RecipeError as error:
-        assert str(error).startswith("trainer.offload_optimizer=nvme: ")
+        assert str(error).startswith("trainer.offload_parameters=nvme: ")
     else:
         trainer.step(batch(), GRPO, 1e-3)
-        assert list(tmp_path.rglob("*")), "the optimizer state lies there"
