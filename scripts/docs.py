@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean, median
@@ -161,13 +162,18 @@ def divergences(_: str) -> Iterator[str]:
     for title, runs in named.items():
         off, on = ([r for r in runs if r["sentinel"] == kind] for kind in ("off", "default"))
         ends = [" ".join(f"{r['best']:.1%}, {r['end']:.1%};" for r in some).rstrip(";") or "-" for some in (off, on)]
-        causes = "; ".join((" ".join(r["rollbacks"]) or "0") + (", stopped" if r["exit"] else "") for r in on) or "-"
+        causes = "; ".join(counted(r["rollbacks"]) + (", stopped" if r["exit"] else "") for r in on) or "-"
         steps = " ".join(str(r["steps_taken"]) for r in on) or "-"
         ruined = sum(r["end"] < r["best"] / 2 for r in off)
         within = [r for r in on if r["exit"] == 0 and r["steps_taken"] <= 1.5 * r["last_step"]]
         saved = sum(r["end"] >= r["best"] - 0.02 for r in within)
         counts = f"{ruined} of {len(off)} | {saved} of {len(on)}"
         yield f"| {title} | {runs[0]['life']} | {' | '.join(ends)} | {causes} | {steps} | {counts} |"
+
+
+def counted(rollbacks: list[str]) -> str:
+    """5 reward, 1 accuracy"""
+    return ", ".join(f"{count} {name}" for name, count in Counter(rollbacks).items()) or "0"
 
 
 def against_trl(_: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ so that nothing can read it: an answer that needs it is wrong.
 
 import re
 
+PLAIN = re.compile(r"[-+]?[0-9](?:[0-9.,/]*[0-9])?")  # nothing to be respelt
 MAX_CHARACTERS, MAX_DIGITS, MAX_NESTING = 2_000, 300, 50
 
 CHARACTERS = str.maketrans(
@@ -73,6 +74,8 @@ def symbolic(text: str) -> str:
 
 def too_large(answer: str) -> str | None:
     """Why an answer is not worth a look, in words."""
+    if len(answer) <= min(MAX_DIGITS, MAX_NESTING):
+        return None
     if len(answer) > MAX_CHARACTERS:
         return f"{len(answer)} characters > {MAX_CHARACTERS}"
     digits = re.sub(r"[,\s!\\{}]", "", answer)
@@ -87,6 +90,8 @@ def too_large(answer: str) -> str | None:
 
 def normalised(text: str) -> str:
     """The same answer in one spelling: no delimiters, sizes or spacing commands; one name for a thing."""
+    if PLAIN.fullmatch(text):
+        return text
     if not text.isascii():
         text = ROOT.sub(r"\\sqrt{\1}", text).translate(CHARACTERS)
     text = undelimited(SPACE.sub(" ", text))

@@ -25,7 +25,7 @@ E_NOTATION = re.compile(r"([0-9]+\.[0-9]+|[0-9]+(?=E))[eE]([+-]?[0-9]{1,3})")
 RATIO = re.compile(r"[0-9.]{1,20}(?: ?: ?[0-9.]{1,20}){1,9}")
 UNIT = re.compile(r"(.*?\S)(?: ?\^ ?(\\circ) ?| ?(\\text ?\{.*))")
 PLAIN_UNIT = re.compile(r"(.*[0-9.})]) ?()([A-Za-z$€£].*)")
-INTEGER = re.compile(r"-?[0-9]{1,300}")
+SIMPLE = re.compile(r"(-?)(?:([0-9]{1,300})(?:\.([0-9]{1,18}))?|\\frac\{([0-9]{1,18})\}\{(0*[1-9][0-9]{0,17})\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Quantity:
 def quantity(text: str) -> Quantity | None:
     """A number with what people write around it: currency, unit, percent sign, `million`."""
     text = text.strip()
-    if INTEGER.fullmatch(text):
-        return Quantity(Fraction(int(text)))
+    if found := SIMPLE.fullmatch(text):  # most answers: not a thing that the rest would read otherwise, but sooner
+        return _simple(*found.groups(default=""))
     unit, sign = "", ""
     if found := re.match(r"([+-]?) ?([$€£¥])", text):
         unit, sign = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen"}[found[2]], found[1]
@@ -63,6 +63,12 @@ def quantity(text: str) -> Quantity | None:
         return None
     decimals = len(text.rpartition(".")[2]) if re.fullmatch(r"[+-]? ?[0-9,]*\.[0-9]+", text) else None
     return Quantity(number * times, percent, unit or behind, decimals if times == 1 else None)
+
+
+def _simple(sign: str, whole: str, behind: str, above: str, below: str) -> Quantity:
+    """Of an integer, a decimal or a fraction the parts, "" where there is none."""
+    number = Fraction(int(above), int(below)) if above else Fraction(int(whole + behind), 10 ** len(behind))
+    return Quantity(-number if sign else number, decimals=len(behind) or None)
 
 
 def without_unit(text: str) -> tuple[str, bool, str | None]:

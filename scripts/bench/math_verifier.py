@@ -40,7 +40,7 @@ def reasoning(draw: random.Random, length: int = 2_000) -> str:
 def number_answers(draw: random.Random) -> list[tuple[str, str]]:
     """(reference, answer): integers, decimals and fractions."""
     found = []
-    for _ in range(200):
+    for _ in range(2000):
         kind, right = draw.choice(["integer", "decimal", "fraction"]), draw.random() < 0.5
         a, b = draw.randint(2, 20_000), draw.randint(2, 60)
         off = 0 if right else draw.randint(1, 9)

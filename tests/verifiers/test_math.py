@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rlvr_verifiers import math_text, numbers
 from rlvr_verifiers.math import math, unusable, warm_up
 
 from rlvr.verify import Outcome, Sample
@@ -133,6 +136,25 @@ def test_an_answer_without_a_box_counts_only_where_that_is_asked_for():
 def test_a_wrong_option_is_said_before_the_first_completion(options, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         warm_up(**options)
+
+
+@given(st.from_regex(numbers.SIMPLE, fullmatch=True))
+@settings(deadline=None)
+def test_what_is_read_sooner_is_read_as_it_would_be_later(text):
+    sooner = numbers.quantity(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "SIMPLE", re.compile("(?!)"))
+        later = numbers.quantity(text)
+    assert sooner == later
+
+
+@given(st.from_regex(math_text.PLAIN, fullmatch=True))
+@settings(deadline=None)
+def test_what_is_plain_is_its_own_spelling(text):
+    plain = math_text.normalised(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(math_text, "PLAIN", re.compile("(?!)"))
+        assert math_text.normalised(text) == plain
 
 
 def test_it_says_the_same_in_threads():
