@@ -203,12 +203,13 @@ def times_trl(_: str) -> Iterator[str]:
 
 
 def phases(_: str) -> Iterator[str]:
-    """Shares of a step, the waiting for verdicts within that of sampling."""
-    found = measured("run")["phases"]
-    shares = {name.removeprefix("time/"): share for name, share in found["shares"].items()}
-    yield "| " + " | ".join(shares) + " | padding |"
-    yield "|---" * (len(shares) + 1) + "|"
-    yield "| " + " | ".join(f"{share:.1%}" for share in (*shares.values(), found["padding_waste"])) + " |"
+    """Shares of a step, the waiting for verdicts within that of sampling; a row a size of the step."""
+    found = measured("run")["phases"]["by_groups"]
+    yield f"| groups | {' | '.join(name.removeprefix('time/') for name in found[0]['shares'])} | padding |"
+    yield "|---" * (len(found[0]["shares"]) + 2) + "|"
+    for size in found:
+        shares = " | ".join(f"{share:.1%}" for share in (*size["shares"].values(), size["padding_waste"]))
+        yield f"| {size['groups']} | {shares} |"
 
 
 def saturation(_: str) -> Iterator[str]:

@@ -3,9 +3,9 @@
     python scripts/bench/run.py [--steps 12] [--out run.json] [--only phases asynchronous engines]
 
 Real runs of the command line: vLLM, Ray, DeepSpeed, the quickstart's tiny model and data, without evaluations, each
-with one thread a worker. `phases`: the shares of a step. `asynchronous`: synchronous and one step ahead, in turn;
-against max(sampling, training), below which no overlap can come. `engines`: one and two, in turn. The first steps of a
-run are left out: they warm up.
+with one thread a worker. `phases`: the shares of a step, with the quickstart's 16 groups and with 64. `asynchronous`:
+synchronous and one step ahead, in turn; against max(sampling, training), below which no overlap can come. `engines`:
+one and two, in turn, with 64 groups. The first steps of a run are left out: they warm up.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 WARM_UP = 3
+LARGE = 64  # groups
 PHASES = (
     "time/rollout", "time/verify", "time/logprobs", "time/gradient", "time/optimizer", "time/publish", "time/driver",
 )  # fmt: skip
@@ -44,7 +45,12 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def phases(steps: int) -> dict:
-    rows = run(steps)
+    return {"by_groups": [phases_of(groups, steps) for groups in (16, LARGE)]}
+
+
+def phases_of(groups: int, steps: int) -> dict:
+    rows = run(steps, f"rollout.groups_per_step={groups}")
+    print(f"{groups} groups")
     total = sum(row["time/step"] for row in rows)
     shares = {name: sum(row[name] for row in rows) / total for name in PHASES}
     waste = sum(row["packing/padding_waste"] for row in rows) / len(rows)
@@ -53,7 +59,7 @@ def phases(steps: int) -> dict:
     print(f"padding    {waste:6.1%} of the trainer's rows")
     print(f"goals: driver under 3% ({shares['time/driver']:.1%}), waiting for verdicts under 1% "
           f"({shares['time/verify']:.1%}), padding under 5% ({waste:.1%})")  # fmt: skip
-    return {"shares": shares, "padding_waste": waste, "step_s": total / len(rows)}
+    return {"groups": groups, "shares": shares, "padding_waste": waste, "step_s": total / len(rows)}
 
 
 def asynchronous(steps: int, pairs: int = 2) -> dict:
@@ -72,7 +78,8 @@ def asynchronous(steps: int, pairs: int = 2) -> dict:
 
 
 def engines(steps: int, pairs: int = 2) -> dict:
-    found = [[medians(run(steps, f"rollout.workers={n}")) for n in (1, 2)] for _ in range(pairs)]
+    size = f"rollout.groups_per_step={LARGE}"
+    found = [[medians(run(steps, size, f"rollout.workers={n}")) for n in (1, 2)] for _ in range(pairs)]
     speed = [(two["tokens/sampled"] / two["time/rollout"]) / (one["tokens/sampled"] / one["time/rollout"])
              for one, two in found]  # fmt: skip
     print(f"2 engines sample {median(speed):.2f} times as many tokens a second as 1")
