@@ -34,6 +34,7 @@ def test_offloaded_it_learns_the_same(build, offload, dtype, tmp_path):
     assert again.score(PROBE) == elsewhere.score(PROBE)
 
 
+@pytest.mark.slow  # where libaio is there DeepSpeed compiles for some minutes, once
 @pytest.mark.parametrize("optimizer", ["none", "cpu"])
 def test_from_a_disk_it_learns_the_same(build, wide_model_folder, optimizer, tmp_path):
     from deepspeed.ops.op_builder import AsyncIOBuilder
@@ -58,10 +59,9 @@ def test_from_a_disk_it_learns_the_same(build, wide_model_folder, optimizer, tmp
     assert_close(again.score(PROBE), plain.score(PROBE), atol=1e-4, rtol=1e-4)
 
 
-def test_a_disk_that_cannot_be_used_is_named(build, tmp_path):
-    try:
-        trainer = build(zero_stage=3, offload_parameters="nvme", offload_folder=str(tmp_path))
-    except RecipeError as error:
-        assert str(error).startswith("trainer.offload_parameters=nvme: ")
-    else:
-        trainer.step(batch(), GRPO, 1e-3)
+def test_a_disk_that_cannot_be_used_is_named(build, tmp_path, monkeypatch):
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self: False)
+    with pytest.raises(RecipeError, match=r"^trainer\.offload_parameters=nvme: .* install libaio-dev"):
+        build(zero_stage=3, offload_parameters="nvme", offload_folder=str(tmp_path))
