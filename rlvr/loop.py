@@ -114,6 +114,6 @@ def let_go(state: State, run: Parts) -> State:
     """Without remedies, and with all rollbacks to spend, once health has lasted as long as they were meant for."""
     if not state.rollbacks or state.step < state.until:
         return state
-    let_go = f": no longer {', '.join(state.remedies)}" if state.remedies else ""
-    run.observer.event("healthy", f"healthy up to step {state.step}{let_go}")
+    ended = f": no longer {', '.join(state.remedies)}" if state.remedies else ""
+    run.observer.event("healthy", f"healthy up to step {state.step}{ended}")
     return replace(state, remedies=(), anchor=None, rollbacks=0)

@@ -138,23 +138,18 @@ def test_a_wrong_option_is_said_before_the_first_completion(options, said):
         warm_up(**options)
 
 
-@given(st.from_regex(numbers.SIMPLE, fullmatch=True))
+@pytest.mark.parametrize(
+    ("module", "shortcut", "read"),
+    [(numbers, "SIMPLE", numbers.quantity), (math_text, "PLAIN", math_text.normalised)],
+)
+@given(data=st.data())
 @settings(deadline=None)
-def test_what_is_read_sooner_is_read_as_it_would_be_later(text):
-    sooner = numbers.quantity(text)
+def test_what_is_read_sooner_is_read_as_it_would_be_later(module, shortcut, read, data):
+    text = data.draw(st.from_regex(getattr(module, shortcut), fullmatch=True))
+    sooner = read(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numbers, "SIMPLE", re.compile("(?!)"))
-        later = numbers.quantity(text)
-    assert sooner == later
-
-
-@given(st.from_regex(math_text.PLAIN, fullmatch=True))
-@settings(deadline=None)
-def test_what_is_plain_is_its_own_spelling(text):
-    plain = math_text.normalised(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(math_text, "PLAIN", re.compile("(?!)"))
-        assert math_text.normalised(text) == plain
+        patch.setattr(module, shortcut, re.compile("(?!)"))
+        assert read(text) == sooner
 
 
 def test_it_says_the_same_in_threads():
