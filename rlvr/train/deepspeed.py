@@ -90,7 +90,7 @@ class DeepSpeedTrainer:
     def _join(self, address: str) -> None:
         host, port = address.split(":") if address else ("127.0.0.1", "0")
         os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.cfg.ranks), "LOCAL_RANK": "0"}
-        if dist.is_initialized():
+        if deepspeed.comm.is_initialized():
             return
         store = dist.TCPStore(host, int(port), self.cfg.ranks, is_master=self.rank == 0, wait_for_workers=False)
         backend = "nccl" if self.cuda else "gloo"

@@ -18,10 +18,14 @@ def engine(request):
     if request.param == "vllm":
         from rlvr.rollout.vllm import VllmEngine
 
-        return VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_logprobs=8)
-    from rlvr.rollout.transformers import TransformersEngine
+        yield VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_logprobs=8)
+        from vllm.distributed import cleanup_dist_env_and_memory
 
-    return TransformersEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32)
+        cleanup_dist_env_and_memory()  # its process group; the trainers tested in this process make their own
+    else:
+        from rlvr.rollout.transformers import TransformersEngine
+
+        yield TransformersEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32)
 
 
 def prompts(engine, *texts: str) -> list[Prompt]:
