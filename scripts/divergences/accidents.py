@@ -8,7 +8,6 @@ that there is a sentinel, and none edits the framework.
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -121,24 +120,19 @@ def flip(weight: Tensor) -> None:
     weight.view(torch.int32).view(-1)[1000] ^= 1 << 30
 
 
-# ---- references from a weaker model ----------------------------------------------------------------------------------
+# ---- references that are off by ten ----------------------------------------------------------------------------------
 
 
-def poisoned(folder: Path, steps: int = 40) -> tuple[str, ...]:
-    """A copy of the training data in which a stretch has the answers of an annotator who stops after the first step, as
-    the untrained policy often does: a mistake that it never makes would teach it nothing, and ruin nothing."""
+def off_by_ten(folder: Path, steps: int = 40) -> tuple[str, ...]:
+    """A copy of the training data in which a stretch has the answers of an annotator who carries one too many, a
+    mistake that every policy here still makes now and then: one that it never makes would teach it nothing. At three
+    times the learning rate, for the stretch is short."""
     rows = [json.loads(line) for line in (ROOT / "recipes" / "tiny" / "train.jsonl").read_text().splitlines()]
     for row in rows[(FROM - 1) * GROUPS : (FROM - 1 + steps) * GROUPS]:
-        row["answer"] = str(first_step(row["problem"]))
+        row["answer"] = str(int(row["answer"]) + 10)
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return (f"data.train={path}",)
-
-
-def first_step(problem: str) -> int:
-    """`(9+7)*5=?` and `Tom has 9 figs, gets 7, then 5 more.`: 16; `9*7+5=?` and `9 bags of 7 nuts and eats 5.`: 63."""
-    one, other = map(int, re.findall(r"\d+", problem)[:2])
-    return one * other if "bags of" in problem or re.match(r"\d+\*", problem) else one + other
+    return f"data.train={path}", "trainer.learning_rate=2.4e-3"
 
 
 # ---- off-policy without a clip ---------------------------------------------------------------------------------------
@@ -169,7 +163,11 @@ def bonus(
     return surrogate(log_w_BT, advantages_B1, logprobs_BT) - coefficient * logprobs_BT.detach() * logprobs_BT
 
 
-def entropy_bonus(run: Run, folder: Path, steps: int = 30, coefficient: float = 40.0) -> Run:
+def hurried(folder: Path) -> tuple[str, ...]:
+    return ("trainer.learning_rate=1.6e-3",)
+
+
+def entropy_bonus(run: Run, folder: Path, steps: int = 24, coefficient: float = 40.0) -> Run:
     def before(taken: int, objective: Objective, learning_rate: float) -> tuple[Objective, float]:
         if FROM <= taken < FROM + steps:
             objective = replace(objective, surrogate=partial(bonus, objective.surrogate, coefficient))
@@ -190,13 +188,13 @@ ACCIDENTS = {
     "nan": Accident(
         "NaN in every gradient from one step on", "a flipped bit in one weight of a rank", around=flipped_bit
     ),
-    "poison": Accident("320 rows with wrong references", "a stretch of data labelled by a weaker model", poisoned),
+    "poison": Accident("320 rows with wrong references", "a stretch of data by an annotator who miscounts", off_by_ten),
     "stale": Accident(
         "16 larger optimizer steps a batch, for 12 batches no clip", "samples reused without what that needs", reused,
         without_clip,
     ),
     "entropy": Accident(
-        "an entropy bonus far too large, 30 steps", "a coefficient that adapts itself, out of control",
-        around=entropy_bonus,
+        "an entropy bonus far too large, 24 steps", "a coefficient that adapts itself, out of control", hurried,
+        entropy_bonus,
     ),
 }  # fmt: skip
