@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from rlvr.checkpoint.ledger import step_of
 from rlvr.lineage import Lineage
 from rlvr.loop import check_fresh
 from rlvr.parts import Parts
@@ -73,6 +74,13 @@ def test_evaluations_come_first_at_their_interval_and_last(tmp_path, every, step
     assert [step for step, _ in done.observer.evaluations] == steps
     assert done.observer.evaluations[0][1] == 0.0
     assert done.observer.evaluations[-1][1] == done.trainer.weight  # with the weights just published
+
+
+def test_a_checkpoint_knows_what_its_weights_are_worth(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(STEPS, evaluate_every=3))
+    entries = done.checkpoints.ledger.entries
+    scores = {step_of(name): entry.score for name, entry in entries.items()}
+    assert len(scores) >= 3 and scores == {step: dict(done.observer.evaluations)[step] for step in scores}
 
 
 def test_checkpoints_are_step_0_the_interval_and_the_last_step(tmp_path):
