@@ -7,6 +7,7 @@ import pytest
 
 from rlvr.lineage import Lineage
 from rlvr.loop import Diverged
+from rlvr.sentinel.history import NEARBY
 from tests import toy
 from tests.interruptions import POISON, STEPS, Recorded, Unplugged, fail, opened
 
@@ -187,3 +188,9 @@ def test_the_yardstick_of_a_broken_branch_outlives_a_crash(tmp_path):
         toy.run(tmp_path / "crashed", toy.recipe(STEPS), {11}, Recorded(fail(), at=7, phase="take"))
     resumed = toy.run(tmp_path / "crashed", toy.recipe(STEPS), {11})
     assert [row["step"] for row in resumed.rollouts.states[0].history] == [1, 2, 3, 4, 5]
+
+
+def test_of_a_long_branch_that_is_abandoned_only_the_first_steps_are_remembered(tmp_path):
+    done = toy.run(tmp_path, toy.recipe(14, every=20), poison={26})  # breaks step 14: back to step 0
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [0]
+    assert [row["step"] for row in done.rollouts.states[14].history] == list(range(1, 1 + NEARBY))
