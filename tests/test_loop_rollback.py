@@ -24,6 +24,7 @@ def test_a_bad_step_is_undone_and_its_batch_is_not_replayed(tmp_path):
     assert message == said + "remedies: skip_data"
     assert (fields["alarm"]["detector"], fields["alarm"]["onset"]) == ("nonfinite", 6)
     assert (fields["step"], fields["to"]) == (5, 3)
+    assert not list(tmp_path.glob("anchor*")), "a whole model that nobody asked for"
 
 
 def test_a_rollback_brings_back_weights_and_optimizer(tmp_path):
@@ -51,6 +52,7 @@ def test_a_rollback_branches_the_lineage(tmp_path):
 def test_a_checkpoint_that_broke_again_within_its_probation_is_given_up(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), poison=POISON)
     assert [fields["to"] for _, _, fields in done.observer.rollbacks] == [3, 0]
+    assert done.observer.rollbacks[1][1].endswith(" to 0; remedies: skip_data, lower_learning_rate")
     assert done.observer.steps == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6, 7]
     assert done.state.rollbacks == 2
 
