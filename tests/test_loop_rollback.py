@@ -24,6 +24,7 @@ def test_a_bad_step_is_undone_and_its_batch_is_not_replayed(tmp_path):
     assert message == said + "remedies: skip_data"
     assert (fields["alarm"]["detector"], fields["alarm"]["onset"]) == ("nonfinite", 6)
     assert (fields["step"], fields["to"]) == (5, 3)
+    assert fields["metrics"]["step"] == 6, "the step that broke the run, which gets no line of its own"
     assert not list(tmp_path.glob("anchor*")), "a whole model that nobody asked for"
 
 
