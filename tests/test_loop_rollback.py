@@ -130,9 +130,22 @@ def test_remedies_are_let_go_once_health_has_lasted(tmp_path):
     done = toy.run(tmp_path, cfg, poison={11})  # alarm at step 6, back to 3: in force up to step 9
     rates = {m: lr for m, lr in zip(done.observer.steps, (m["policy/lr"] for m in done.observer.metrics), strict=True)}
     assert [rates[step] / (0.5 / step) for step in (4, 9, 10, 12)] == pytest.approx([0.3, 0.3, 1, 1])
-    healthy = [message for kind, message, _ in done.observer.events if kind == "healthy"]
-    assert healthy == ["healthy up to step 9: no longer lower_learning_rate"]
+    assert told_healthy(done) == ["healthy up to step 9: no longer lower_learning_rate"]
     assert (done.state.remedies, done.state.until) == ((), 9)
+
+
+def told_healthy(done: toy.Finished) -> list[str]:
+    return [message for kind, message, _ in done.observer.events if kind == "healthy"]
+
+
+@pytest.mark.parametrize(
+    ("ladder", "ended"), [([], ""), (["skip_data", "tighten_clip"], ": no longer skip_data, tighten_clip")]
+)
+def test_what_is_let_go_is_named(tmp_path, ladder, ended):
+    cfg = toy.recipe(12)
+    cfg.sentinel.remedies, cfg.sentinel.remedy_steps = ladder, 3
+    # the second alarm is at step 4
+    assert told_healthy(toy.run(tmp_path, cfg, poison=POISON)) == [f"healthy up to step 7{ended}"]
 
 
 @pytest.mark.parametrize("remedies", [["lower_learning_rate"], []])
