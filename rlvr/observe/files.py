@@ -18,6 +18,8 @@ from typing import Any
 from rlvr.config import RecipeError
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+PLAIN = frozenset((str, bool, int, type(None)))  # are JSON as they are
+LISTS = (list, tuple)
 PATIENCE = 10  # tries, a second apart, where the disk is full
 ESCAPED = "backslashreplace"  # half a surrogate pair has no UTF-8; in JSON the backslash escape means the same
 
@@ -46,6 +48,11 @@ def to_json(value: Any) -> str:
 
 
 def _jsonable(value: Any) -> Any:
+    kind = type(value)  # by far most are one of these, and asking an abstract class takes ten times as long
+    if kind in PLAIN or (kind is float and math.isfinite(value)):
+        return value
+    if kind in LISTS:
+        return list(value) if PLAIN.issuperset(map(type, value)) else [_jsonable(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
