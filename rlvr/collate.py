@@ -87,7 +87,7 @@ def shaped(rewards: Rewards, groups: Sequence[Group], objective: Objective) -> R
 
 def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:
     """[rows, longest], zeros (False) behind each row's end; [0,1] without rows, for reductions to have a dimension."""
-    lengths_R1 = torch.tensor([len(row) for row in rows], dtype=torch.int64)[:, None]
+    lengths_R1 = torch.tensor([len(row) for row in rows])[:, None]
     out_RT = torch.zeros(len(rows), max(map(len, rows), default=1), dtype=dtype)
     # one tensor of all rows, not one a row: that alone was half of what the driver did in a step
     out_RT[torch.arange(out_RT.shape[1]) < lengths_R1] = torch.tensor(list(chain.from_iterable(rows)), dtype=dtype)
