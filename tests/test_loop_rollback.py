@@ -138,14 +138,13 @@ def told_healthy(done: toy.Finished) -> list[str]:
     return [message for kind, message, _ in done.observer.events if kind == "healthy"]
 
 
-@pytest.mark.parametrize(
-    ("ladder", "ended"), [([], ""), (["skip_data", "tighten_clip"], ": no longer skip_data, tighten_clip")]
-)
+@pytest.mark.parametrize(("ladder", "ended"), [([], ""), (["skip_data", "anchor"], ": no longer skip_data, anchor")])
 def test_what_is_let_go_is_named(tmp_path, ladder, ended):
     cfg = toy.recipe(12)
     cfg.sentinel.remedies, cfg.sentinel.remedy_steps = ladder, 3
     # the second alarm is at step 4
-    assert told_healthy(toy.run(tmp_path, cfg, poison=POISON)) == [f"healthy up to step 7{ended}"]
+    done = toy.run(tmp_path, cfg, poison=POISON)
+    assert done.state.anchor is None and told_healthy(done) == [f"healthy up to step 7{ended}"]
 
 
 @pytest.mark.parametrize("remedies", [["lower_learning_rate"], []])
