@@ -12,6 +12,7 @@ from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
 
 PROBE = "probe"
+set_num_threads = torch.set_num_threads  # vLLM puts a function that does nothing in its place
 
 
 def prepare(threads: int, kv_cache_gib: float) -> None:
@@ -64,7 +65,7 @@ class VllmEngine:
             settings |= {"enforce_eager": True, "dtype": "float32" if dtype == "auto" else dtype}
             # a prompt prefilled in two goes rewinds its random generator, which CPU generators cannot do
             settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
-        torch.set_num_threads(threads)
+        set_num_threads(threads)
         self.threads, self.policy_version = threads, -1
         self.max_model_len, self.max_num_seqs = max_model_len, max_num_seqs
         self.llm: Any = vllm.LLM(
@@ -103,7 +104,7 @@ class VllmEngine:
         return len(self._running) + len(self._ended)
 
     def step(self) -> list[Done]:
-        torch.set_num_threads(self.threads)
+        set_num_threads(self.threads)  # of whoever calls: threads have a number each
         if self._running:
             self._take(self._engine.step())
         ended, self._ended = self._ended, []
@@ -160,7 +161,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
 
-        torch.set_num_threads(self.threads)
+        set_num_threads(self.threads)  # of whoever calls: threads have a number each
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         self._engine.add_request(PROBE, tokens_input(token_ids), params)
         while (scored := self._take(self._engine.step())) is None:

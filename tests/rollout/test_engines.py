@@ -1,5 +1,8 @@
 """Both engines keep the promises of the Protocol. vLLM's takes 15 s to start, hence `slow`."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +195,31 @@ def test_a_shared_prompt_is_read_once_and_never_outlives_its_weights():
             assert shared.rollout_logprobs == pytest.approx(own.rollout_logprobs, abs=1e-4)
         assert seen[-8:] == [256] * 8, "the second time all of it is there"
         assert 0 in seen[-16:-8], "the first reads it anew, with the new weights"
+
+
+IN_A_THREAD = """
+import sys, threading
+from pathlib import Path
+from rlvr.rollout.engine import generate
+from rlvr.rollout.vllm import VllmEngine
+from rlvr.types import Prompt, Sampling
+
+engine = VllmEngine(sys.argv[1], dtype="float32", max_model_len=128, max_num_seqs=8, threads=2)
+def decode():
+    steps = generate(engine, [Prompt("0", 0, (), (3, 20, 30), "")], Sampling(4, 1.0, 8, (), 0))
+    Path(sys.argv[2]).write_text(str(sum(map(len, steps))))
+thread = threading.Thread(target=decode)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_decodes_with_more_than_one_thread(tmp_path):
+    """As in a Ray actor: started with one OpenMP thread, it decodes in another thread than the one it was made in."""
+    command = [sys.executable, "-c", IN_A_THREAD, TINY, str(tmp_path / "ended")]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert (tmp_path / "ended").exists() and (tmp_path / "ended").read_text() == "4", done.stderr[-2000:]
 
 
 def test_what_is_aborted_is_never_answered(engine):
