@@ -74,19 +74,14 @@ def test_a_flipped_bit_makes_one_weight_absurd(accidents):
     assert (weight != 0.02).sum() == 1 and weight.max() > 1e36
 
 
-def test_the_poisoned_stretch_stops_after_the_first_step_and_the_rest_is_untouched(accidents, tmp_path):
-    setting = accidents.poisoned(tmp_path, steps=2)
-    assert setting == (f"data.train={tmp_path / 'train.jsonl'}",)
+def test_the_poisoned_stretch_is_off_by_ten_and_the_rest_is_untouched(accidents, tmp_path):
+    assert f"data.train={tmp_path / 'train.jsonl'}" in accidents.off_by_ten(tmp_path, steps=2)
     read = [(ROOT / "recipes" / "tiny" / "train.jsonl"), tmp_path / "train.jsonl"]
     good, bad = ([json.loads(line) for line in path.read_text().splitlines()] for path in read)
     begin = (accidents.FROM - 1) * accidents.GROUPS
-    stretch = set(range(begin, begin + 16))
-    changed = {i for i, (a, b) in enumerate(zip(good, bad, strict=True)) if a != b}
-    assert changed <= stretch and len(changed) > 10, "a second step may change nothing"
-    assert all(bad[i]["problem"] == good[i]["problem"] for i in changed)
-    examples = {"(9+7)*5=?": 16, "9*7+5=?": 63, "Al has 9 bags of 7 nuts and eats 5. How many?": 63}
-    examples["Tom has 9 figs, gets 7, then 5 more. How many?"] = 16
-    assert {problem: accidents.first_step(problem) for problem in examples} == examples
+    for i in range(begin, begin + 16):
+        good[i]["answer"] = str(int(good[i]["answer"]) + 10)
+    assert bad == good
 
 
 def test_the_clip_is_gone_for_some_steps_and_comes_back(accidents, parts_of):
