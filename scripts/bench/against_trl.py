@@ -6,9 +6,9 @@ TRL runs in the interpreter that has it (`pip install trl==1.16.0` in an environ
 prompts in the same order, group size, lengths, AdamW, learning rate and loss (GRPO without KL; docs/conformance.md
 shows that they are the same to 1e-6). The sides take turns: ours, TRL's, ours, TRL's, each a process of its own; its
 first steps are left out. Both get what makes them fastest here, tried at the start: TRL the number of threads and the
-size of a pass, ours the kind, number and threads of its engines. TRL samples with transformers; so does ours where that
-is faster, as for a model as small as this, and the trials show by how much. Ours is the command line as anybody would
-type it, synchronous as TRL's.
+size of a pass, ours the kind, number and threads of its engines, ranks and threads of its trainer. TRL samples with
+transformers; so does ours where that is faster, as for a model as small as this, and the trials show by how much. Ours
+is the command line as anybody would type it, synchronous as TRL's.
 
     even        the quickstart: about 30 tokens a completion
     tail        16 to 512 tokens, most short, a few long: against_trl_tail.py
@@ -21,7 +21,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,9 +36,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "recipes" / "tiny"
 GROUPS, GROUP_SIZE, BETAS, CORES = 16, 8, [0.9, 0.95], 2
 ENGINES = (  # of ours
-    "engine=vllm workers=1 threads=1", "engine=vllm workers=2 threads=1", "engine=transformers workers=1 threads=1",
+    "engine=vllm workers=1 threads=1", "engine=vllm workers=1 threads=2", "engine=transformers workers=1 threads=1",
     "engine=transformers workers=1 threads=2", "engine=transformers workers=2 threads=1",
 )  # fmt: skip
+TRAINERS = ("ranks=1 threads=2", "ranks=2 threads=1")
 PHASES = ("time/rollout", "time/verify", "time/train", "time/publish", "time/driver")
 # TRL's loss to the letter, groups without signal included; and no learning rate that rises
 SAME = ["algorithm=grpo_no_kl", "algorithm.no_signal=keep", "algorithm.advantage.eps=1e-4", "trainer.warmup_steps=0"]
@@ -65,9 +66,11 @@ class Workload:
     pattern: str = ""  # what is rewarded; "": the right answer
 
 
-def ours(workload: Workload, engines: str, steps: int, seed: int, folder: Path) -> dict:
-    """A run of the command line; `model` is what it exported."""
+def ours(workload: Workload, shape: tuple[str, str], steps: int, seed: int, folder: Path) -> dict:
+    """A run of the command line with these engines and this trainer; `model` is what it exported."""
+    engines, trainer = shape
     settings = [*SAME, *(f"rollout.{word}" for word in engines.split()), f"steps={steps}", f"seed={seed}"]
+    settings += [f"trainer.{word}" for word in trainer.split()]
     settings += ["data.heldout=null", "data.shuffle=false", f"trainer.learning_rate={workload.learning_rate}"]
     settings += [f"run.folder={folder}/run", "log.console=false"]
     command = [str(Path(sys.executable).with_name("rlvr")), "train", workload.recipe, *settings]
@@ -100,10 +103,16 @@ def last(found: dict) -> float:
 def fastest(workload: Workload, interpreter: str) -> dict:
     """Each side's best setting on this machine, and the seconds of a step with each."""
     seconds: dict[str, dict] = {"rlvr": {}, "trl": {}}
-    for engines in ENGINES:
-        with tempfile.TemporaryDirectory() as place:
-            found = ours(workload, engines, workload.trial_steps, 0, Path(place))
-        seconds["rlvr"][engines] = last(found)
+
+    def try_ours(shapes: Iterable[tuple[str, str]]) -> None:
+        for shape in shapes:
+            if shape not in seconds["rlvr"]:
+                with tempfile.TemporaryDirectory() as place:
+                    seconds["rlvr"][shape] = last(ours(workload, shape, workload.trial_steps, 0, Path(place)))
+
+    try_ours((engines, TRAINERS[0]) for engines in ENGINES)
+    quickest = sorted(seconds["rlvr"], key=lambda shape: seconds["rlvr"][shape])[:2]
+    try_ours((engines, trainer) for engines, _ in quickest for trainer in TRAINERS)
     for setting in workload.tried:
         with tempfile.TemporaryDirectory() as place:
             found = theirs(workload, setting, workload.trial_steps, 0, Path(place), interpreter)
@@ -201,7 +210,7 @@ def said(ratios: dict[str, list[float]]) -> str:
 def workloads(folder: Path, only: str | None) -> Iterator[Workload]:
     if only != "tail":
         tried = tuple(Setting(threads, size) for threads in (1, 2) for size in (32, 128))
-        yield Workload("even", "quickstart", TINY, TINY / "train.jsonl", 64, 5e-4, tried, 4)
+        yield Workload("even", "quickstart", TINY, TINY / "train.jsonl", 64, 5e-4, tried, 6)
     if only != "even":
         places = (str(tail.make(folder)), folder / "model", folder / "train.jsonl")
         tried = (Setting(1, 32), Setting(2, 32), Setting(2, 128))
@@ -234,8 +243,8 @@ def main() -> None:
             found = {
                 "steps": count,
                 "ratios": ratios,
-                "engines": best["rlvr"]["best"],
-                "engines_tried": best["rlvr"]["tried"],
+                "shape": best["rlvr"]["best"],
+                "shapes_tried": [[*shape, s] for shape, s in best["rlvr"]["tried"].items()],
                 "trl_setting": asdict(best["trl"]["best"]),
                 "trl_tried": [asdict(one) | {"step_s": s} for one, s in best["trl"]["tried"].items()],
                 "runs": rows,
