@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
-    done: dict = {"settings": vars(a) | {"out": str(a.out)}}
+    done: dict = {"settings": {name: value for name, value in vars(a).items() if name != "out"}}
     with tempfile.TemporaryDirectory() as path:
         make_model(path, a.millions)
         pairs = [[on_ranks(ranks, path, 4 * a.completions, a.repeats) for ranks in (1, 2)] for _ in range(2)]
