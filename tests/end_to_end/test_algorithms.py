@@ -1,16 +1,20 @@
 """Algorithms in whole runs: a reference on every rank, several optimizer steps a batch, cut-off sampling, own ones."""
 
+import json
 import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.end_to_end.test_runs import SMALL, command, rlvr, rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "recipes" / "tiny"
 TRANSFORMERS = ["rollout.engine=transformers", "data.heldout=null", "log.console=false"]
 
 
@@ -36,6 +40,30 @@ def test_several_optimizer_steps_on_truncated_samples_with_the_real_engine(tmp_p
         assert row["mismatch/max_abs"] < 1e-3
         assert row["policy/ratio_mean"] != 1.0 and row["mismatch/ess"] > 0.99
         assert "policy/kl_ref" in row and "mismatch/masked" in row
+
+
+@pytest.mark.parametrize("algorithm", ["grpo_no_kl", "dapo"])
+def test_the_gradient_is_that_of_the_formula_on_what_was_recorded(tmp_path, algorithm):
+    """Computed anew, a completion at a time and without the trainer: sum over all tokens of w A grad log pi."""
+    still = [f"algorithm={algorithm}", "algorithm.no_signal=keep", "trainer.learning_rate=1e-12", "cluster=inline"]
+    done = rlvr("train", "quickstart", *SMALL, *TRANSFORMERS, *still, f"run.folder={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    policy = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    for row in rows(tmp_path / "run"):
+        path = tmp_path / "run" / "completions" / f"step-{row['step']:06d}.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        tokens = sum(record["tokens"] for record in records)
+        policy.zero_grad()
+        for record in records:
+            prompt = tokenizer.apply_chat_template(record["messages"], add_generation_prompt=True, return_dict=False)
+            ids = torch.tensor([[*prompt, *record["token_ids"]]])
+            logprobs = policy(ids).logits[0, len(prompt) - 1 : -1].log_softmax(1)
+            of_sampled = logprobs.gather(1, ids[0, len(prompt) :, None])
+            weight = 1 / tokens if algorithm == "dapo" else 1 / (len(records) * record["tokens"])
+            (-weight * record["advantage"] * of_sampled.sum()).backward()
+        norm = torch.stack([p.grad.norm() for p in policy.parameters()]).norm()
+        assert norm > 0.01 and row["policy/grad_norm"] == pytest.approx(float(norm), rel=1e-4)
 
 
 def test_a_variant_from_outside_the_project_trains(tmp_path):
