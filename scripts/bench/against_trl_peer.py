@@ -3,14 +3,11 @@
     <TRL's python> scripts/bench/against_trl_peer.py <settings.json> <answer.json>
 
 Knows TRL, nothing of rlvr. What differs from TRL's defaults is what both sides are given (against_trl.py), and what
-makes TRL faster on a CPU: float32 instead of bfloat16, no gradient checkpointing, no progress bar. The rewards are
-plain functions in its process: our verifiers would cost TRL more.
+makes TRL faster on a CPU: float32 instead of bfloat16, no gradient checkpointing, no progress bar.
 """
 
 import json
-import re
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -18,26 +15,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from against_trl_rewards import arithmetic, matching
 from datasets import Dataset
 from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-
-WORKED = re.compile(r"\s*(<think>)?[^<]*\S[^<]*</think>\\boxed\{[^{}]+\}[\s.]*")
-
-
-def arithmetic(completions: list, answer: list[str], **_: Any) -> list[float]:
-    """1 for the right number in the last box, 0.1 for the form: what our `math` and `format` say of these texts."""
-    texts = [messages[0]["content"] for messages in completions]
-    boxes = [re.findall(r"\\boxed\{([^{}]*)\}", text)[-1:] for text in texts]
-    formed = [0.1 * bool(WORKED.fullmatch(text)) for text in texts]
-    return [float(box == [right]) + form for box, right, form in zip(boxes, answer, formed, strict=True)]
-
-
-def matching(pattern: str) -> Callable[..., list[float]]:
-    def matches(completions: list, **_: Any) -> list[float]:
-        return [float(re.search(pattern, messages[0]["content"]) is not None) for messages in completions]
-
-    return matches
 
 
 class Timed(GRPOTrainer):
