@@ -92,9 +92,10 @@ class DeepSpeedTrainer:
         os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.cfg.ranks), "LOCAL_RANK": "0"}
         if deepspeed.comm.is_initialized():
             return
-        store = dist.TCPStore(host, int(port), self.cfg.ranks, is_master=self.rank == 0, wait_for_workers=False)
         backend = "nccl" if self.cuda else "gloo"
-        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.cfg.ranks)
+        if not dist.is_initialized():  # with cluster=inline it is vLLM's, of this one process
+            store = dist.TCPStore(host, int(port), self.cfg.ranks, is_master=self.rank == 0, wait_for_workers=False)
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.cfg.ranks)
         if not self.cuda:
             with alone_in(Path(os.environ["TORCH_EXTENSIONS_DIR"])):
                 ShareMemCommBuilder().load()  # now, as init_distributed would without our lock
