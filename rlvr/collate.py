@@ -89,6 +89,6 @@ def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:
     """[rows, longest], zeros (False) behind each row's end; [0,1] without rows, for reductions to have a dimension."""
     lengths_R1 = torch.tensor([len(row) for row in rows])[:, None]
     out_RT = torch.zeros(len(rows), max(map(len, rows), default=1), dtype=dtype)
-    # one tensor of all rows, not one a row: that alone was half of what the driver did in a step
+    # one tensor of all rows: with one a row a batch took more than twice as long to make
     out_RT[torch.arange(out_RT.shape[1]) < lengths_R1] = torch.tensor(list(chain.from_iterable(rows)), dtype=dtype)
     return out_RT

@@ -75,7 +75,8 @@ def test_a_flipped_bit_makes_one_weight_absurd(accidents):
 
 
 def test_the_poisoned_stretch_is_off_by_ten_and_the_rest_is_untouched(accidents, tmp_path):
-    assert f"data.train={tmp_path / 'train.jsonl'}" in accidents.off_by_ten(tmp_path, steps=2)
+    setting = accidents.off_by_ten(tmp_path, steps=2)
+    assert setting == (f"data.train={tmp_path / 'train.jsonl'}", "trainer.learning_rate=2.4e-3")
     read = [(ROOT / "recipes" / "tiny" / "train.jsonl"), tmp_path / "train.jsonl"]
     good, bad = ([json.loads(line) for line in path.read_text().splitlines()] for path in read)
     begin = (accidents.FROM - 1) * accidents.GROUPS

@@ -48,7 +48,7 @@ def to_json(value: Any) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    kind = type(value)  # by far most are one of these, and asking an abstract class takes ten times as long
+    kind = type(value)  # by far most are one of these; asking abstract classes first took three times as long
     if kind in PLAIN or (kind is float and math.isfinite(value)):
         return value
     if kind in LISTS:
