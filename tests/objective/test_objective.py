@@ -1,8 +1,7 @@
-"""The loss as one sum, by hand; batches that can be cut; statistics that add up."""
+"""The loss as one sum, by hand, and what a step knows before it."""
 
 import math
-import pickle
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,9 +10,9 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 from rlvr.collate import collate
-from rlvr.objective import Batch, Objective, Rewards, Statistics, advantages, corrections, kl, ratios, surrogates
-from rlvr.objective.objective import statistics, without_gradient
-from rlvr.objective.weightings import sequence_mean, token_mean
+from rlvr.objective import Batch, Objective, Rewards, advantages, corrections, kl, ratios, surrogates
+from rlvr.objective.objective import without_gradient
+from rlvr.objective.weightings import sequence_mean
 from tests.builders import group
 
 GRPO = Objective(advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), sequence_mean)
@@ -183,143 +182,6 @@ def test_signal_is_judged_on_the_weighted_sum():
     valid = tensor([[True, True]])
     for weights, teaches in (([1.0, 1.0], False), ([1.0, 0.5], True)):
         assert GRPO.signal(Rewards(parts, tensor(weights, dtype=torch.float64), valid)).tolist() == [teaches]
-
-
-# ---- batches ---------------------------------------------------------------------------------------------------------
-
-
-def test_rows_are_cut_to_their_longest():
-    whole = batch(lengths_B=tensor([2, 3]), ref_logprobs_BT=RHO)
-    first = whole.rows([0])
-    assert len(first) == 1
-    assert first.token_ids_BT.tolist() == [[0, 1]] and first.ref_logprobs_BT.shape == first.weights_BT.shape == (1, 2)
-    assert first.advantages_B1.tolist() == [[1.0]] and first.lengths_B.tolist() == [2]
-    both = whole.rows([1, 0])
-    assert both.token_ids_BT.tolist() == [[3, 4, 5], [0, 1, 2]] and both.advantages_B1.tolist() == [[-1.0], [1.0]]
-    assert whole.rows(slice(1, 2)).token_ids_BT.tolist() == [[3, 4, 5]]
-
-
-def test_no_rows_are_a_batch_too():
-    nothing = batch().rows([])
-    assert len(nothing) == 0 and nothing.token_ids_BT.shape == (0, 0)
-
-
-def test_a_batch_goes_to_a_device_whole():
-    moved = batch(rewards=Rewards.of_one_group([1.0, 0.0])).to("meta")
-    assert {moved.mask_BT.device.type, moved.old_logprobs_BT.device.type, moved.lengths_B.device.type} == {"meta"}
-    assert moved.rewards is not None
-
-
-def test_rows_leave_the_rewards_of_the_groups_behind():
-    assert batch(rewards=Rewards.of_one_group([1.0, 0.0])).rows([0]).rewards is None
-
-
-def test_records_are_frozen_and_slotted():
-    for record, name in ((batch(), "mask_BT"), (GRPO, "kl")):
-        with pytest.raises(FrozenInstanceError):
-            setattr(record, name, None)
-    assert not hasattr(batch(), "__dict__") and not hasattr(Statistics(), "__dict__")
-
-
-def test_an_objective_says_what_it_asks_for_only_where_a_recipe_does():
-    assert (GRPO.no_signal, GRPO.train_on_truncated) == ("drop", True)
-    assert (GRPO.count_masked, GRPO.keep_sampling_mask) == (False, False)
-
-
-def test_what_a_batch_does_not_have_stays_absent():
-    assert batch(old_logprobs_BT=None).rows([0]).old_logprobs_BT is None
-    assert batch().to("cpu").ref_logprobs_BT is None
-
-
-def test_bare_tokens_score_every_token_but_the_first():
-    made = Batch.of_tokens(tensor([[4, 5, 6], [7, 8, 9]]))
-    assert made.token_ids_BT.tolist() == [[4, 5, 6], [7, 8, 9]]
-    assert made.lengths_B.tolist() == [3, 3]
-    for scored_BT in (made.mask_BT, made.counted_BT):
-        assert_close(scored_BT, tensor([[0.0, 1.0, 1.0]] * 2))
-    for nothing_BT in (made.weights_BT, made.rollout_logprobs_BT):
-        assert_close(nothing_BT, torch.zeros(2, 3))
-    for nothing_B1 in (made.advantages_B1, made.kl_coefficients_B1):
-        assert_close(nothing_B1, torch.zeros(2, 1))
-
-
-# ---- statistics ------------------------------------------------------------------------------------------------------
-
-
-def test_statistics_by_hand():
-    # three trained tokens with pi/pi_old 1.5, 0.5, 1 and pi_old/pi_rollout 2, 1, 1/4
-    delta = tensor([[7.0, 2.0, 7.0], [7.0, 1.0, 0.25]]).log()
-    objective = replace(GRPO, correction=partial(corrections.token_mask, low=0.5, high=5.0), kl=kl.KL(kl.k1, 0.1))
-    of = batch(rollout_logprobs_BT=-delta, ref_logprobs_BT=RHO.log() - 0.5, kl_coefficients_B1=torch.zeros(2, 1))
-    means = objective.loss(RHO.log(), of)[1].means()
-    assert means["policy/ratio_mean"] == pytest.approx((1.5 + 0.5 + 1.0) / 3)
-    assert means["mismatch/mean_abs"] == pytest.approx((math.log(2) + 0 + math.log(4)) / 3)
-    assert means["mismatch/max_abs"] == pytest.approx(math.log(4))
-    # (2 + 1 + 1/4)^2 / (4 + 1 + 1/16) / 3
-    assert means["mismatch/ess"] == pytest.approx(3.25**2 / 5.0625 / 3)
-    assert means["policy/kl_ref"] == pytest.approx(0.5)
-    assert means["mismatch/masked"] == pytest.approx(1 / 3)
-    assert means["policy/clipped"] == 0  # without a gradient there is nothing to lose
-    assert replace(objective, correction=None).loss(RHO.log(), of)[1].means().get("mismatch/masked") is None
-
-
-def test_masked_is_what_a_correction_gives_no_weight():
-    # pi_old/pi_rollout 1, 1, 1/4, of which the last is below 1/2
-    delta = tensor([[7.0, 1.0, 7.0], [7.0, 1.0, 0.25]]).log()
-    objective = replace(GRPO, correction=corrections.token_mask)
-    means = objective.loss(RHO.log(), batch(rollout_logprobs_BT=-delta))[1].means()
-    assert means["mismatch/masked"] == pytest.approx(1 / 3)
-
-
-def test_statistics_are_summed_in_double_precision():
-    # in float32, 1 + 2^-40 is 1
-    small = 2.0**-40
-    seen = {"mismatch": tensor([[1.0, small, 9.0]])}
-    made = statistics(tensor([[True, True, False]]), seen)
-    assert made.sums == {"mismatch": 1.0 + small, "tokens": 2.0} and made.maxima == {"mismatch_max": 1.0}
-
-
-def test_no_token_adds_nothing_to_what_others_saw():
-    nothing = GRPO.loss(torch.zeros(1, 2), batch(torch.zeros(1, 2), torch.zeros(1, 1)))[1]
-    real = GRPO.loss(RHO.log(), batch(rollout_logprobs_BT=torch.full((2, 3), 0.3)))[1]
-    for other in (nothing, Statistics()):
-        assert (real + other).means() == real.means() == (other + real).means()
-    assert (real + real).tokens == 2 * real.tokens == 6.0
-    assert Statistics().tokens == 0.0
-
-
-def test_the_effective_sample_size_is_one_when_engine_and_trainer_agree():
-    assert GRPO.loss(RHO.log(), batch())[1].means()["mismatch/ess"] == pytest.approx(1.0)
-
-
-def test_statistics_of_parts_add_up_to_those_of_the_whole():
-    of = batch(rollout_logprobs_BT=tensor([[0.0, 0.3, 0.0], [0.0, -0.7, 0.1]]))
-    whole = GRPO.loss(RHO.log(), of)[1]
-    parts = [GRPO.loss(RHO.log()[[i]], of.rows([i]))[1] for i in (0, 1)]
-    assert sum(parts, Statistics()).means() == pytest.approx(whole.means())
-    assert sum(reversed(parts), Statistics()).means() == pytest.approx(whole.means())
-
-
-def test_metrics_of_what_is_not_there_are_absent():
-    means = GRPO.loss(RHO.log(), batch())[1].means()
-    assert "policy/kl_ref" not in means and "mismatch/masked" not in means
-
-
-def test_statistics_of_no_token_are_finite():
-    nothing = torch.zeros(1, 2)
-    means = GRPO.loss(nothing, batch(nothing, torch.zeros(1, 1)))[1].means()
-    assert all(math.isfinite(x) for x in means.values())
-
-
-def test_statistics_of_no_micro_batch_at_all_are_finite():
-    """A step whose groups were all dropped has no micro-batch: the sum over none of them must still be reported."""
-    assert all(math.isfinite(x) for x in Statistics().means().values())
-
-
-def test_an_objective_survives_the_trip_to_an_actor():
-    objective = replace(GRPO, kl=kl.KL(kl.k3, {"math": 0.1}), weighting=token_mean)
-    loss, _ = pickle.loads(pickle.dumps(objective)).loss(RHO.log(), batch(ref_logprobs_BT=RHO))
-    assert_close(loss, objective.loss(RHO.log(), batch(ref_logprobs_BT=RHO))[0])
 
 
 # ---- what a step knows before its first micro-batch ------------------------------------------------------------------
