@@ -3,41 +3,18 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from rlvr.checkpoint.files import Fingerprint
+from rlvr.cluster.buckets import Lent, Shipped, lend, opened, ship
 from rlvr.cluster.calls import ray
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Verdict
 from rlvr.verify.assembly import Question
-
-# Ray's object store shares numpy arrays between processes without a copy, and knows no bfloat16
-Shipped = dict[str, tuple[np.ndarray, bool]]
-
-
-def ship(bucket: Mapping[str, torch.Tensor]) -> Shipped:
-    half = {name: tensor.dtype == torch.bfloat16 for name, tensor in bucket.items()}
-    return {n: ((t.view(torch.int16) if half[n] else t).contiguous().numpy(), half[n]) for n, t in bucket.items()}
-
-
-def unship(shipped: Shipped) -> dict[str, torch.Tensor]:
-    """Views of the object store: read-only, to be copied by whoever keeps them."""
-    tensors = {}
-    for name, (array, half) in shipped.items():
-        tensor = torch.from_numpy(array if array.flags.writeable else _unlocked(array))
-        tensors[name] = tensor.view(torch.bfloat16) if half else tensor
-    return tensors
-
-
-def _unlocked(array: np.ndarray) -> np.ndarray:
-    """The same memory without numpy's read-only mark, which torch would warn of; engines only ever read it."""
-    return np.frombuffer(array.reshape(-1).data.cast("B"), dtype=array.dtype).reshape(array.shape)
-
 
 DECODE = "decode"  # the concurrency group, of one thread
 
@@ -64,10 +41,12 @@ class RolloutWorker:
     def begin_update(self, in_flight: bool) -> None:
         self.server.begin_update(in_flight)
 
-    def load_weights(self, bucket: Shipped, policy_version: int) -> int:
-        """Bytes loaded. Read where they lie: every engine of a node shares the one copy in its object store."""
-        tensors = unship(bucket)
+    def load_weights(self, bucket: Shipped | Lent, policy_version: int) -> int:
+        """Bytes loaded. Read where they lie, and not needed any more when this returns."""
+        tensors = opened(bucket)
         self.server.load(tensors, policy_version)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return sum(tensor.nbytes for tensor in tensors.values())
 
     def end_update(self) -> None:
@@ -127,6 +106,15 @@ class TrainerRank:
     def weights(self) -> Iterator[Shipped]:
         """The buckets, on rank 0; Ray copies each into the object store before the next one is gathered."""
         yield from (ship(bucket) for bucket in self.trainer.weights() if bucket)
+
+    def lend_weights(self, first: bool, wanted: bool) -> Lent | None:
+        """The first or next bucket for an engine on this rank's device, to be read before the next one is asked for;
+        empty where it is not wanted, None after the last."""
+        if first:
+            self.buckets = self.trainer.weights(everywhere=True)
+        bucket = next(self.buckets, None)
+        self.lent = {n: t.clone() for n, t in bucket.items()} if wanted and bucket else {}
+        return None if bucket is None else lend(self.lent)
 
     def score(self, token_ids: list[int]) -> list[float]:
         return self.trainer.score(token_ids)

@@ -1,14 +1,14 @@
 """Engines and verifiers as one Pipeline: groups to whoever waits for them, weights to every engine."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 from rlvr.cluster.calls import WorkerLost, get
 from rlvr.cluster.pump import Order, Pump
 from rlvr.cluster.seats import Seat, Seats
-from rlvr.cluster.trainer import BUCKETS
+from rlvr.cluster.trainer import Weights
 from rlvr.config import Recipe
 from rlvr.types import Group, Prompt, Sampling
 from rlvr.verify.assembly import Assembly, laid_out, put_back
@@ -47,7 +47,7 @@ class RayPipeline:
         if self.cfg.cluster.placement == "colocated":
             self.of(self.seats.all, "sleep")
 
-    def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
+    def load_weights(self, buckets: Weights, policy_version: int) -> int:
         return Engines(self, self.seats.all).load_weights(buckets, policy_version)
 
     def score(self, token_ids: list[int]) -> list[list[float]]:
@@ -95,13 +95,13 @@ class Engines:
         self.pipeline, self.seats = pipeline, [seat for seat in seats if seat.up]
         self.lives = [seat.lives for seat in self.seats]
 
-    def load_weights(self, buckets: Iterable[Any], policy_version: int) -> int:
-        """Engines load a bucket while the trainer makes the next ones, never more than BUCKETS ahead."""
+    def load_weights(self, buckets: Weights, policy_version: int) -> int:
+        """Engines load a bucket while the trainer makes the next ones, as many as may be ahead."""
         self._of_all("begin_update", self.pipeline.cfg.rollout.update_in_flight)
         size, loading = 0, deque[list[tuple[Seat, int, Any]]]()
-        for bucket in buckets:
-            loading.append(self._send("load_weights", bucket, policy_version))
-            if len(loading) == BUCKETS:
+        for refs in buckets.to([self.pipeline.seats.all.index(seat) for seat in self.seats]):
+            loading.append(self._send("load_weights", [(ref, policy_version) for ref in refs]))
+            if len(loading) == buckets.ahead:
                 size += sum(self.pipeline.answers(loading.popleft()))
         size += sum(size for asked in loading for size in self.pipeline.answers(asked))
         self._of_all("end_update")
@@ -113,11 +113,12 @@ class Engines:
         return self._of_all("score", token_ids)
 
     def _of_all(self, method: str, *args: Any) -> list[Any]:
-        return self.pipeline.answers(self._send(method, *args))
+        return self.pipeline.answers(self._send(method, [args] * len(self.seats)))
 
-    def _send(self, method: str, *args: Any) -> list[tuple[Seat, int, Any]]:
+    def _send(self, method: str, args: Sequence[tuple]) -> list[tuple[Seat, int, Any]]:
+        """Each its own arguments."""
         return [
-            (seat, lives, getattr(seat.actor, method).remote(*args))
-            for seat, lives in zip(self.seats, self.lives, strict=True)
+            (seat, lives, getattr(seat.actor, method).remote(*own))
+            for seat, lives, own in zip(self.seats, self.lives, args, strict=True)
             if seat.up and seat.lives == lives
         ]

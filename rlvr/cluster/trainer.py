@@ -1,6 +1,7 @@
 """All trainer ranks as one. Every call goes to all of them: their methods are collective."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import sleep
 from typing import Any
 
@@ -54,14 +55,8 @@ class RayTrainer:
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
         return self._all("step", ray.put(batch), objective, learning_rate)
 
-    def weights(self) -> Iterator[Any]:
-        """References to buckets, each as soon as rank 0 has it."""
-        streams = [
-            rank.weights.options(num_returns="streaming", _generator_backpressure_num_objects=BUCKETS).remote()
-            for rank in self.ranks
-        ]
-        for stream in streams:  # the other ranks gather along, and have nothing of their own
-            yield from stream
+    def weights(self) -> "Weights":
+        return Weights(self.ranks, self.cfg.cluster.placement == "colocated")
 
     def score(self, token_ids: list[int]) -> list[float]:
         return self._all("score", token_ids)
@@ -83,6 +78,40 @@ class RayTrainer:
     def _all(self, method: str, *args: Any) -> Any:
         """Rank 0's answer."""
         return first_failure([getattr(rank, method).remote(*args) for rank in self.ranks])[0]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the trainer, on their way to some of the engines. Nothing is made before it is asked for."""
+
+    ranks: list[Any]
+    colocated: bool
+
+    @property
+    def ahead(self) -> int:
+        """Buckets that may have been handed out and not been loaded."""
+        return 1 if self.colocated else BUCKETS
+
+    def to(self, engines: Sequence[int]) -> Iterator[list[Any]]:
+        """Of each bucket a reference for each of these engines, as soon as it is there."""
+        return self._lent(engines) if self.colocated else ([ref] * len(engines) for ref in self._shipped())
+
+    def _shipped(self) -> Iterator[Any]:
+        streams = [
+            rank.weights.options(num_returns="streaming", _generator_backpressure_num_objects=BUCKETS).remote()
+            for rank in self.ranks
+        ]
+        for stream in streams:  # the other ranks gather along, and have nothing of their own
+            yield from stream
+
+    def _lent(self, engines: Sequence[int]) -> Iterator[list[Any]]:
+        """Engine n reads what rank n holds, on the device that they share."""
+        first = True
+        while None not in first_failure(
+            refs := [rank.lend_weights.remote(first, n in engines) for n, rank in enumerate(self.ranks)]
+        ):
+            yield [refs[n] for n in engines]
+            first = False
 
 
 def lives(ref: Any) -> bool:

@@ -116,14 +116,11 @@ def train(setting: Setting) -> float:
 
 def shared(setting: Setting, micro_batches: float) -> float:
     """Gathers of ZeRO-3 in every pass, and the reduction of gradients. None of it is hidden: overlap_comm is off."""
-    cfg, device, b = setting.cfg.trainer, setting.device, setting.train_bytes
-    if cfg.ranks == 1:
-        return 0.0
-    rate = (device.network if cfg.ranks > device.node else device.link) * device.link_efficiency
+    cfg, b = setting.cfg.trainer, setting.train_bytes
     gathers = 2 * micro_batches if setting.zero_stage == 3 else float(b == 2)  # forward, backward; or when updated
     reductions = micro_batches if setting.zero_stage >= 2 else 1
     moved = gathers * setting.model.parameters * b + reductions * setting.trainable * b
-    return moved * cfg.epochs * (cfg.ranks - 1) / cfg.ranks / rate
+    return _gathered(setting, moved * cfg.epochs)
 
 
 def optimize(setting: Setting) -> float:
@@ -136,11 +133,22 @@ def optimize(setting: Setting) -> float:
 
 
 def publish(setting: Setting) -> float:
-    """Buckets travel while the next is made, so the slowest leg counts; each node of engines gets one copy."""
-    device, size = setting.device, setting.model.parameters * setting.train_bytes
+    """Buckets travel while the next is made, so the slowest leg counts; each node of engines gets one copy. On a GPU
+    that engine and rank share they are copied twice and go nowhere."""
+    device, size, cfg = setting.device, setting.model.parameters * setting.train_bytes, setting.cfg
+    if cfg.cluster.placement == "colocated" and not device.cpu:
+        copied = 4 * size / (device.bandwidth * device.bandwidth_efficiency)  # read and written, twice
+        return copied + _gathered(setting, size) * (setting.zero_stage == 3) + device.transfer_s
     legs = [size / STORE]
     if not device.cpu:
         legs.append(size / (device.host * device.link_efficiency))
     if setting.needed > device.node:
         legs.append(size / (device.network * device.link_efficiency))
     return max(legs) + device.transfer_s
+
+
+def _gathered(setting: Setting, size: float) -> float:
+    """Seconds until `size` bytes that are spread over the ranks have been to all of them."""
+    ranks, device = setting.cfg.trainer.ranks, setting.device
+    rate = (device.network if ranks > device.node else device.link) * device.link_efficiency
+    return size * (ranks - 1) / ranks / rate

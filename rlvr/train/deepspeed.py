@@ -246,15 +246,17 @@ class DeepSpeedTrainer:
 
     # ---- weights ----------------------------------------------------------------------------------------------------
 
-    def weights(self) -> Iterator[Weights]:
-        """Buckets of the policy's weights by their Hugging Face names, on CPU, whole on rank 0 (empty elsewhere).
+    def weights(self, everywhere: bool = False) -> Iterator[Weights]:
+        """Buckets of the policy's weights by their Hugging Face names, on CPU, whole on rank 0 (empty elsewhere);
+        `everywhere`: whole on every rank, on its device.
 
         ZeRO-3 gathers one bucket at a time; adapters are merged. Tied weights travel once. A bucket is to be read
         before the next one is asked for: where that needs no copy its tensors are the trainer's own.
         """
         for bucket in cut(merged_weights(self.engine.module.lm), self.cfg.bucket_mb * 2**20, _bytes):
             with self._gathered(p for _, weight in bucket for p in weight.parameters):
-                yield {name: weight.merged().to("cpu") for name, weight in bucket} if self.rank == 0 else {}
+                whole = {name: weight.merged() for name, weight in bucket} if everywhere or self.rank == 0 else {}
+                yield whole if everywhere else {name: weight.to("cpu") for name, weight in whole.items()}
 
     def _gathered(self, parameters: Iterable[Tensor]) -> AbstractContextManager:
         return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.cfg.zero_stage == 3)

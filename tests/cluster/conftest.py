@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,9 @@ def rank(samples):
     order = sorted(range(len(samples)), key=lambda i: float(samples[i].completion))
     return [order.index(i) / 10 for i in range(len(samples))]
 """
+
+
+NOTHING: Any = SimpleNamespace(ahead=1, to=lambda engines: [[{}] * len(engines)])  # weights: a bucket without any
 
 
 class TextEngine(FakeEngine):
@@ -102,7 +106,7 @@ def pipeline(ray, tmp_path):
         pipelines.append((pipe, seats, judges))
         pipe.told = []
         pipe.tell = pipe.told.append
-        pipe.bring = lambda destination: destination.load_weights([{}], 7)
+        pipe.bring = lambda destination: destination.load_weights(NOTHING, 7)
         pipe.bring(pipe)
         return pipe
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rlvr.types import Outcome, Sampling
-from tests.cluster.conftest import prompts
+from tests.cluster.conftest import NOTHING, prompts
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +50,9 @@ def test_an_engine_that_dies_before_a_publication_is_found_by_it(ray, pipeline):
     pipe = pipeline(engines=2)
     kill(ray, pipe.seats.all[1])
     time.sleep(1)
-    assert pipe.load_weights([{}], 8) == 0
+    assert pipe.load_weights(NOTHING, 8) == 0
     assert pipe.score([1, 2]) == [[8.0]]  # of the one that is there
-    pipe.bring = lambda destination: destination.load_weights([{}], 8)
+    pipe.bring = lambda destination: destination.load_weights(NOTHING, 8)
     assert {c.policy_version for g in pipe.groups(prompts(4), Sampling(4, 1.0, 8)) for c in g.completions} == {8}
 
 

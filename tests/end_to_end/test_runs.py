@@ -16,6 +16,8 @@ import pytest
 pytestmark = pytest.mark.slow
 SMALL = ["steps=3", "evaluation.limit=16", "rollout.groups_per_step=4", "checkpoint.every=1", "trainer.threads=1"]
 
+COLOCATED = ["cluster=one_gpu", "rollout.workers=2", "trainer.ranks=2", "trainer.zero_stage=3"]
+
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "rlvr.cli", *words]
@@ -43,9 +45,9 @@ def descendants_left(before: set[int]) -> list[str]:
     [
         [],
         ["trainer.ranks=2", "trainer.zero_stage=2", "algorithm=dapo"],
-        ["rollout.engine=transformers", "algorithm=dr_grpo"],
+        ["rollout.engine=transformers", "algorithm=dr_grpo", *COLOCATED],
     ],
-    ids=["default", "two ranks, dapo", "transformers, dr_grpo"],
+    ids=["default", "two ranks, dapo", "transformers, dr_grpo, colocated"],
 )
 def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overrides):
     before = {p.pid for p in psutil.process_iter()}

@@ -191,6 +191,17 @@ def test_a_program_can_read_the_plan(capsys):
     assert said["cost_usd"] == pytest.approx(2 * said["gpu_hours"])
 
 
+def test_weights_that_stay_on_their_gpu_are_published_at_its_memorys_speed():
+    shape = {"trainer__ranks": 8, "rollout__workers": 8, "cluster__placement": "colocated"}
+    one = setting(trainer__zero_stage=1, **shape)
+    moved = 4 * one.model.parameters * one.train_bytes  # read and written, by the rank and by the engine
+    seconds = moved / (one.device.bandwidth * one.device.bandwidth_efficiency)
+    assert times(one).publish == pytest.approx(seconds + one.device.transfer_s)
+    assert times(setting(trainer__zero_stage=3, **shape)).publish > times(one).publish  # gathered first
+    apart = shape | {"cluster__placement": "disaggregated"}
+    assert times(setting(trainer__zero_stage=1, **apart)).publish > 3 * seconds  # through host memory
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
