@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlvr.rollout.decoding import Context, prepare
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
 
@@ -32,13 +34,12 @@ Why = tuple[Row, StopReason]
 
 class TransformersEngine:
     def __init__(self, path: str, *, dtype: str, max_model_len: int, max_num_seqs: int, threads: int = 1):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
         self.model = model.to(self.device).eval()
+        prepare(self.model)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.max_model_len, self.max_num_seqs, self.threads = max_model_len, max_num_seqs, threads
         self.policy_version = -1
@@ -79,27 +80,34 @@ class TransformersEngine:
 
     def _decode(self, sampling: Sampling) -> Iterator[list[Why]]:
         """Of each decoding step the rows that end with it, and why."""
-        from transformers import DynamicCache
-
-        token_ids_BT, mask_BT = self._left_padded([row.request.prompt.token_ids for row in self._rows])
-        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache()
+        prompts = [row.request.prompt.token_ids for row in self._rows]
+        once = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompts))}
+        token_ids_BT, mask_BT = self._left_padded(list(once))
+        context = Context(mask_BT[:, :0])
+        logits_BV = self._forward(token_ids_BT, mask_BT, context)
+        order_B = torch.tensor([once[prompt] for prompt in prompts], device=self.device)
+        context.take(order_B)
+        logits_BV = logits_BV[order_B]  # a prompt is read once, whatever number of completions it has
         while rows := self._rows:
-            logits_BV = self.model(
-                input_ids=token_ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache,
-                logits_to_keep=1,
-            ).logits[:, -1]  # fmt: skip
             chosen_B = self._sample(rows, logits_BV.float(), sampling)
             reasons = [self._ended(row, sampling) for row in rows]
             staying = [b for b, reason in enumerate(reasons) if not reason]
             self._rows = [rows[b] for b in staying]
             yield [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
-            keep_B = torch.tensor(staying, dtype=torch.int64, device=self.device)
-            if len(staying) < len(reasons):
-                cache.batch_select_indices(keep_B)
-            token_ids_BT = chosen_B[keep_B, None]
-            positions_BT = positions_BT[keep_B, -1:] + 1
-            mask_BT = torch.cat([mask_BT[keep_B], torch.ones_like(token_ids_BT)], dim=1)
+            if self._rows:
+                if len(staying) < len(reasons):
+                    keep_B = torch.tensor(staying, device=self.device)
+                    context.take(keep_B)
+                    chosen_B = chosen_B[keep_B]
+                logits_BV = self._forward(chosen_B[:, None], torch.ones_like(chosen_B[:, None]), context)
+
+    def _forward(self, token_ids_BT: Tensor, mask_BT: Tensor, context: Context) -> Tensor:
+        """Logits [B,V] behind the last of these tokens, which the context then has too."""
+        positions_BT = context.add(mask_BT)
+        return self.model(
+            input_ids=token_ids_BT, attention_mask=context.mask_BT, position_ids=positions_BT,
+            past_key_values=context.cache, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
 
     def _left_padded(self, token_ids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         width = max(map(len, token_ids))
