@@ -1,10 +1,11 @@
 # make quickstart   watch a tiny model learn arithmetic      make test   lint, types, all tests
-# make setup        only install, into .venv                make help   this
+# make setup        only install, into .venv                make test-all   and those that take longest
+# make help         this
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := # a run starts dozens of processes: Python may keep what it has compiled
 
-.PHONY: help setup quickstart test test-quick lint mutation
+.PHONY: help setup quickstart test test-all test-quick lint mutation
 help:
 	@sed -n "s/^# //p" Makefile
 
@@ -19,10 +20,13 @@ lint: setup
 	$(BIN)/mypy
 
 test-quick: setup
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not long"
 
 mutation: setup
 	$(BIN)/python scripts/mutation $(ARGS)
 
 test: lint test-quick
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not long"
+
+test-all: lint test-quick
+	$(BIN)/python -m pytest -q -m "slow or long"

@@ -18,6 +18,7 @@ TINY = ROOT / "recipes" / "tiny"
 TRANSFORMERS = ["rollout.engine=transformers", "data.heldout=null", "log.console=false"]
 
 
+@pytest.mark.long
 def test_a_sharded_offloaded_reference_on_two_ranks_says_what_a_whole_one_on_one_does(tmp_path):
     grpo = ["algorithm=grpo", "algorithm.kl.coefficient=1.0", "trainer.learning_rate=2e-3", *TRANSFORMERS]
     sharded = ["trainer.ranks=2", "trainer.zero_stage=3", "trainer.offload_reference=true"]

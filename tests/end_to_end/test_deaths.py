@@ -80,7 +80,8 @@ def test_engine_verifier_and_trainer_rank_die_and_the_weights_are_those_of_a_run
 
 
 def test_a_rank_that_dies_again_and_again_is_a_clean_end_that_can_be_resumed(tmp_path):
-    run = start(tmp_path / "run", "cluster.restarts=0", "trainer.ranks=1", "trainer.zero_stage=0")
+    alone = ["trainer.ranks=1", "trainer.zero_stage=0", "rollout.engine=transformers"]
+    run = start(tmp_path / "run", "cluster.restarts=0", *alone)
     until(run, lambda: len(steps(tmp_path / "run")) >= 3)
     actors(run, "TrainerRank")[0].send_signal(signal.SIGKILL)
     _, said = run.communicate(timeout=400)

@@ -48,6 +48,7 @@ def test_a_run_that_breaks_is_seen_in_time(name, groups, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", HEALTHY)
 def test_false_alarms_stay_rare_over_many_seeds(name):
     """One in forty is allowed: of runs noisier than most, over hundreds of steps."""
@@ -57,6 +58,7 @@ def test_false_alarms_stay_rare_over_many_seeds(name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BROKEN)
 def test_no_break_is_missed_over_many_seeds(name):
     schedule, onset, within, _ = BROKEN[name]

@@ -34,7 +34,8 @@ def test_offloaded_it_learns_the_same(build, offload, dtype, tmp_path):
     assert again.score(PROBE) == elsewhere.score(PROBE)
 
 
-@pytest.mark.slow  # where libaio is there DeepSpeed compiles for some minutes, once
+@pytest.mark.slow
+@pytest.mark.long  # where libaio is there DeepSpeed compiles for some minutes, once
 @pytest.mark.parametrize("optimizer", ["none", "cpu"])
 def test_from_a_disk_it_learns_the_same(build, wide_model_folder, optimizer, tmp_path):
     from deepspeed.ops.op_builder import AsyncIOBuilder

@@ -45,7 +45,7 @@ def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folde
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [*(pytest.param(n, marks=pytest.mark.long) for n in (0, 1, 2)), 3])
 def test_another_number_of_ranks_goes_on_from_what_was_saved(model_folder, tmp_path, stage):
     saved = run_ranks(2, model_folder, stage, "save", tmp_path)
     one = run_ranks(1, model_folder, stage, "load", tmp_path)
