@@ -190,7 +190,8 @@ class DeepSpeedTrainer:
         return out_BT
 
     def _layout(self, batch: Batch) -> Layout:
-        return layout(batch.lengths_B.tolist(), self.cfg.ranks, self.cfg.row_tokens, self.cfg.micro_batch_tokens)
+        cfg, attention = self.cfg, self.engine.module.attention_tokens
+        return layout(batch.lengths_B.tolist(), cfg.ranks, cfg.row_tokens, cfg.micro_batch_tokens, attention)
 
     def _forward_backward(self, batch: Batch, rows: list, objective: Objective) -> tuple[float, float, Statistics]:
         mine = [i for row in rows for i in row]

@@ -2,14 +2,17 @@
 
 lengths --longest first--> rows of <= width tokens --dealt evenly--> ranks x micro-batches
 
-Three ways to fill rows are tried; the best has the least to do for the rank that has the most.
+Several ways to fill rows are tried; the best has the least to do for the rank that has the most.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 PASS_TOKENS = 256  # what a forward and backward pass costs however short it is, as a number of tokens; about
+NARROW = 8  # rows that hold as many completions on average, or fewer, are tried beside the fullest,
+WASTE = 0.03  # and taken if no more than this is padding: by measurement, more of it gains nothing
 Row = list[int]  # the completions that share one row, by their index in the batch
 
 
@@ -21,27 +24,53 @@ class Layout:
     padding_waste: float  # share of the tokens computed that belong to no completion
 
 
-def layout(lengths: Sequence[int], ranks: int, row_tokens: int, micro_batch_tokens: int) -> Layout:
+def layout(
+    lengths: Sequence[int],
+    ranks: int,
+    row_tokens: int,
+    micro_batch_tokens: int,
+    attention_tokens: float = math.inf,
+) -> Layout:
     """Pack completions into rows, and rows into micro-batches of at most `micro_batch_tokens` tokens.
 
-    A row is `row_tokens` wide, or as wide as the longest completion; one that alone exceeds the budget still gets a
-    micro-batch of its own. Neither choice can change the gradient: weights are per token over the whole step.
+    A row is at most `row_tokens` wide, or as wide as the longest completion; one that alone exceeds the budget still
+    gets a micro-batch of its own. Each token of a row costs attention to all of the row, other documents included, as
+    much as all else at a width of `attention_tokens`: the smaller that is, the narrower rows are the best. No choice
+    can change the gradient: weights are per token over the whole step.
     """
     if not lengths:
         return Layout([[] for _ in range(ranks)], 0.0)
     width = max(min(row_tokens, micro_batch_tokens), max(lengths))
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+    def dealt(choices: Iterable[list[Row]]) -> list[Layout]:
+        fitting = [rows for rows in choices if max(_tokens(row, lengths) for row in rows) <= width]
+        return [_deal(rows, [_tokens(row, lengths) for row in rows], ranks, micro_batch_tokens) for rows in fitting]
+
     filled = _first_fit(order, lengths, width)
-    choices = [filled, _evenly(order, lengths, len(filled)), _evenly(order, lengths, -(-len(filled) // ranks) * ranks)]
-    fitting = [rows for rows in choices if max(_tokens(row, lengths) for row in rows) <= width]
-    dealt = [_deal(rows, [_tokens(row, lengths) for row in rows], ranks, micro_batch_tokens) for rows in fitting]
-    return min(dealt, key=lambda made: (_slowest(made, lengths), made.padding_waste))
+    fewest = len(filled)
+    made = dealt([filled, *(_evenly(order, lengths, count) for count in {fewest, _rounded(fewest, ranks)})])
+    if math.isfinite(attention_tokens):
+        counts = {_rounded(-(-len(lengths) // held), ranks) for held in range(1, NARROW + 1)}
+        narrow = dealt(_evenly(order, lengths, count) for count in sorted(counts) if count > fewest)
+        bound = max(WASTE, min(one.padding_waste for one in made))
+        made += [one for one in narrow if one.padding_waste <= bound]
+    return min(made, key=lambda one: (_slowest(one, lengths, attention_tokens), one.padding_waste))
 
 
-def _slowest(made: Layout, lengths: Sequence[int]) -> int:
+def _rounded(count: int, ranks: int) -> int:
+    """Up to a multiple of the ranks."""
+    return -(-count // ranks) * ranks
+
+
+def _slowest(made: Layout, lengths: Sequence[int], attention_tokens: float) -> float:
     """What the rank with the most to do has to do, in tokens: the others wait for it."""
     widths = [[[_tokens(row, lengths) for row in micro] for micro in rank if micro] for rank in made.micro_batches]
-    return max(sum(PASS_TOKENS + len(micro) * max(micro) for micro in rank) for rank in widths)
+
+    def cost(micro: list[int]) -> float:
+        return PASS_TOKENS + len(micro) * max(micro) * (1 + max(micro) / attention_tokens)
+
+    return max(sum(map(cost, rank)) for rank in widths)
 
 
 def _tokens(row: Row, lengths: Sequence[int]) -> int:

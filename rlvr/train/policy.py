@@ -6,6 +6,7 @@ Knows transformers; knows no DeepSpeed, no objective and no reward.
     positions:    0 1 2 ...               | 0 1 2 ...               | 0 0 0        one document each: none sees another
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -101,6 +102,7 @@ class Policy(nn.Module):
         self.lm.lm_head = LogprobHead(lm.lm_head)
         # flash attention keeps the documents of a single row apart, and of several rows it takes each for one document
         self.single_row = lm.config._attn_implementation.startswith("flash")
+        self.attention_tokens = math.inf if self.single_row else _attention_tokens(lm)
 
     def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
@@ -113,6 +115,16 @@ class Policy(nn.Module):
         ).last_hidden_state
         hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
         return self.lm.lm_head(hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)
+
+
+def _attention_tokens(lm: Any) -> float:
+    """How wide a row is in which attention to all of it costs as much as the layers' matrices do, in FLOPs: 4 x width x
+    heads x head size a token and layer against two for each weight."""
+    config = lm.config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    embedding = lm.get_input_embeddings().weight
+    weights = sum(getattr(p, "ds_numel", p.numel()) for p in lm.model.parameters() if p is not embedding)
+    return weights / config.num_hidden_layers / (2 * config.num_attention_heads * head)
 
 
 def scatter(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:

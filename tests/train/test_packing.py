@@ -1,5 +1,6 @@
 """Every completion is computed once, within the budget, with little padding; every rank makes as many passes."""
 
+import math
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from rlvr.train.packing import Layout, layout
 
 lengths_lists = st.lists(st.integers(1, 300), min_size=1, max_size=60)
+widths = st.sampled_from([math.inf, 1000.0, 100.0, 1.0])  # of a row, where attention costs as much as all else
 many = settings(max_examples=100, deadline=None, derandomize=True)
 
 
@@ -21,9 +23,9 @@ def used(row: list[int], lengths: list[int]) -> int:
 
 
 @many
-@given(lengths=lengths_lists, ranks=st.integers(1, 4), row=st.integers(1, 400), budget=st.integers(1, 2000))
-def test_every_completion_is_in_exactly_one_row(lengths, ranks, row, budget):
-    placed = [i for micro in micro_batches(layout(lengths, ranks, row, budget)) for r in micro for i in r]
+@given(lengths=lengths_lists, ranks=st.integers(1, 4), row=st.integers(1, 400), budget=st.integers(1, 2000), att=widths)
+def test_every_completion_is_in_exactly_one_row(lengths, ranks, row, budget, att):
+    placed = [i for micro in micro_batches(layout(lengths, ranks, row, budget, att)) for r in micro for i in r]
     assert sorted(placed) == list(range(len(lengths)))
 
 
@@ -36,10 +38,10 @@ def test_every_rank_has_the_same_number_of_micro_batches(lengths, ranks, row, bu
 
 
 @many
-@given(lengths=lengths_lists, row=st.integers(1, 400))
-def test_a_row_is_no_wider_than_asked_for_or_than_the_longest_completion(lengths, row):
+@given(lengths=lengths_lists, row=st.integers(1, 400), att=widths)
+def test_a_row_is_no_wider_than_asked_for_or_than_the_longest_completion(lengths, row, att):
     width = max(row, max(lengths))
-    assert all(used(r, lengths) <= width for micro in micro_batches(layout(lengths, 1, row, 1000)) for r in micro)
+    assert all(used(r, lengths) <= width for micro in micro_batches(layout(lengths, 1, row, 1000, att)) for r in micro)
 
 
 @many
@@ -94,7 +96,23 @@ def test_less_than_5_percent_is_padding_when_most_are_short_and_a_few_are_long(s
     rng = random.Random(seed)
     lengths = [512 if rng.random() < 0.05 else min(512, max(16, int(rng.lognormvariate(3.5, 0.8)))) for _ in range(128)]
     for budget in (2048, 8192):
-        assert layout(lengths, ranks, row_tokens=256, micro_batch_tokens=budget).padding_waste < 0.05
+        for attention in (math.inf, 10_000):
+            assert layout(lengths, ranks, 256, budget, attention).padding_waste < 0.05
+
+
+def test_rows_are_narrow_where_attention_is_dear():
+    def made(attention):
+        return layout([35] * 8, ranks=1, row_tokens=256, micro_batch_tokens=8192, attention_tokens=attention)
+
+    assert [len(row) for row in made(math.inf).micro_batches[0][0]] == [4, 4]
+    assert [len(row) for row in made(20).micro_batches[0][0]] == [1] * 8
+    assert made(20).padding_waste == 0
+
+
+def test_a_narrow_row_is_not_worth_much_padding():
+    # in pairs, 40 + 10: nothing is wasted; alone, each 10 would be beside a 40
+    made = layout([40, 10] * 4, ranks=1, row_tokens=50, micro_batch_tokens=8192, attention_tokens=200)
+    assert {used(row, [40, 10] * 4) for row in made.micro_batches[0][0]} == {50}
 
 
 def test_ranks_share_the_work_evenly():

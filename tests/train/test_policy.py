@@ -1,5 +1,6 @@
 """A tiny language model, packed and unpacked: the same logprobs and the same gradient, whatever shares a row."""
 
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -98,8 +99,15 @@ def test_flash_attention_is_given_a_single_row(model_folder, monkeypatch):
     policy = Policy(lm)
     with torch.no_grad():
         assert_close(packed_logprobs(policy, of, rows), wanted * of.mask_BT, atol=2e-5, rtol=0)
+        assert policy.attention_tokens == math.inf
         policy.single_row = False  # what this guards against
         assert not torch.allclose(packed_logprobs(policy, of, rows), wanted * of.mask_BT, atol=1e-2)
+
+
+def test_attention_to_a_whole_row_is_reckoned_from_the_shape_of_the_model(policy):
+    # q and o 2 x 16 x 16, k and v 2 x 16 x 8, gate, up and down 3 x 16 x 24, norms 2 x 16 + 2 x 8; last norm 16 / 2
+    layer = 512 + 256 + 1152 + 48 + 8
+    assert policy.attention_tokens == layer / (2 * 2 * 8)
 
 
 def test_an_attention_that_is_not_installed_is_named(model_folder):
