@@ -210,7 +210,7 @@ def said(ratios: dict[str, list[float]]) -> str:
 def workloads(folder: Path, only: str | None) -> Iterator[Workload]:
     if only != "tail":
         tried = tuple(Setting(threads, size) for threads in (1, 2) for size in (32, 128))
-        yield Workload("even", "quickstart", TINY, TINY / "train.jsonl", 64, 5e-4, tried, 6)
+        yield Workload("even", "quickstart", TINY, TINY / "train.jsonl", 64, 5e-4, tried, 14)
     if only != "even":
         places = (str(tail.make(folder)), folder / "model", folder / "train.jsonl")
         tried = (Setting(1, 32), Setting(2, 32), Setting(2, 128))
