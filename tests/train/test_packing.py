@@ -96,7 +96,7 @@ def test_less_than_5_percent_is_padding_when_most_are_short_and_a_few_are_long(s
     rng = random.Random(seed)
     lengths = [512 if rng.random() < 0.05 else min(512, max(16, int(rng.lognormvariate(3.5, 0.8)))) for _ in range(128)]
     for budget in (2048, 8192):
-        for attention in (math.inf, 10_000):
+        for attention in (math.inf, 768):  # of the tiny model
             assert layout(lengths, ranks, 256, budget, attention).padding_waste < 0.05
 
 
@@ -110,9 +110,10 @@ def test_rows_are_narrow_where_attention_is_dear():
 
 
 def test_a_narrow_row_is_not_worth_much_padding():
-    # in pairs, 40 + 10: nothing is wasted; alone, each 10 would be beside a 40
-    made = layout([40, 10] * 4, ranks=1, row_tokens=50, micro_batch_tokens=8192, attention_tokens=200)
-    assert {used(row, [40, 10] * 4) for row in made.micro_batches[0][0]} == {50}
+    # 40 + 30 in pairs waste nothing and cost 280 x (1 + 70 / 10); alone each 30 is beside a 40: 320 x (1 + 40 / 10)
+    lengths = [40, 30] * 4
+    made = layout(lengths, ranks=1, row_tokens=70, micro_batch_tokens=8192, attention_tokens=10)
+    assert {used(row, lengths) for row in made.micro_batches[0][0]} == {70}
 
 
 def test_ranks_share_the_work_evenly():
