@@ -1,4 +1,4 @@
-# make quickstart   watch a tiny model learn arithmetic      make test   lint, types, all tests
+# make quickstart   watch a tiny model learn arithmetic      make test   lint, types, tests
 # make setup        only install, into .venv                make test-all   and those that take longest
 # make help         this
 PYTHON ?= python3

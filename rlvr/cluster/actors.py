@@ -46,7 +46,7 @@ class RolloutWorker:
         tensors = opened(bucket)
         self.server.load(tensors, policy_version)
         if torch.cuda.is_available():
-            torch.cuda.synchronize()
+            torch.cuda.synchronize()  # the copies are only queued
         return sum(tensor.nbytes for tensor in tensors.values())
 
     def end_update(self) -> None:
