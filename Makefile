@@ -1,11 +1,11 @@
 # make quickstart   watch a tiny model learn arithmetic      make test   lint, types, tests
 # make setup        only install, into .venv                make test-all   and those that take longest
-# make help         this
+# make help         this                                    make test-gpu   what only a GPU can show
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := # a run starts dozens of processes: Python may keep what it has compiled
 
-.PHONY: help setup quickstart test test-all test-quick lint mutation
+.PHONY: help setup quickstart test test-all test-gpu test-quick lint mutation
 help:
 	@sed -n "s/^# //p" Makefile
 
@@ -30,3 +30,6 @@ test: lint test-quick
 
 test-all: lint test-quick
 	$(BIN)/python -m pytest -q -m "slow or long"
+
+test-gpu: setup
+	$(BIN)/python -m pytest -q -m gpu

@@ -23,9 +23,10 @@ class ModelConfig:
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none; `plain` is the
     bare text."""
-    attention: str = "sdpa"
-    """transformers' attention implementation: `sdpa`, `eager`, or `flash_attention_2` or `_3`, which need a GPU and
-    their packages."""
+    attention: str = "auto"
+    """The trainer's. `varlen` is PyTorch's own flash attention for packed rows, on a GPU in bfloat16; `auto` takes it
+    there, and `sdpa` elsewhere. Others are transformers': `eager`, or `flash_attention_2` or `_3`, which need a GPU
+    and their packages."""
 
 
 @dataclass
@@ -235,7 +236,10 @@ def check(cfg: Recipe) -> None:
     one_of = {
         "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
         "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),
-        "model.attention": (cfg.model.attention, ("sdpa", "eager", "flash_attention_2", "flash_attention_3")),
+        "model.attention": (
+            cfg.model.attention,
+            ("auto", "sdpa", "varlen", "eager", "flash_attention_2", "flash_attention_3"),
+        ),
         "model.dtype": (cfg.model.dtype, ("auto", "float32", "bfloat16")),
         "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
         "reward.combine": (cfg.reward.combine, ("sum", "product", "min")),

@@ -212,6 +212,24 @@ def phases(_: str) -> Iterator[str]:
         yield f"| {size['groups']} | {shares} |"
 
 
+def gpu(_: str) -> Iterator[str]:
+    """A row a side of each workload, medians over its turns; below, how many times as fast."""
+    found = measured("gpu")
+    assert isinstance(found, dict)
+    named: dict[tuple[str, str], list[dict]] = {}
+    for run in found["runs"]:
+        named.setdefault((run["workload"], run["side"]), []).append(run)
+    yield "| completions | side | tokens/s | of peak FLOP/s | padding | memory at most | times the plain step |"
+    yield "|---|---|---|---|---|---|---|"
+    for (kind, side), runs in named.items():
+        rate, flops, padding, peak = (
+            median(run[key] for run in runs) for key in ("tokens_per_s", "flops_per_s", "padding", "peak_gb")
+        )
+        share, ratios = flops / found["peak_flops"], found[f"times_plain_{kind}"]
+        times = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if side == "rlvr" else ""
+        yield f"| {kind} | {side} | {rate:,.0f} | {share:.1%} | {padding:.1%} | {peak:.1f} GB | {times} |"
+
+
 def saturation(_: str) -> Iterator[str]:
     """The simulated pipeline, a row a number of GPUs."""
     rows = {(r["gpus"], r["max_staleness"]): r for r in measured("saturation")}
@@ -228,7 +246,7 @@ PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
     for part in (
         presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
-        against_trl, times_trl, phases,
+        against_trl, times_trl, phases, gpu,
     )
 }  # fmt: skip
 

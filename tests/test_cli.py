@@ -126,7 +126,7 @@ def refusal(capsys, *argv: str) -> str:
         ("trainer.zero_stage=4", "trainer.zero_stage=4: one of 0, 1, 2, 3"),
         (
             "model.attention=flash",
-            "model.attention=flash: one of sdpa, eager, flash_attention_2, flash_attention_3",
+            "model.attention=flash: one of auto, sdpa, varlen, eager, flash_attention_2, flash_attention_3",
         ),
         (
             "trainer.offload_optimizer=cpu",

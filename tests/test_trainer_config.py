@@ -32,6 +32,11 @@ from rlvr.trainer_config import LoraConfig, TrainerConfig, untrainable
             "offload_parameters=nvme needs trainer.offload_folder: a folder on that disk",
         ),
         ({"offload_parameters": "cpu", "zero_stage": 3}, None),
+        ({"compile": True, "zero_stage": 2}, None),
+        (
+            {"compile": True, "zero_stage": 3},
+            "compile=true needs trainer.zero_stage below 3, which gathers weights in the middle of a layer",
+        ),
         ({"lora": LoraConfig(rank=-1)}, "lora.rank=-1: at least 0"),
         (
             {"lora": LoraConfig(rank=8, dropout=0.1)},

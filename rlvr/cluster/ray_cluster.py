@@ -99,7 +99,10 @@ class RayCluster:
         self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n))
         self.engines = Seats("engine", cfg.cluster, start_engine, cfg.rollout.workers)
         self.verifiers = Seats("verifier worker", cfg.cluster, start_verifier, cfg.verify.workers)
-        get([*self.engines.begin(), *self.verifiers.begin(), *self.trainer.begin()])
+        starting = [*self.engines.begin(), *self.verifiers.begin()]
+        if placement.colocated and placement.gpus:
+            get(starting)  # an engine measures what memory is free, which a rank would take meanwhile
+        get([*starting, *self.trainer.begin()])
         self.pipeline = RayPipeline(self.engines, self.verifiers, cfg)
 
 

@@ -49,8 +49,10 @@ class Device:
     """Of a decoding step, however small: scheduling, kernel launches, sampling."""
     sequence_s: float = 20e-6
     """Of a decoding step, for each sequence in it: sampling with its own seed, bookkeeping."""
-    train_pass_s: float = 0.1
-    """Of a forward and backward pass over one micro-batch, however small."""
+    train_pass_s: float = 0.12
+    """Of a forward and backward pass over one micro-batch, however small: kernel launches. 28 layers on an H200
+    (scripts/bench/gpu.py), what the 40% leave of 8 passes: 0.12 s each, and compiled 0.025."""
+    compiled_pass_s: float = 0.025
     transfer_s: float = 0.3
     """Of a weight transfer, however small: calls, and the probe that proves it."""
     reserved_gib: float = 2.0

@@ -16,6 +16,7 @@ from rlvr.plan.setting import Setting
 
 ALL_REDUCE_S = 15e-6  # of an all-reduce in tensor parallelism, however small
 STORE = 5e9  # bytes/s through host memory shared with Ray's object store, one process
+LENT = 13e9  # bytes/s within a GPU, over CUDA IPC: scripts/bench/transfer.py, 256 MB a bucket on an H200
 CPU_ADAM = 5e9  # bytes/s of optimizer state that DeepSpeed's CPU optimizer works through, per rank; one process of many
 PADDING = 1.04  # the bound of the packing benchmark
 
@@ -110,7 +111,8 @@ def train(setting: Setting) -> float:
     passes = cfg.epochs * (3 - frozen + cfg.gradient_checkpointing)
     passes += (cfg.epochs * cfg.mini_batches > 1) + (setting.cfg.algorithm.get("kl") is not None)
     micro_batches = max(1.0, tokens / max(cfg.micro_batch_tokens, length))
-    fixed = micro_batches * device.train_pass_s * passes / 3
+    a_pass = device.compiled_pass_s if cfg.compiles(not device.cpu) else device.train_pass_s
+    fixed = micro_batches * a_pass * passes / 3
     return forward * passes + fixed + shared(setting, micro_batches) + optimize(setting) * cfg.mini_batches * cfg.epochs
 
 
@@ -134,11 +136,10 @@ def optimize(setting: Setting) -> float:
 
 def publish(setting: Setting) -> float:
     """Buckets travel while the next is made, so the slowest leg counts; each node of engines gets one copy. On a GPU
-    that engine and rank share they are copied twice and go nowhere."""
+    that engine and rank share they go nowhere: what takes time is to lend and to open them."""
     device, size, cfg = setting.device, setting.model.parameters * setting.train_bytes, setting.cfg
     if cfg.cluster.placement == "colocated" and not device.cpu:
-        copied = 4 * size / (device.bandwidth * device.bandwidth_efficiency)  # read and written, twice
-        return copied + _gathered(setting, size) * (setting.zero_stage == 3) + device.transfer_s
+        return size / LENT + _gathered(setting, size) * (setting.zero_stage == 3) + device.transfer_s
     legs = [size / STORE]
     if not device.cpu:
         legs.append(size / (device.host * device.link_efficiency))

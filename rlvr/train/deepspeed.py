@@ -7,20 +7,20 @@ Every token's weight is its share of the whole step, so micro-batches and ranks 
 ranks; `loss * world_size` undoes that, and is the only correction.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
 
 from rlvr.train.extensions import alone_in, home
 
-# before DeepSpeed is imported: where its compiled extensions lie, and no start-up banners
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(home()))
-os.environ.setdefault("DS_LOG_LEVEL", "error")
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(home()))  # before DeepSpeed is imported: its compiled extensions
 
 import torch
 import torch.distributed as dist
@@ -54,6 +54,8 @@ from rlvr.weights import cut
 
 Weights = dict[str, Tensor]
 
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
 
 class DeepSpeedTrainer:
     """A rank. All methods are collective: every rank calls them, in the same order, with the same arguments."""
@@ -72,7 +74,8 @@ class DeepSpeedTrainer:
         # transformers then builds a ZeRO-3 model shard by shard; it must outlive the loading, hence the attribute
         self._zero3 = HfDeepSpeedConfig(settings) if cfg.zero_stage == 3 else None
         self._model = model
-        policy = load_policy(model, cfg.gradient_checkpointing)
+        self._compiled = cfg.compiles(self.cuda)
+        policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
         if cfg.lora.rank:
             add_adapters(policy.lm, cfg.lora)
         optimizer = GuardedAdamW(
@@ -80,8 +83,10 @@ class DeepSpeedTrainer:
             max_norm=cfg.max_grad_norm if self._gradients_arrive_whole else None,
             lr=cfg.learning_rate,
             betas=tuple(cfg.betas),
+            fused=self.cuda and cfg.offload_optimizer == "none",
         )
-        self.engine, self.optimizer, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings)
+        with redirect_stdout(StringIO()):  # it prints memory figures
+            self.engine, self.optimizer, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings)
         self.engine.checkpoint_engine = self._files = CopyThenWrite()
         self._guard = optimizer
         self._reference: Policy | None = None
@@ -190,8 +195,9 @@ class DeepSpeedTrainer:
         return out_BT
 
     def _layout(self, batch: Batch) -> Layout:
-        cfg, attention = self.cfg, self.engine.module.attention_tokens
-        return layout(batch.lengths_B.tolist(), cfg.ranks, cfg.row_tokens, cfg.micro_batch_tokens, attention)
+        cfg, policy = self.cfg, self.engine.module
+        row_tokens = cfg.micro_batch_tokens if policy.single_row else cfg.row_tokens
+        return layout(batch.lengths_B.tolist(), cfg.ranks, row_tokens, cfg.micro_batch_tokens, policy.attention_tokens)
 
     def _forward_backward(self, batch: Batch, rows: list, objective: Objective) -> tuple[float, float, Statistics]:
         mine = [i for row in rows for i in row]
@@ -221,7 +227,7 @@ class DeepSpeedTrainer:
         if self._reference is None or path != self._reference_path:
             self._reference, self._reference_path = None, path  # the former makes room first
             model = replace(self._model, path=path or self._model.path)
-            self._reference = load_policy(model, gradient_checkpointing=False).requires_grad_(False)
+            self._reference = load_policy(model, False, self._compiled).requires_grad_(False)
             if sharded:
                 settings = self._deepspeed_config(dtype_of(self._model.dtype))
                 settings["zero_optimization"].pop("offload_optimizer", None)  # it has none

@@ -17,9 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch
+from rlvr.train.attention import VARLEN, chosen, documents, takes_one_row
 from rlvr.train.logprobs import LogprobHead
 from rlvr.train.packing import Row
 
+RECOMPILED = 32  # times that one layer's code may be: after torch's 8 it would silently run as it is
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -32,17 +34,26 @@ def dtype_of(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def load_policy(cfg: ModelConfig, gradient_checkpointing: bool) -> "Policy":
+def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool = False) -> "Policy":
     """The pre-trained model. Dropout stays off: the policy that is trained must be the one that sampled."""
-    try:
-        lm = AutoModelForCausalLM.from_pretrained(
-            cfg.path, dtype=dtype_of(cfg.dtype), attn_implementation=cfg.attention
+    dtype = dtype_of(cfg.dtype)
+    attention = chosen(cfg.attention, dtype)
+    if attention == VARLEN and (not torch.cuda.is_available() or dtype == torch.float32):
+        raise RecipeError(
+            f"model.attention={VARLEN}: needs a GPU and model.dtype=bfloat16; `auto` takes it where it can"
         )
+    try:
+        lm = AutoModelForCausalLM.from_pretrained(cfg.path, dtype=dtype, attn_implementation=attention)
     except ImportError as error:  # flash attention is a package of its own
         raise RecipeError(f"model.attention={cfg.attention}: {error}") from error
     lm.config.use_cache = False
     if gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
+    if compiled:
+        # once for all layers and lengths; again with and without gradients, adapters, and for the reference
+        torch._dynamo.config.recompile_limit = RECOMPILED
+        for layer in lm.model.layers:
+            layer.compile(dynamic=True)
     policy = Policy(lm)
     # transformers checkpoints layers in training mode only; our models have no dropout that it would switch on
     return policy.train(gradient_checkpointing)
@@ -57,11 +68,14 @@ class Packed:
     predict_N: Tensor  # flat positions in [R,L] whose next token is trained on
     targets_N: Tensor  # that next token
     place_N: Tensor  # flat positions in the batch's [B,T]
+    starts_D1: Tensor  # flat positions where documents begin, and the end; padding is documents of one token
+    longest: int  # tokens of the longest document
     kept_NC: Tensor | None = None  # the ids that each target was sampled from (`Batch.kept_BTC`)
 
     def to(self, device: torch.device) -> "Packed":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: x.to(device) for name, x in tensors.items() if x is not None})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
 
 def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
@@ -88,7 +102,12 @@ def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
     packed_at_N = chosen.nonzero()[:, 0]
     place_N = source[packed_at_N]
     kept_NC = None if batch.kept_BTC is None else batch.kept_BTC.flatten(0, 1)[place_N]
-    return Packed(token_ids_RL, positions_RL, packed_at_N - 1, token_ids_RL.flatten()[packed_at_N], place_N, kept_NC)
+    starts_D = (positions_RL.flatten() == 0).nonzero()[:, 0]
+    starts_D1 = torch.cat([starts_D, torch.tensor([positions_RL.numel()])]).to(torch.int32)
+    targets_N = token_ids_RL.flatten()[packed_at_N]
+    return Packed(
+        token_ids_RL, positions_RL, packed_at_N - 1, targets_N, place_N, starts_D1, int(starts_D1.diff().max()), kept_NC
+    )
 
 
 class Policy(nn.Module):
@@ -100,18 +119,18 @@ class Policy(nn.Module):
         super().__init__()
         self.lm = lm
         self.lm.lm_head = LogprobHead(lm.lm_head)
-        # flash attention keeps the documents of a single row apart, and of several rows it takes each for one document
-        self.single_row = lm.config._attn_implementation.startswith("flash")
+        self.single_row = takes_one_row(lm.config._attn_implementation)
         self.attention_tokens = math.inf if self.single_row else _attention_tokens(lm)
 
     def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
         # without a mask, transformers reads the documents off the positions and keeps them apart
-        ids_RL, positions_RL = packed.token_ids_RL, packed.positions_RL
+        ids_RL, positions_RL, apart = packed.token_ids_RL, packed.positions_RL, {}
         if self.single_row:
             ids_RL, positions_RL = ids_RL.view(1, -1), positions_RL.view(1, -1)
+            apart = documents(packed.starts_D1, packed.longest)
         hidden_RLH = self.lm.model(
-            input_ids=ids_RL, position_ids=positions_RL, attention_mask=None, use_cache=False
+            input_ids=ids_RL, position_ids=positions_RL, attention_mask=None, use_cache=False, **apart
         ).last_hidden_state
         hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
         return self.lm.lm_head(hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)

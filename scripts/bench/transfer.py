@@ -46,16 +46,18 @@ def make_model(folder: Path, millions: float, dtype: str) -> None:
         shutil.copy(TINY / name, folder)
 
 
-def recipe(folder: str, a: argparse.Namespace, engines: int) -> Recipe:
+def recipe(folder: str, a: argparse.Namespace, engines: int, placement: str = "disaggregated") -> Recipe:
     return Recipe(
         name="transfer",
         steps=1,
         model=ModelConfig(folder, dtype=a.dtype, max_context=128),
         rollout=RolloutConfig(engine="transformers", workers=engines, max_tokens=8),
-        trainer=TrainerConfig(ranks=a.ranks, zero_stage=a.zero_stage, bucket_mb=a.bucket_mb),
+        trainer=TrainerConfig(
+            ranks=engines if placement == "colocated" else a.ranks, zero_stage=a.zero_stage, bucket_mb=a.bucket_mb
+        ),
         reward=RewardConfig({"repetition": PartConfig("repetition")}),
         verify=VerifyConfig(processes=1),
-        cluster=ClusterConfig(kind="local"),
+        cluster=ClusterConfig(kind="local", placement=placement),
     )
 
 
@@ -65,6 +67,8 @@ def timed(of: Callable[[], int], repeats: int) -> dict:
     for _ in range(repeats):
         started = perf_counter()
         size = of()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         rates.append(size / (perf_counter() - started) / 1e9)
     return {"gb": size / 1e9, "gb_per_s": median(rates), "rates": rates}
 
@@ -117,10 +121,10 @@ class Watch:
         self.thread.join()
 
 
-def over_ray(folder: str, a: argparse.Namespace, engines: int) -> dict:
+def over_ray(folder: str, a: argparse.Namespace, engines: int, placement: str) -> dict:
     from rlvr.cluster.ray_cluster import RayCluster
 
-    with RayCluster(recipe(folder, a, engines)) as cluster:
+    with RayCluster(recipe(folder, a, engines, placement)) as cluster:
         trainer, pipeline = cluster.trainer, cluster.pipeline
 
         def load() -> int:
@@ -137,7 +141,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, default=300)
     parser.add_argument("--engines", type=int, default=2)
-    parser.add_argument("--ranks", type=int, default=1, help="trainer ranks of the runs over Ray")
+    parser.add_argument("--ranks", type=int, default=1, help="trainer ranks of disaggregated runs over Ray")
+    parser.add_argument("--placements", nargs="+", default=["disaggregated", "colocated"])
     parser.add_argument("--zero-stage", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--bucket-mb", type=int, default=64)
@@ -149,14 +154,16 @@ def main() -> None:
         make_model(Path(folder), a.millions, a.dtype)
         done = in_process(folder, a)
         for engines in sorted({1, a.engines}):
-            done[f"ray, {engines}"] = over_ray(folder, a, engines)
+            for placement in a.placements:
+                done[f"{placement}, {engines}"] = over_ray(folder, a, engines, placement)
     memcpy = done["memcpy"]["gb_per_s"]
     print(f"{done['memcpy']['gb']:.2f} GB of weights in {a.dtype}")
     for name, one in done.items():
         extra = f", object store {one['object_store_peak']:.2f} of the model" if "object_store_peak" in one else ""
-        print(f"{name:8} {one['gb_per_s']:6.2f} GB/s to every engine, {one['gb_per_s'] / memcpy:.2f} of memcpy{extra}")
+        print(f"{name:16} {one['gb_per_s']:6.2f} GB/s to every engine, {one['gb_per_s'] / memcpy:.2f} of memcpy{extra}")
     if a.out:
-        a.out.write_text(json.dumps({"settings": vars(a) | {"out": str(a.out)}, "runs": done}, indent=1) + "\n")
+        settings = {name: value for name, value in vars(a).items() if name != "out"}
+        a.out.write_text(json.dumps({"settings": settings, "runs": done}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

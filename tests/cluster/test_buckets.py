@@ -25,10 +25,15 @@ def read_then_write(lent: bytes, answers) -> None:
     bucket = opened(lent)
     answers.put({name: (tensor.dtype, tensor.tolist()) for name, tensor in bucket.items()})
     bucket["a"].fill_(7.0)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
-def test_what_is_lent_is_read_where_it_lies():
-    owned = {name: tensor.clone() for name, tensor in BUCKET.items()}
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_what_is_lent_is_read_where_it_lies(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    owned = {name: tensor.clone().to(device) for name, tensor in BUCKET.items()}
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.SimpleQueue()
     other = spawn.Process(target=read_then_write, args=(lend(owned), answers))

@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,8 @@ from rlvr.plan.report import fits, rank_bytes, report
 from rlvr.plan.setting import Setting
 from rlvr.plan.time import decode, decoding_step, times, train
 
-TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny"
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "recipes" / "tiny"
 
 
 @cache
@@ -191,15 +193,38 @@ def test_a_program_can_read_the_plan(capsys):
     assert said["cost_usd"] == pytest.approx(2 * said["gpu_hours"])
 
 
-def test_weights_that_stay_on_their_gpu_are_published_at_its_memorys_speed():
+def test_weights_that_stay_on_their_gpu_are_published_as_fast_as_they_can_be_lent():
     shape = {"trainer__ranks": 8, "rollout__workers": 8, "cluster__placement": "colocated"}
     one = setting(trainer__zero_stage=1, **shape)
-    moved = 4 * one.model.parameters * one.train_bytes  # read and written, by the rank and by the engine
-    seconds = moved / (one.device.bandwidth * one.device.bandwidth_efficiency)
+    seconds = one.model.parameters * one.train_bytes / 13e9
     assert times(one).publish == pytest.approx(seconds + one.device.transfer_s)
     assert times(setting(trainer__zero_stage=3, **shape)).publish > times(one).publish  # gathered first
     apart = shape | {"cluster__placement": "disaggregated"}
-    assert times(setting(trainer__zero_stage=1, **apart)).publish > 3 * seconds  # through host memory
+    assert times(setting(trainer__zero_stage=1, **apart)).publish > 2 * seconds  # through host memory
+
+
+def test_what_is_compiled_costs_less_a_pass():
+    shape = {"trainer__ranks": 8, "trainer__zero_stage": 1, "trainer__micro_batch_tokens": 8192}
+    eager, compiled = (setting(trainer__compile=choice, **shape) for choice in (False, True))
+    assert times(setting(**shape)).train == times(compiled).train  # on a GPU that is the default
+    sharded = shape | {"trainer__zero_stage": 3}
+    assert times(setting(**sharded)).train == times(setting(**sharded, trainer__compile=False)).train
+    tokens = eager.completions * (eager.prompt_tokens + eager.mean_tokens) * eager.trained * 1.04 / 8
+    assert times(eager).train - times(compiled).train == pytest.approx(tokens / 8192 * (0.12 - 0.025))
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_steps_of_a_trainer_on_an_h200_are_met_within_a_fifth(turn):
+    """The even workload of scripts/bench/gpu.py: 64 completions of 896 tokens behind prompts of 128."""
+    runs = json.loads((ROOT / "docs" / "measured" / "gpu.json").read_text())["runs"]
+    run = next(r for r in runs if (r["side"], r["workload"], r["turn"]) == ("rlvr", "even", turn))
+    shape = {"trainer__ranks": 1, "rollout__groups_per_step": 8, "rollout__group_size": 8, "trainer__zero_stage": 1}
+    planned = replace(setting("Qwen3-0.6B", "h200", 896, **shape), prompt_tokens=128)
+    assert run["tokens"] == 64 * 1024
+    assert median(run["seconds"]) == pytest.approx(times(planned).train, rel=0.2)
+    held = sum(memory.trainer(planned).values()) / 1e9
+    others = 2 * 2 * planned.model.parameters / 1e9 + 2 * planned.model.parameters / 1e9  # the plain side's, beside it
+    assert held == pytest.approx(run["peak_gb"] - others, rel=0.2)
 
 
 @pytest.mark.parametrize(

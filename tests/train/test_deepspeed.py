@@ -8,7 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from rlvr.collate import collate
+from rlvr.config import TrainerConfig
 from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
+from rlvr.trainer_config import LoraConfig
 from tests.builders import completion, group, prompt
 from tests.train.conftest import VOCABULARY
 
@@ -123,3 +125,37 @@ def test_a_kl_penalty_in_the_reward_changes_the_advantages_by_its_own_hand(build
     wanted = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
     assert_close(prepared.advantages_B1.view(2, 4), wanted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(prepared.advantages_B1, of.advantages_B1, atol=1e-2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "cfg",
+    [{}, {"gradient_checkpointing": True, "zero_stage": 2}, {"lora": LoraConfig(rank=4)}],
+    ids=["plain", "checkpointing", "lora"],
+)
+@torch._dynamo.config.patch(disable=False)  # vLLM's engine switches it off for its process
+def test_compiled_layers_learn_as_others_do(build, cfg):
+    """Minutes: each kind of layer is compiled, forward and backward."""
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    eager, compiled = build(compile=False, **cfg), build(compile=True, **cfg)
+    for seed in range(3):  # of other lengths each
+        of = batch(LEASHED, seed)
+        wanted, got = eager.step(of, LEASHED, 1e-3), compiled.step(of, LEASHED, 1e-3)
+        for name in ("policy/loss", "policy/grad_norm", "policy/entropy"):
+            assert got[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-5)
+    assert compiled.score([1, 2, 3, 4]) == pytest.approx(eager.score([1, 2, 3, 4]), abs=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cfg", "compiles"),
+    [
+        (False, {}, False),
+        (False, {"compile": True}, True),
+        (True, {}, True),
+        (True, {"zero_stage": 3}, False),
+        (True, {"compile": False}, False),
+    ],
+)
+def test_layers_are_compiled_on_a_gpu_where_weights_are_whole(cuda, cfg, compiles):
+    assert TrainerConfig(**cfg).compiles(cuda) == compiles

@@ -112,7 +112,7 @@ def test_an_impossible_token_and_huge_logits_are_finite():
     got, entropy = of_logits(tensor([[1e4, 0.0, -1e4]]), tensor([0]))
     assert_close(got, tensor([0.0]))
     assert_close(entropy, tensor([0.0]))
-    impossible, no_entropy, _ = logprobs._read(tensor([[0.0, -torch.inf, 0.0]]), tensor([0]))
+    impossible, no_entropy, _ = logprobs._read(tensor([[0.0, -torch.inf, 0.0]]), tensor([0]), 1.0, None)
     assert_close(impossible, tensor([-math.log(2)]))
     assert_close(no_entropy, tensor([math.log(2)]))
 

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from rlvr.collate import collate
 from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
+from rlvr.train import attention
 from rlvr.train.packing import layout
 from rlvr.train.policy import Policy, context_length, dtype_of, load_policy, pack, scatter
 from tests.builders import completion, group, prompt
@@ -62,7 +63,7 @@ def packed_logprobs(policy: Policy, of: Batch, rows, temperature: float = 1.0, c
     return scatter(policy(packed, temperature, chunk)[0], packed, of)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize(
     "rows",
     [
@@ -71,8 +72,8 @@ def packed_logprobs(policy: Policy, of: Batch, rows, temperature: float = 1.0, c
         [[5, 3, 1], [2, 0], [4]],  # mixed, with padding behind
     ],
 )
-def test_documents_that_share_a_row_do_not_see_each_other(model_folder, rows, attention):
-    policy, of = load(model_folder, attention=attention), batch()
+def test_documents_that_share_a_row_do_not_see_each_other(model_folder, rows, implementation):
+    policy, of = load(model_folder, attention=implementation), batch()
     with torch.no_grad():
         assert_close(packed_logprobs(policy, of, rows), alone(policy, of) * of.mask_BT, atol=2e-5, rtol=0)
 
@@ -102,6 +103,57 @@ def test_flash_attention_is_given_a_single_row(model_folder, monkeypatch):
         assert policy.attention_tokens == math.inf
         policy.single_row = False  # what this guards against
         assert not torch.allclose(packed_logprobs(policy, of, rows), wanted * of.mask_BT, atol=1e-2)
+
+
+def as_pytorch_does(query, key, value, starts, same_starts, longest, same_longest, *, scale, window_size, enable_gqa):
+    """`varlen_attn` on a CPU, by its documentation: [tokens, heads, size], documents from starts[n] to starts[n+1]."""
+    assert starts is same_starts and longest == same_longest == int(starts.diff().max()) and starts.dtype == torch.int32
+    assert starts[0] == 0 and starts[-1] == len(query) and enable_gqa and window_size[1] == 0
+    pieces = []
+    for a, b in pairwise(starts.tolist()):
+        seen = torch.ones(b - a, b - a, dtype=torch.bool).tril()
+        if window_size[0] >= 0:
+            seen &= ~torch.ones(b - a, b - a, dtype=torch.bool).tril(-window_size[0] - 1)
+        q, k, v = (x[a:b].transpose(0, 1)[None] for x in (query, key, value))
+        attend = torch.nn.functional.scaled_dot_product_attention
+        pieces.append(attend(q, k, v, attn_mask=seen, scale=scale, enable_gqa=True)[0].transpose(0, 1))
+    return torch.cat(pieces)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("rows", [[[0, 1, 2, 3, 4, 5]], [[5, 3, 1], [2, 0], [4]]])
+def test_pytorchs_flash_attention_is_told_where_documents_begin(model_folder, monkeypatch, rows, checkpointing):
+    monkeypatch.setattr(attention, "varlen_attn", as_pytorch_does)
+    of, lm = batch(), load(model_folder, checkpointing).lm
+    wanted = alone(load(model_folder), of)
+    lm.set_attn_implementation(attention.VARLEN)
+    policy = Policy(lm).train(checkpointing)
+    got = packed_logprobs(policy, of, rows)
+    assert policy.single_row and policy.attention_tokens == math.inf
+    assert_close(got, wanted * of.mask_BT, atol=2e-5, rtol=0)
+    (got * of.mask_BT).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in policy.parameters())
+
+
+def test_a_sliding_window_reaches_pytorchs_flash_attention(monkeypatch):
+    monkeypatch.setattr(attention, "varlen_attn", as_pytorch_does)
+    query, key, value = torch.randn(1, 4, 9, 8), torch.randn(1, 2, 9, 8), torch.randn(1, 2, 9, 8)
+    starts = torch.tensor([0, 3, 9], dtype=torch.int32)
+    told = {"scaling": 0.3, "cu_seq_lens_q": starts, "max_length_q": 6, "sliding_window": 2}
+    out, weights = attention.attend(None, query, key, value, None, **told)
+    assert weights is None and out.shape == (1, 9, 4, 8)
+    last = torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, 8:], key[:, :, 7:], value[:, :, 7:], scale=0.3, enable_gqa=True
+    )  # sees itself and one before
+    assert_close(out[:, 8], last[:, :, 0])
+
+
+def test_flash_attention_wants_a_gpu(model_folder):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert attention.chosen("auto", torch.bfloat16) == "sdpa"
+    with pytest.raises(RecipeError, match=r"model\.attention=varlen: needs a GPU"):
+        load_policy(ModelConfig(path=model_folder, dtype="bfloat16", attention="varlen"), False)
 
 
 def test_attention_to_a_whole_row_is_reckoned_from_the_shape_of_the_model(policy):

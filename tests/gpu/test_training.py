@@ -1,0 +1,163 @@
+"""A trainer on a GPU computes what one on a CPU does, whatever kernels it takes."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rlvr.collate import collate
+from rlvr.config import ModelConfig, RecipeError, TrainerConfig
+from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
+from rlvr.train.logprobs import LogprobHead
+from rlvr.train.policy import Policy, load_policy, pack, scatter
+from tests.builders import completion, group, prompt
+
+pytestmark = pytest.mark.gpu
+GRPO = Objective(
+    advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.token_mean
+)
+ROWS = [[5, 3, 1], [2, 0], [4]]
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(1, 500, (count,), generator=generator).tolist()
+
+    first, second = ([completion(tokens(n)) for n in lengths] for lengths in ((50, 190, 1), (41, 73, 2)))
+    groups = [
+        group([1.0, 0.0, 0.5], first, prompt(0, tokens(30))),
+        group([0.0, 0.0, 1.0], second, prompt(1, tokens(7))),
+    ]
+    return collate(groups, GRPO, {"math": 1.0})
+
+
+def policy_of(folder: str, dtype: str, attention: str = "auto", checkpointing: bool = False) -> Policy:
+    return load_policy(ModelConfig(path=folder, dtype=dtype, attention=attention), checkpointing)
+
+
+def logprobs(policy: Policy, of: Batch, rows: list, device: str = "cuda") -> torch.Tensor:
+    """[B,T]"""
+    packed = pack(of, rows, of.mask_BT).to(torch.device(device))
+    return scatter(policy(packed, 1.0, 64)[0], packed, of.to(torch.device(device)))
+
+
+def gradient(policy: Policy, of: Batch, rows: list) -> torch.Tensor:
+    policy.zero_grad()
+    (logprobs(policy, of, rows) * of.mask_BT.cuda()).sum().backward()
+    return torch.cat([p.grad.float().flatten() for p in policy.parameters()])
+
+
+def test_in_bfloat16_auto_takes_flash_attention_and_else_not(model_folder):
+    assert policy_of(model_folder, "bfloat16").single_row
+    assert not policy_of(model_folder, "float32").single_row
+    with pytest.raises(RecipeError, match="bfloat16"):
+        policy_of(model_folder, "float32", attention="varlen")
+
+
+def test_float32_gives_the_logprobs_of_a_cpu(model_folder):
+    of = batch()
+    with torch.no_grad():
+        wanted = logprobs(policy_of(model_folder, "float32"), of, ROWS, "cpu")
+        assert_close(logprobs(policy_of(model_folder, "float32").cuda(), of, ROWS).cpu(), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_flash_attention_gives_the_logprobs_and_the_gradient_of_a_mask(model_folder, checkpointing):
+    of = batch()
+    exact = policy_of(model_folder, "float32").cuda()
+    masked = policy_of(model_folder, "bfloat16", "sdpa").cuda()
+    flash = policy_of(model_folder, "bfloat16", "varlen", checkpointing).cuda()
+    wanted, right = logprobs(exact, of, ROWS).detach(), gradient(exact, of, ROWS)
+    off = {p: float((logprobs(p, of, ROWS).detach() - wanted).abs().max()) for p in (masked, flash)}
+    assert off[flash] < 2 * off[masked] + 1e-3  # no further off than rounding takes the other one
+    wrong = {p: float((gradient(p, of, ROWS) - right).norm() / right.norm()) for p in (masked, flash)}
+    assert wrong[flash] < 2 * wrong[masked] + 1e-3
+    assert wrong[flash] < 0.05
+
+
+def test_with_flash_attention_documents_of_a_row_do_not_see_each_other(model_folder):
+    policy, of = policy_of(model_folder, "bfloat16").cuda(), batch()
+    with torch.no_grad():
+        before = logprobs(policy, of, [[0, 1, 2, 3, 4, 5]])
+        others = of.token_ids_BT.clone()
+        others[[0, 2, 3, 4, 5]] = torch.randint(1, 500, others[[0, 2, 3, 4, 5]].shape)
+        after = logprobs(policy, replace(of, token_ids_BT=others), [[0, 1, 2, 3, 4, 5]])
+    assert torch.equal(before[1], after[1]) and not torch.equal(before[0], after[0])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_fused_head_is_the_plain_one(dtype, temperature, kept):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(64, 5003, dtype=dtype, device="cuda")
+    hidden = torch.randn(300, 64, dtype=dtype, device="cuda", requires_grad=True)
+    targets = torch.randint(5003, (300,), device="cuda")
+    weights = torch.randn(300, device="cuda")
+    kept_NC = None
+    logits = head(hidden).float() / temperature
+    if kept:
+        kept_NC = torch.cat([targets[:, None], torch.randint(-1, 5003, (300, 7), device="cuda")], 1)
+        allowed = torch.zeros(300, 5004, dtype=torch.bool, device="cuda").scatter_(1, kept_NC % 5004, True)[:, :5003]
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    plain = logits.log_softmax(1)
+    wanted = plain.gather(1, targets[:, None])[:, 0]
+    wanted_entropy = -(plain.exp() * plain.clamp(min=-1e30)).sum(1)
+    wanted_grads = torch.autograd.grad((wanted * weights).sum(), [hidden, *head.parameters()])
+    got, entropy = LogprobHead(head)(hidden, targets, temperature, 128, kept_NC)
+    grads = torch.autograd.grad((got * weights).sum(), [hidden, *head.parameters()])
+    near = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    assert_close(got, wanted, **near)
+    assert_close(entropy, wanted_entropy, **near)
+    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
+        assert float((grad - wanted_grad).float().norm() / wanted_grad.float().norm()) < (
+            1e-4 if dtype == torch.float32 else 2e-2
+        )
+
+
+@pytest.fixture(scope="module")
+def build(model_folder):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    def make(dtype: str, **cfg) -> DeepSpeedTrainer:
+        settings = TrainerConfig(**{"micro_batch_tokens": 400, "row_tokens": 256, "max_grad_norm": 1e9} | cfg)
+        return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
+
+    yield make
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        {"dtype": "float32"},
+        {"dtype": "bfloat16"},
+        {"dtype": "bfloat16", "zero_stage": 2, "gradient_checkpointing": True},
+        {"dtype": "bfloat16", "zero_stage": 3},
+        {"dtype": "bfloat16", "zero_stage": 2, "offload_optimizer": "cpu"},
+    ],
+    ids=lambda cfg: " ".join(map(str, cfg.values())),
+)
+def test_a_step_has_the_gradient_of_plain_autograd_and_resumes(build, model_folder, cfg, tmp_path):
+    of = batch()
+    policy = policy_of(model_folder, "float32").cuda()
+    loss, _ = GRPO.loss(logprobs(policy, of, ROWS), of.to(torch.device("cuda")))
+    loss.backward()
+    norm = float(torch.cat([p.grad.flatten() for p in policy.parameters()]).norm())
+    trainer = build(**cfg)
+    metrics = trainer.step(of, GRPO, 1e-4)
+    near = 1e-3 if cfg["dtype"] == "float32" else 0.05
+    assert metrics["policy/grad_norm"] == pytest.approx(norm, rel=near)
+    assert metrics["policy/loss"] == pytest.approx(float(loss), abs=near)
+    trainer.save(str(tmp_path))
+    trainer.saved(wait=True)
+    then, probe = trainer.step(of, GRPO, 1e-4), trainer.score([3, 4, 5, 6])
+    trainer.load(str(tmp_path))
+    again = trainer.step(of, GRPO, 1e-4)
+    assert again["policy/loss"] == pytest.approx(then["policy/loss"], abs=1e-3)
+    assert trainer.score([3, 4, 5, 6]) == pytest.approx(probe, abs=0.02)
