@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank, VerifierWorker
 from rlvr.cluster.calls import WorkerLost, get, ray
 from rlvr.cluster.pipeline import RayPipeline
@@ -83,6 +85,7 @@ class RayCluster:
         ray.shutdown()
 
     def _start(self) -> None:
+        torch.set_num_threads(1)  # this process has small tensors only, and others want the cores
         cfg = self.cfg
         remote: Any = ray.remote
         self.placement = placement = Placement(cfg)

@@ -17,6 +17,7 @@ from typing import Any
 
 from rlvr.config import RecipeError
 
+STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # made once: `json.dumps` makes one a line
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 PLAIN = frozenset((str, bool, int, type(None)))  # are JSON as they are
 LISTS = (list, tuple)
@@ -44,7 +45,7 @@ def usable(path: Path) -> Iterator[None]:
 
 def to_json(value: Any) -> str:
     """One line of strict JSON. JSON has no nan and no inf, so they become strings; `from_json` reads them back."""
-    return json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False)
+    return STRICT.encode(_jsonable(value))
 
 
 def _jsonable(value: Any) -> Any:

@@ -12,11 +12,12 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from rlvr.config import Recipe, RunError
 from rlvr.records import completion_records, group_of
-from rlvr.types import Completion, Group, Provenance
+from rlvr.types import Group, Provenance
 from rlvr.verify.monitor import TRAINABLE, disagrees, metrics, passes, words
 from rlvr.verify.plan import AUDIT
 from rlvr.verify.suspicion import signs
@@ -107,7 +108,8 @@ class Health:
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """The step's metrics; VerifiersFailed when its verdicts should not be trained on."""
-        self._see(groups)
+        signs_of = cache(signs)  # a text is looked at once, however many parts it passes
+        self._see(groups, signs_of)
         self._check_step(groups)
         for part, seen in self.parts.items():
             self._check_masked(part, seen)
@@ -115,7 +117,7 @@ class Health:
             self._check_hacks(part, seen)
         for part, seen in self.parts.items():
             seen.controls.extend(group for group in groups if len(set(rewards_of(part, group))) > 1)
-        return metrics(groups)
+        return metrics(groups, signs_of)
 
     def to_json(self) -> dict[str, Any]:
         """What was seen so far, for a checkpoint."""
@@ -126,7 +128,7 @@ class Health:
         for part in set(self.parts) & set(saved):
             self.parts[part].from_json(saved[part])
 
-    def _see(self, groups: Sequence[Group]) -> None:
+    def _see(self, groups: Sequence[Group], signs_of: Callable[[str], list[str]]) -> None:
         for completion, said in words(groups):
             for part, records in said.items():
                 if part.startswith(AUDIT):
@@ -134,16 +136,17 @@ class Health:
                     if (differs := disagrees(said[part][-1], records[-1])) is not None:
                         self.parts[part].disagreed.append(differs)
                 else:
-                    self._note(self.parts[part], completion, records[-1])
+                    record, seen = records[-1], self.parts[part]
+                    self._note(seen, record)
+                    if passes(record):
+                        seen.suspicious.append(", ".join(signs_of(completion.text)))
 
-    def _note(self, seen: Watched, completion: Completion, record: Provenance) -> None:
+    def _note(self, seen: Watched, record: Provenance) -> None:
         trainable = record.outcome in TRAINABLE
         seen.masked.append(not trainable)
         seen.reasons.append("" if trainable else f"{record.outcome} {record.reason}")
         if trainable and record.reward is not None:
             seen.stretch.add(record.reward)
-        if passes(record):
-            seen.suspicious.append(", ".join(signs(completion.text)))
 
     def _check_step(self, groups: Sequence[Group]) -> None:
         verdicts = [verdict for group in groups for verdict in group.verdicts]

@@ -1,7 +1,7 @@
 """What a step's verdicts say about those who gave them, as metrics. Pure; each part's words are in the provenance."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rlvr.types import Completion, Group, Provenance
 from rlvr.verify.plan import AUDIT
@@ -36,7 +36,7 @@ def share(flags: Sequence[bool]) -> float:
     return sum(flags) / len(flags)
 
 
-def metrics(groups: Sequence[Group]) -> dict[str, float]:
+def metrics(groups: Sequence[Group], signs_of: Callable[[str], list[str]] = signs) -> dict[str, float]:
     """Shares of one step for each part, and how often each outcome and reason occurred."""
     columns: dict[str, list[tuple[Completion, Provenance]]] = defaultdict(list)
     audits: dict[str, list[bool]] = defaultdict(list)
@@ -58,7 +58,7 @@ def metrics(groups: Sequence[Group]) -> dict[str, float]:
         if any(r.outcome in TRAINABLE for r in records):
             row[f"passed/{part}"] = share([passes(r) for r in records if r.outcome in TRAINABLE])
         if passing := [completion for completion, r in column if passes(r)]:
-            row[f"suspicious/{part}"] = share([bool(signs(completion.text)) for completion in passing])
+            row[f"suspicious/{part}"] = share([bool(signs_of(completion.text)) for completion in passing])
     for part, differ in audits.items():
         row[f"disagreement/{part}"] = share(differ)
     for said_so, count in counts.items():
