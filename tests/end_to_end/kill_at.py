@@ -1,7 +1,10 @@
-"""`python -m tests.end_to_end.kill_at PHASE COUNT words of rlvr ...`: the command line, killed at the COUNTth time that
-PHASE is reached; PHASE `none` lets it live. In every run the batch of one place in the data breaks the run.
+"""The command line, killed in the middle. A line of JSON for each run comes in, [PHASE, COUNT, words of rlvr ...]: it is
+killed at the COUNTth time that PHASE is reached; PHASE `none` lets it live. A line with its return code goes out. Each is
+a process of its own, forked from this one, which has imported what takes a while and done nothing else. In every run the
+batch of one place in the data breaks the run.
 """
 
+import json
 import math
 import os
 import signal
@@ -21,8 +24,16 @@ from rlvr.train.deepspeed import DeepSpeedTrainer
 BROKEN_CURSOR = 20  # of four groups a step without refills: the batch of step 6
 
 
-def main(phase: str, count: str, *words: str) -> int:
-    left = int(count)
+def main() -> None:
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            os.dup2(2, 1)
+            os._exit(run(*json.loads(line)))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def run(phase: str, left: int, *words: str) -> int:
 
     def reach(name: str) -> None:
         nonlocal left
@@ -59,4 +70,4 @@ def wrap(owner: Any, name: str, around: Callable) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main()

@@ -21,33 +21,46 @@ KILLS = [
 ]  # fmt: skip
 
 
-def start(phase: str, count: int, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "tests.end_to_end.kill_at", phase, str(count), *words]
-    where = Path(__file__).parents[2]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=where)
+@pytest.fixture
+def start(tmp_path):
+    """Return code of a run that is killed where it is told to be."""
+    said = tmp_path / "said.log"
+    command = [sys.executable, "-m", "tests.end_to_end.kill_at"]
+    with said.open("w") as log:
+        runs = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=Path(__file__).parents[2]
+        )
+    assert runs.stdin and runs.stdout
+
+    def one(phase: str, count: int, *words: str) -> int:
+        runs.stdin.write(json.dumps([phase, count, *words]) + "\n")
+        runs.stdin.flush()
+        code = int(runs.stdout.readline())
+        assert code in (0, -9), said.read_text()[-3000:]
+        return code
+
+    yield one
+    runs.stdin.close()
+    assert runs.wait(timeout=60) == 0
 
 
 def steps(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_killed_in_every_phase_ends_bitwise_as_one_left_alone(tmp_path):
+def test_a_run_killed_in_every_phase_ends_bitwise_as_one_left_alone(start, tmp_path):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
-    done = start("none", 1, "train", "quickstart", *RECIPE, f"run.folder={alone}")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert start("none", 1, "train", "quickstart", *RECIPE, f"run.folder={alone}") == 0
     events = [json.loads(line) for line in (alone / "events.jsonl").read_text().splitlines()]
     assert [(e["fields"]["step"], e["fields"]["to"]) for e in events if e["kind"] == "rollback"] == [(5, 4)]
 
     deaths = []
     words = ["train", "quickstart", *RECIPE, f"run.folder={killed}"]
     for phase, count in KILLS:
-        done = start(phase, count, *words)
-        assert done.returncode in (0, -9), done.stderr[-3000:]
-        deaths += [phase] * (done.returncode == -9)
+        deaths += [phase] * (start(phase, count, *words) == -9)
         if (killed / "config.yaml").exists():
             words = ["resume", str(killed)]
-    done = start("none", 1, *words)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert start("none", 1, *words) == 0
     assert len(deaths) >= 8, deaths
 
     assert sum(row["tokens/trained"] > 0 for row in steps(alone)) >= 5

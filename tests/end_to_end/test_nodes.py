@@ -41,7 +41,7 @@ def workers(node, kind: str) -> list[psutil.Process]:
 def test_a_node_is_lost_in_mid_run_and_its_engine_comes_back_on_another(nodes, tmp_path):
     folder = tmp_path / "run"
     joined = ["cluster=ray", f"cluster.address={nodes.address}", "rollout.workers=2", "trainer.ranks=1"]
-    run = start(folder, *joined, "trainer.zero_stage=0")
+    run = start(folder, *joined, "trainer.zero_stage=0", "rollout.engine=transformers")
     until(run, lambda: len(steps(folder)) >= 2)
     hosts = [node for node in nodes.list_all_nodes() if workers(node, "RolloutWorker")]
     assert len(hosts) == 2  # engines are spread

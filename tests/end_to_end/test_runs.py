@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
+# where the engine is not what is tested: it starts sooner
+TRANSFORMERS = "rollout.engine=transformers"
 SMALL = ["steps=3", "evaluation.limit=16", "rollout.groups_per_step=4", "checkpoint.every=1", "trainer.threads=1"]
 
 COLOCATED = ["cluster=one_gpu", "rollout.workers=2", "trainer.ranks=2", "trainer.zero_stage=3"]
@@ -45,7 +47,7 @@ def descendants_left(before: set[int]) -> list[str]:
     [
         [],
         ["trainer.ranks=2", "trainer.zero_stage=2", "algorithm=dapo"],
-        ["rollout.engine=transformers", "algorithm=dr_grpo", *COLOCATED],
+        [TRANSFORMERS, "algorithm=dr_grpo", *COLOCATED],
     ],
     ids=["default", "two ranks, dapo", "transformers, dr_grpo, colocated"],
 )
@@ -76,7 +78,7 @@ def test_ray_and_one_process_give_the_same_numbers(tmp_path):
 
 def test_a_killed_run_resumes_where_it_was(tmp_path):
     run = tmp_path / "run"
-    words = ["train", "quickstart", *SMALL, "steps=6", f"run.folder={run}"]
+    words = ["train", "quickstart", *SMALL, TRANSFORMERS, "steps=6", f"run.folder={run}"]
     started = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = monotonic() + 300
     while not (run / "metrics.jsonl").exists() or len(rows_so_far(run)) < 2:
@@ -105,7 +107,7 @@ def test_more_gpus_than_there_are_is_said_in_one_line(tmp_path):
 def test_a_signal_ends_it_with_a_checkpoint_and_nothing_left_behind(tmp_path, asked):
     before = {p.pid for p in psutil.process_iter()}
     run = tmp_path / "run"
-    words = ["train", "quickstart", *SMALL, "steps=50", f"run.folder={run}"]
+    words = ["train", "quickstart", *SMALL, TRANSFORMERS, "steps=50", f"run.folder={run}"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = subprocess.Popen(command(*words), **quiet, env=os.environ, start_new_session=True)
     deadline = monotonic() + 300
@@ -133,7 +135,7 @@ def test_a_running_cluster_is_joined_by_its_address(tmp_path):
             assert started.poll() is None and monotonic() < deadline, said.read_text()[-3000:]
             sleep(0.2)
         address = found[1]
-        joined = ["cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}"]
+        joined = [TRANSFORMERS, "cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}"]
         done = rlvr("train", "quickstart", "steps=1", "data.heldout=null", *joined)
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(rows(tmp_path / "run")) == 1
