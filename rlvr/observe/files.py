@@ -44,8 +44,11 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def to_json(value: Any) -> str:
-    """One line of strict JSON. JSON has no nan and no inf, so they become strings; `from_json` reads them back."""
-    return STRICT.encode(_jsonable(value))
+    """One line of strict JSON. JSON has no nan and no inf, so they become strings; `number` reads them back."""
+    try:
+        return STRICT.encode(value)  # nearly all is JSON as it is; to look first takes as long again
+    except (ValueError, TypeError):
+        return STRICT.encode(_jsonable(value))
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The command line, killed in the middle. A line of JSON for each run comes in, [PHASE, COUNT, words of rlvr ...]: it is
-killed at the COUNTth time that PHASE is reached; PHASE `none` lets it live. A line with its return code goes out. Each is
-a process of its own, forked from this one, which has imported what takes a while and done nothing else. In every run the
-batch of one place in the data breaks the run.
+"""The command line, killed in the middle. A line of JSON for each run comes in, [PHASE, COUNT, words of rlvr ...]: it
+is killed at the COUNTth time that PHASE is reached; PHASE `none` lets it live. A line with its return code goes out.
+Each is a process of its own, forked from this one, which has imported what takes a while and done nothing else. In
+every run the batch of one place in the data breaks the run.
 """
 
 import json
