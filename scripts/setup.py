@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ def check_machine(build: str, python: tuple[int, int] = sys.version_info[:2]) ->
         raise SetupError(f"Python {python[0]}.{python[1]}: 3.11, 3.12 or 3.13 is needed; try `make PYTHON=python3.12`")
     if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
         raise SetupError("no C compiler found: install one, e.g. `apt install build-essential`")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    if not headers.exists():  # DeepSpeed's CPU extension and a GPU's kernels are compiled here
+        raise SetupError(f"no {headers}: install Python's headers, e.g. `apt install python3-dev`")
     info = Path("/proc/cpuinfo")
     if build == "cpu" and platform.machine() == "x86_64" and info.exists() and "avx2" not in info.read_text():
         raise SetupError("vLLM's CPU build needs a processor with AVX2, and this one has none")

@@ -35,6 +35,12 @@ def test_a_missing_compiler_is_named_before_anything_is_installed(setup, monkeyp
         setup.check_machine("cuda", (3, 12))
 
 
+def test_missing_headers_are_named_before_anything_is_installed(setup, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup.sysconfig, "get_path", lambda _: str(tmp_path))
+    with pytest.raises(setup.SetupError, match=f"no {tmp_path}/Python.h: .*python3-dev"):
+        setup.check_machine("cuda", (3, 12))
+
+
 def test_a_disk_that_is_too_small_is_named_before_anything_is_installed(setup, monkeypatch, tmp_path):
     monkeypatch.setattr(setup, "STAMP", tmp_path / "none")
     monkeypatch.setattr(setup, "NEEDED_GB", 10**9)

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from rlvr.config import RecipeError
+
 VARLEN = "varlen"
 
 
@@ -44,9 +46,13 @@ def attend(
     cu_seq_lens_q: Tensor,
     max_length_q: int,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal, within each document; [1,T,N,D] and no weights, as transformers' other attentions return them."""
+    if softcap is not None or s_aux is not None:
+        raise RecipeError(f"model.attention={VARLEN}: this model's attention has soft caps or sinks; try sdpa or eager")
     query_TND, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query_1NTD, key_1KTD, value_1KTD))
     before = -1 if sliding_window is None else sliding_window - 1
     out_TND: Any = varlen_attn(

@@ -86,9 +86,8 @@ class _TokenLogprobs(torch.autograd.Function):
             logits_nV = buffer_nV[: rows.stop - rows.start]
             if not is_there:
                 _logits(hidden_NH[rows], weight_VH, bias_V, buffer_nV)
-            temperature = (
-                1.0 if is_there and logits_nV.dtype == normaliser_N.dtype else ctx.temperature
-            )  # scaled in place
+            is_scaled = is_there and logits_nV.dtype == normaliser_N.dtype  # in place
+            temperature = 1.0 if is_scaled else ctx.temperature
             for part, here_mV, kept_mV in _slices(rows, logits_nV, kept_NC):
                 share(here_mV, normaliser_N[part], g_N[part], temperature, kept_mV)
             logits_nV.scatter_(1, targets_N[rows, None], at_target_N[rows, None])

@@ -146,6 +146,9 @@ def test_a_sliding_window_reaches_pytorchs_flash_attention(monkeypatch):
         query[:, :, 8:], key[:, :, 7:], value[:, :, 7:], scale=0.3, enable_gqa=True
     )  # sees itself and one before
     assert_close(out[:, 8], last[:, :, 0])
+    for what in ({"softcap": 50.0}, {"s_aux": torch.zeros(4)}):  # silently left out, they would be another model
+        with pytest.raises(RecipeError, match=r"model\.attention=varlen: .* soft caps or sinks"):
+            attention.attend(None, query, key, value, None, **told, **what)
 
 
 def test_flash_attention_wants_a_gpu(model_folder):
