@@ -18,9 +18,11 @@ from pathlib import Path
 from statistics import mean
 from time import perf_counter
 
-from rlvr.train.extensions import alone_in, home
+from rlvr.train.extensions import alone_in, home, with_own_tools
 
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(home()))  # before DeepSpeed is imported: its compiled extensions
+# before DeepSpeed is imported: where its compiled extensions lie, and what compiles them
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(home()))
+os.environ["PATH"] = with_own_tools(os.environ.get("PATH", ""))
 
 import torch
 import torch.distributed as dist

@@ -6,7 +6,9 @@ later one would wait for ever. The kernel takes our own lock from the dead; who 
 
 import fcntl
 import hashlib
+import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,13 @@ def home() -> Path:
     prefix = Path(sys.prefix)
     linked = "" if prefix.resolve() == prefix else "-" + hashlib.sha256(str(prefix).encode()).hexdigest()[:8]
     return prefix / f"torch_extensions{linked}"
+
+
+def with_own_tools(path: str) -> str:
+    """`path` with the programs of this environment first. Another ninja than the one that compiled an extension would
+    compile it anew, and one that is only here would not be found."""
+    ours = sysconfig.get_path("scripts")
+    return path if path.split(os.pathsep)[0] == ours else os.pathsep.join(filter(None, (ours, path)))
 
 
 @contextmanager
