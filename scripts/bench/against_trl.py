@@ -6,9 +6,10 @@ TRL runs in the interpreter that has it (`pip install trl==1.16.0` in an environ
 prompts in the same order, group size, lengths, AdamW, learning rate and loss (GRPO without KL; docs/conformance.md
 shows that they are the same to 1e-6). The sides take turns: ours, TRL's, ours, TRL's, each a process of its own; its
 first steps are left out. Both get what makes them fastest here, tried at the start: TRL the number of threads and the
-size of a pass, ours the kind, number and threads of its engines, ranks and threads of its trainer. TRL samples with
-transformers; so does ours where that is faster, as for a model as small as this, and the trials show by how much. Ours
-is the command line as anybody would type it, synchronous as TRL's.
+size of a pass, ours the kind, number and threads of its engines, ranks and threads of its trainer, and whether it is
+one process, as TRL's, or Ray's many. TRL samples with transformers; so does ours where that is faster, as for a model
+as small as this, and the trials show by how much. Ours is the command line as anybody would type it, synchronous as
+TRL's.
 
     even        the quickstart: about 30 tokens a completion
     tail        16 to 512 tokens, most short, a few long: against_trl_tail.py
@@ -38,6 +39,7 @@ GROUPS, GROUP_SIZE, BETAS, CORES = 16, 8, [0.9, 0.95], 2
 ENGINES = (  # of ours
     "engine=vllm workers=1 threads=1", "engine=vllm workers=1 threads=2", "engine=transformers workers=1 threads=1",
     "engine=transformers workers=1 threads=2", "engine=transformers workers=2 threads=1",
+    "cluster=inline engine=transformers threads=1", "cluster=inline engine=transformers threads=2",
 )  # fmt: skip
 TRAINERS = ("ranks=1 threads=2", "ranks=2 threads=1")
 PHASES = ("time/rollout", "time/verify", "time/train", "time/publish", "time/driver")
@@ -69,7 +71,8 @@ class Workload:
 def ours(workload: Workload, shape: tuple[str, str], steps: int, seed: int, folder: Path) -> dict:
     """A run of the command line with these engines and this trainer; `model` is what it exported."""
     engines, trainer = shape
-    settings = [*SAME, *(f"rollout.{word}" for word in engines.split()), f"steps={steps}", f"seed={seed}"]
+    settings = [*SAME, f"steps={steps}", f"seed={seed}"]
+    settings += [word if word.startswith("cluster=") else f"rollout.{word}" for word in engines.split()]
     settings += [f"trainer.{word}" for word in trainer.split()]
     settings += ["data.heldout=null", "data.shuffle=false", f"trainer.learning_rate={workload.learning_rate}"]
     settings += [f"run.folder={folder}/run", "log.console=false"]
@@ -112,7 +115,8 @@ def fastest(workload: Workload, interpreter: str) -> dict:
 
     try_ours((engines, TRAINERS[0]) for engines in ENGINES)
     quickest = sorted(seconds["rlvr"], key=lambda shape: seconds["rlvr"][shape])[:2]
-    try_ours((engines, trainer) for engines, _ in quickest for trainer in TRAINERS)
+    apart = [engines for engines, _ in quickest if "inline" not in engines]  # in one process there is one rank
+    try_ours((engines, trainer) for engines in apart for trainer in TRAINERS)
     for setting in workload.tried:
         with tempfile.TemporaryDirectory() as place:
             found = theirs(workload, setting, workload.trial_steps, 0, Path(place), interpreter)
