@@ -17,7 +17,6 @@ import torch
 
 from rlvr.config import RunError
 
-STEEP = 8.0  # nats: what is less likely comes of larger logits, and their rounding grows with them
 T = TypeVar("T")
 
 
@@ -44,16 +43,15 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     broken = not all(map(math.isfinite, expected))
     worst = math.nan if broken else 0.0
     for engine, scored in enumerate(destination.score(probe)):
-        for ours, theirs in zip(expected, scored, strict=True):
-            off = math.inf if math.isnan(theirs) else abs(ours - theirs)
-            allowed = tolerance * max(1.0, abs(ours) / STEEP)
-            if off > allowed and not broken:
-                raise TransferMismatch(
-                    f"engine {engine} and trainer disagree about the probe by {off:.3g} > {allowed:g} "
-                    f"(trainer.probe_tolerance) after policy version {version} was transferred: the engine would "
-                    "sample from another policy than the one that is trained"
-                )
-            worst = max(worst, off)  # nan stays nan
+        differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
+        off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
+        if off > tolerance and not broken:
+            raise TransferMismatch(
+                f"engine {engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
+                f"(trainer.probe_tolerance) after policy version {version} was transferred: the engine would sample "
+                "from another policy than the one that is trained"
+            )
+        worst = max(worst, off)  # nan stays nan
     return {
         "transfer/seconds": seconds,
         "transfer/bytes_per_s": size / max(seconds, 1e-9),

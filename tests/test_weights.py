@@ -54,14 +54,6 @@ def test_an_engine_that_says_otherwise_is_an_error_that_names_the_knob(said):
         transfer(Holder([-1.0, -2.0]), Engines([-1.0, said]), 7, [1, 2, 3], tolerance=0.5)
 
 
-def test_an_unlikely_token_may_differ_by_as_much_more_as_its_logits_are_larger():
-    transfer(Holder([-1.0, -16.0]), Engines([-1.0, -17.0]), 7, [1, 2, 3], tolerance=0.5)
-    with pytest.raises(TransferMismatch, match=r"by 1.1 > 1 \(trainer.probe_tolerance\)"):
-        transfer(Holder([-1.0, -16.0]), Engines([-1.0, -17.1]), 7, [1, 2, 3], tolerance=0.5)
-    with pytest.raises(TransferMismatch, match=r"by 0.6 > 0.5 \(trainer.probe_tolerance\)"):
-        transfer(Holder([-8.0, -1.0]), Engines([-8.6, -1.0]), 7, [1, 2, 3], tolerance=0.5)
-
-
 def test_weights_that_the_trainer_cannot_score_itself_are_broken_and_not_badly_transferred():
     metrics = transfer(Holder([-1.0, float("nan")]), Engines([float("nan")] * 2), 7, [1, 2, 3], tolerance=0.5)
     assert math.isnan(metrics["transfer/probe_max_diff"])

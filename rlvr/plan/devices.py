@@ -50,9 +50,10 @@ class Device:
     sequence_s: float = 20e-6
     """Of a decoding step, for each sequence in it: sampling with its own seed, bookkeeping."""
     train_pass_s: float = 0.12
-    """Of a forward and backward pass over one micro-batch, however small: kernel launches. 28 layers on an H200
-    (scripts/bench/gpu.py), what the 40% leave of 8 passes: 0.12 s each, and compiled 0.025."""
+    """Of a forward and backward pass over one micro-batch, however small: kernel launches. What `train_efficiency`
+    leaves of each of 8 passes through 28 layers on an H200 (scripts/bench/gpu.py --eager)."""
     compiled_pass_s: float = 0.025
+    """The same where layers are compiled."""
     transfer_s: float = 0.3
     """Of a weight transfer, however small: calls, and the probe that proves it."""
     reserved_gib: float = 2.0

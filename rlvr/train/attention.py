@@ -17,10 +17,15 @@ VARLEN = "varlen"
 
 
 def chosen(asked: str, dtype: torch.dtype) -> str:
-    """`auto` resolved: what PyTorch has for packed documents where it has it, on a GPU in half precision."""
-    if asked != "auto":
-        return asked
-    return VARLEN if torch.cuda.is_available() and dtype in (torch.bfloat16, torch.float16) else "sdpa"
+    """`auto` resolved: PyTorch's own where there is a GPU and the dtype is bfloat16, which it needs."""
+    usable = torch.cuda.is_available() and dtype == torch.bfloat16
+    if asked == VARLEN and not usable:
+        raise RecipeError(
+            f"model.attention={VARLEN}: needs a GPU and model.dtype=bfloat16; `auto` takes it where it can"
+        )
+    if asked == "auto":
+        return VARLEN if usable else "sdpa"
+    return asked
 
 
 def takes_one_row(implementation: str) -> bool:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch
-from rlvr.train.attention import VARLEN, chosen, documents, takes_one_row
+from rlvr.train.attention import chosen, documents, takes_one_row
 from rlvr.train.logprobs import LogprobHead
 from rlvr.train.packing import Row
 
@@ -38,10 +38,6 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
     """The pre-trained model. Dropout stays off: the policy that is trained must be the one that sampled."""
     dtype = dtype_of(cfg.dtype)
     attention = chosen(cfg.attention, dtype)
-    if attention == VARLEN and (not torch.cuda.is_available() or dtype == torch.float32):
-        raise RecipeError(
-            f"model.attention={VARLEN}: needs a GPU and model.dtype=bfloat16; `auto` takes it where it can"
-        )
     try:
         lm = AutoModelForCausalLM.from_pretrained(cfg.path, dtype=dtype, attn_implementation=attention)
     except ImportError as error:  # flash attention is a package of its own
