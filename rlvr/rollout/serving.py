@@ -10,25 +10,29 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition
+from time import monotonic
 
 import torch
 
 from rlvr.rollout.engine import Done, Engine, Request, check_room
 
 IDLE_S = 1.0  # that `serve` waits for something to do before it ends
+WHILE_S = 0.05  # what ends within it is one message: with one a decoding step the driver's time would go into messages
 
 
 class Server:
     def __init__(self, engine: Engine):
         self.engine = engine
         self._waiting = deque[Request]()
+        self._untold: list[Done] = []
         self._turn = Condition()  # whose turn it is with the engine
         self._guests = 0  # that want it between two steps
         self._draining = False  # nothing more is begun ...
         self._updating = False  # ... and nothing decoded
 
     def serve(self) -> Iterator[list[Done]]:
-        """Completions as they end, until nothing is left to do."""
+        """Completions soon after they end, until nothing is left to do."""
+        told = monotonic()
         while True:
             with self._turn:
                 self._turn.wait_for(lambda: not (self._guests or self._updating))
@@ -38,9 +42,13 @@ class Server:
                     if not self._turn.wait_for(self._may_go_on, timeout=IDLE_S) and not self._waiting:
                         return
                     continue
-                done = self.engine.step()
+                self._untold += self.engine.step()
+                if not (self._guests or not self.engine.running or monotonic() - told >= WHILE_S):
+                    continue
+                done, self._untold = self._untold, []
             if done:
                 yield done
+                told = monotonic()
 
     def add(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -52,6 +60,7 @@ class Server:
         """Forget every request."""
         with self._between_steps():
             self._waiting.clear()
+            self._untold = []
             self.engine.abort()
 
     def begin_update(self, in_flight: bool) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from rlvr.config import RecipeError
-from rlvr.types import Completion, Group, Outcome, Prompt, Verdict
+from rlvr.types import Completion, Group, Outcome, Prompt, Record, Verdict
 
 Scope = Literal["sample", "group", "batch"]
 Isolation = Literal["process", "sandbox", "inline"]
@@ -39,7 +39,7 @@ class PluginError(RecipeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Record):
     """One completion as verifiers see it.
 
     Sample(prompt="2+3=?", completion="<think></think>\\\\boxed{5}", answer="5", stop_reason="eos", token_ids=(7, 8, 2))

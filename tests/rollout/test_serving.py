@@ -2,9 +2,11 @@
 
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
+from rlvr.rollout import serving
 from rlvr.rollout.engine import Request, generate
 from rlvr.rollout.serving import Server
 from rlvr.types import Prompt, Sampling
@@ -54,6 +56,16 @@ def test_what_ends_makes_room_at_once():
         pass
     assert {key[0] for key, _ in read[-2:]} == {0}
     assert server.engine.steps == 30  # 14 short ones of 3 steps, two at a time, fit beside it
+
+
+def test_what_ends_within_a_while_is_one_message_and_nobody_waits_for_longer(monkeypatch):
+    """Eight end in steps 3 to 10, of 0.01 s each by the clock; the ninth has 40 yet, and keeps none of them back."""
+    engine = FakeEngine(lambda request: 50 if request.index == 0 else 2 + request.index, max_num_seqs=9)
+    monkeypatch.setattr(serving, "monotonic", lambda: engine.steps * 0.01)
+    server = Server(engine)
+    server.add([Request((0, i), prompt(0), i, replace(SAMPLING, completions=9)) for i in range(9)])
+    messages = [(len(done), engine.steps) for done in server.serve()]
+    assert messages == [(3, 5), (5, 10), (1, 50)]
 
 
 def test_weights_reach_completions_in_the_middle_of_them():
