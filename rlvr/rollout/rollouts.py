@@ -125,7 +125,7 @@ class SampledRollouts:
             sampled += fresh
             kept += self._teaching(fresh)
             refills = done
-        metrics = self.health.step(sampled) | self._metrics(sampled)
+        metrics = self.health.step(sampled) | self._metrics(sampled, len(kept))
         if not self.cfg.rollout.max_staleness:
             self.pipeline.rest()
         metrics |= {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
@@ -155,7 +155,7 @@ class SampledRollouts:
         wanted = rewards.valid_NG.any(1) if self.objective.no_signal == "keep" else self.objective.signal(rewards)
         return [group for group, teaches in zip(groups, wanted.tolist(), strict=True) if teaches]
 
-    def _metrics(self, sampled: list[Group]) -> dict[str, float]:
+    def _metrics(self, sampled: list[Group], teaching: int) -> dict[str, float]:
         """Of all that was sampled, the dropped groups included: filtered averages would flatter or hide."""
         completions = [c for group in sampled for c in group.completions]
         verdicts = [v for group in sampled for v in group.verdicts]
@@ -168,7 +168,7 @@ class SampledRollouts:
             "reward/std": (sum((r - mean) ** 2 for r in rewards) / max(len(rewards), 1)) ** 0.5,
             "accuracy": accuracy(verdicts, self.main_part),
             "groups/sampled": len(sampled),
-            "groups/no_signal": 1 - len(self._teaching(sampled)) / len(sampled),
+            "groups/no_signal": 1 - teaching / len(sampled),
             "completions/length_mean": sum(lengths) / len(lengths),
             "completions/length_max": max(lengths),
             "completions/truncated": sum(c.stop_reason == "length" for c in completions) / len(completions),

@@ -221,4 +221,5 @@ class Health:
 
 
 def rewards_of(part: str, group: Group) -> list[float | None]:
-    return [said[part][-1].reward if part in said else None for _, said in words([group])]
+    """Of each completion what decided; None where the part said nothing."""
+    return [next((r.reward for r in reversed(v.provenance) if r.part == part), None) for v in group.verdicts]

@@ -6,6 +6,7 @@ call.
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,8 @@ class Child:
             stderr=subprocess.STDOUT,
         )
         theirs.close()
+        self._answers = select.poll()  # Connection.poll makes a new one each time
+        self._answers.register(self.pipe, select.POLLIN)
         self._looking = psutil.Process(self._process.pid)
         self._loaded: set[tuple[str, str]] = set()
         self._awaited: list[str] = []  # verifiers that were sent for, and have not reported yet
@@ -159,7 +162,7 @@ class Child:
         self.await_ready()
 
     def is_loaded(self) -> bool:
-        while self._awaited and self.pipe.poll(0):
+        while self._awaited and self._answered(0):
             self._await_one()
         return not self._awaited
 
@@ -224,11 +227,11 @@ class Child:
     def receive(self, cpu_s: float, wall_s: float) -> Any:
         """One reply within so much CPU time, and so much wall time unless it is CPU time that it waits for."""
         try:
-            if self.pipe.poll(SOON_S):
+            if self._answered(SOON_S):
                 return json.loads(self.pipe.recv_bytes())
             started, used = monotonic(), self._cpu_s()
             wait_s = cpu_s
-            while not self.pipe.poll(wait_s):
+            while not self._answered(wait_s):
                 if (left := cpu_s - (self._cpu_s() - used)) <= 0.01:
                     raise TimedOut(f"more than {cpu_s:g} s of CPU time", computing=True)
                 rest = started + wall_s - monotonic()
@@ -240,6 +243,9 @@ class Child:
             return json.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
             self._died()
+
+    def _answered(self, wait_s: float) -> bool:
+        return bool(self._answers.poll(wait_s * 1000))
 
     def interrupt(self) -> None:
         self._process.kill()

@@ -7,9 +7,10 @@ prompts in the same order, group size, lengths, AdamW, learning rate and loss (G
 shows that they are the same to 1e-6). The sides take turns: ours, TRL's, ours, TRL's, each a process of its own; its
 first steps are left out. Both get what makes them fastest here, tried at the start: TRL the number of threads and the
 size of a pass, ours the kind, number and threads of its engines, ranks and threads of its trainer, and whether it is
-one process, as TRL's, or Ray's many. TRL samples with transformers; so does ours where that is faster, as for a model
-as small as this, and the trials show by how much. Ours is the command line as anybody would type it, synchronous as
-TRL's.
+one process, as TRL's, or Ray's many; both a compiled model, where trials have more than one step. What is compiled
+then is kept on disk: runs that are measured find it there. TRL samples with transformers; so does ours where that is
+faster, as for a model as small as this, and the trials show by how much. Ours is the command line as anybody would type
+it, synchronous as TRL's.
 
     even        the quickstart: about 30 tokens a completion
     tail        16 to 512 tokens, most short, a few long: against_trl_tail.py
@@ -23,11 +24,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -53,6 +55,7 @@ class Setting:
 
     threads: int
     micro_batch: int  # completions in one of its passes
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,22 @@ def fastest(workload: Workload, interpreter: str) -> dict:
     quickest = sorted(seconds["rlvr"], key=lambda shape: seconds["rlvr"][shape])[:2]
     apart = [engines for engines, _ in quickest if "inline" not in engines]  # in one process there is one rank
     try_ours((engines, trainer) for engines in apart for trainer in TRAINERS)
-    for setting in workload.tried:
-        with tempfile.TemporaryDirectory() as place:
-            found = theirs(workload, setting, workload.trial_steps, 0, Path(place), interpreter)
-        seconds["trl"][setting] = last(found)
-    return {side: {"best": min(tried, key=lambda one: tried[one]), "tried": tried} for side, tried in seconds.items()}
+
+    def try_theirs(settings: Iterable[Setting]) -> None:
+        for setting in settings:
+            with tempfile.TemporaryDirectory() as place:
+                found = theirs(workload, setting, workload.trial_steps, 0, Path(place), interpreter)
+            seconds["trl"][setting] = last(found)
+
+    def best(side: str) -> Any:
+        return min(seconds[side], key=lambda one: seconds[side][one])
+
+    try_theirs(workload.tried)
+    if workload.trial_steps > 1:
+        engines, trainer = best("rlvr")
+        try_ours([(engines, f"{trainer} compile=true")])
+        try_theirs([replace(best("trl"), compiled=True)])
+    return {side: {"best": best(side), "tried": tried} for side, tried in seconds.items()}
 
 
 def heldout_accuracy(model: Path) -> float:

@@ -64,7 +64,7 @@ def main() -> None:
         adam_beta1=asked["betas"][0], adam_beta2=asked["betas"][1], max_grad_norm=1.0, optim="adamw_torch",
         beta=0.0, loss_type="grpo", scale_rewards="group", epsilon=0.2, temperature=1.0,
         use_cpu=True, bf16=False, gradient_checkpointing=False, model_init_kwargs={"dtype": "float32"},
-        logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
+        torch_compile=asked["compiled"], logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     clock = Clock()
     trainer = Timed(

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 TRANSFORMERS = "rollout.engine=transformers"
 SMALL = ["steps=3", "evaluation.limit=16", "rollout.groups_per_step=4", "checkpoint.every=1", "trainer.threads=1"]
 
+OF_RUN = "RLVR_TESTED_RUN"
 COLOCATED = ["cluster=one_gpu", "rollout.workers=2", "trainer.ranks=2", "trainer.zero_stage=3"]
 
 
@@ -25,21 +27,23 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "rlvr.cli", *words]
 
 
-def rlvr(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=400, check=False)
+def rlvr(*words: str, **told: str) -> subprocess.CompletedProcess:
+    environment = os.environ | told
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=400, check=False, env=environment)
 
 
 def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def descendants_left(before: set[int]) -> list[str]:
-    own = [p for p in psutil.process_iter(["pid", "cmdline"]) if p.pid not in before and p.info["cmdline"]]
-    return [
-        line
-        for p in own
-        if any(word in (line := " ".join(p.info["cmdline"])) for word in ("ray::", "raylet", "verify.worker"))
-    ]
+def left_of(run: Path) -> list[str]:
+    """What it started and did not end, wherever that hangs now: it was told of the run in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get(OF_RUN) == str(run):
+                found.append(" ".join(process.cmdline()) or process.name())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -52,9 +56,8 @@ def descendants_left(before: set[int]) -> list[str]:
     ids=["default", "two ranks, dapo", "transformers, dr_grpo, colocated"],
 )
 def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overrides):
-    before = {p.pid for p in psutil.process_iter()}
     run = tmp_path / "run"
-    done = rlvr("train", "quickstart", *SMALL, *overrides, f"run.folder={run}")
+    done = rlvr("train", "quickstart", *SMALL, *overrides, f"run.folder={run}", **{OF_RUN: str(run)})
     assert done.returncode == 0, done.stderr[-3000:]
     assert [row["step"] for row in rows(run)] == [1, 2, 3]
     summary = json.loads((run / "summary.json").read_text())
@@ -64,7 +67,7 @@ def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overri
     from transformers import AutoModelForCausalLM
 
     assert AutoModelForCausalLM.from_pretrained(run / "model").config.tie_word_embeddings
-    assert descendants_left(before) == []
+    assert left_of(run) == []
 
 
 def test_ray_and_one_process_give_the_same_numbers(tmp_path):
@@ -105,21 +108,21 @@ def test_more_gpus_than_there_are_is_said_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "preempted"])
 def test_a_signal_ends_it_with_a_checkpoint_and_nothing_left_behind(tmp_path, asked):
-    before = {p.pid for p in psutil.process_iter()}
     run = tmp_path / "run"
     words = ["train", "quickstart", *SMALL, TRANSFORMERS, "steps=50", f"run.folder={run}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = subprocess.Popen(command(*words), **quiet, env=os.environ, start_new_session=True)
+    quiet, environment = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}, os.environ | {OF_RUN: str(run)}
+    started = subprocess.Popen(command(*words), **quiet, env=environment, start_new_session=True)
     deadline = monotonic() + 300
     while not (run / "metrics.jsonl").exists() or not rows_so_far(run):
         assert started.poll() is None and monotonic() < deadline
         sleep(0.2)
+    assert any("raylet" in line for line in left_of(run)), "it would be seen"
     os.killpg(started.pid, asked)  # as a terminal and a scheduler do: all that the run has started is in the group
     assert started.wait(timeout=120) == 3
     steps = [row["step"] for row in rows(run)]
     assert json.loads((run / "summary.json").read_text())["steps"] == steps[-1]
     assert any(f"step-{steps[-1]:08d}" in path.name for path in (run / "checkpoints").iterdir())
-    assert descendants_left(before) == []
+    assert left_of(run) == []
 
 
 def test_a_running_cluster_is_joined_by_its_address(tmp_path):
