@@ -26,7 +26,7 @@ mutation: setup
 	$(BIN)/python scripts/mutation $(ARGS)
 
 test: lint test-quick
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not long"
+	$(BIN)/python -m pytest -q -m "slow and not long"
 
 test-all: lint test-quick
 	$(BIN)/python -m pytest -q -m "slow or long"

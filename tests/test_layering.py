@@ -185,6 +185,10 @@ def test_importing_the_objective_loads_torch_and_nothing_heavier():
     assert not loaded & {"ray", "vllm", "deepspeed", "transformers", "hydra", "wandb", "datasets"}
 
 
+def test_a_worker_that_verifies_loads_no_torch():
+    assert not loaded_by("rlvr.cluster.verifying") & {"torch", "vllm", "deepspeed", "transformers", "hydra"}
+
+
 @pytest.mark.parametrize(
     "module", ["rlvr_verifiers.math", "rlvr_verifiers.format", "rlvr.types", "rlvr.config", "rlvr.cli"]
 )

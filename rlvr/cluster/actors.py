@@ -1,6 +1,5 @@
-"""The three kinds of worker. Thin: whatever they do can be done, and is tested, without Ray."""
+"""The workers that hold the model. Thin: whatever they do can be done, and is tested, without Ray."""
 
-import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -13,8 +12,6 @@ from rlvr.cluster.calls import ray
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
 from rlvr.rollout.engine import Done, Request
-from rlvr.types import Verdict
-from rlvr.verify.assembly import Question
 
 DECODE = "decode"  # the concurrency group, of one thread
 
@@ -63,26 +60,6 @@ class RolloutWorker:
 
     def ready(self) -> bool:
         return True
-
-
-class VerifierWorker:
-    """Asynchronous, so that many questions are with its processes at a time."""
-
-    def __init__(self, cfg: Recipe):
-        from rlvr.verify.plan import Plan
-        from rlvr.verify.pool import Pool
-
-        self.pool = Pool(Plan(cfg.reward).assignments(), cfg.verify.processes)
-
-    async def answer(self, questions: list[Question]) -> list[list[Verdict]]:
-        futures = [self.pool.submit(question.assignment, question.samples) for question in questions]
-        return [await asyncio.wrap_future(future) for future in futures]
-
-    async def ready(self) -> bool:
-        return True
-
-    async def close(self) -> None:
-        self.pool.close()
 
 
 class TrainerRank:

@@ -27,7 +27,7 @@ from rlvr.rollout.engine import Done, Request, requests_of
 from rlvr.types import Ended, Group, Prompt, Sampling
 from rlvr.verify.assembly import Assembly, Question
 
-AHEAD = 16  # decoding steps with completions that an engine may be ahead of the loop
+AHEAD = 4  # messages that an engine may be ahead of the loop
 
 
 @dataclass

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank, VerifierWorker
+from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank
 from rlvr.cluster.calls import WorkerLost, get, ray
 from rlvr.cluster.pipeline import RayPipeline
 from rlvr.cluster.placement import Placement
 from rlvr.cluster.seats import Seats
 from rlvr.cluster.trainer import RayTrainer
+from rlvr.cluster.verifying import VerifierWorker
 from rlvr.config import Recipe, RecipeError
 
 CLOSE_S = 5.0  # for verifiers to close what they opened

@@ -17,7 +17,9 @@ import torch
 from rlvr.rollout.engine import Done, Engine, Request, check_room
 
 IDLE_S = 1.0  # that `serve` waits for something to do before it ends
-WHILE_S = 0.05  # what ends within it is one message: with one a decoding step the driver's time would go into messages
+# with a message a decoding step the driver's time would go into messages: one holds what ends within a while
+WHILE_S = 0.05
+MOST = 16  # completions; then it goes at once, so that a reader who cannot keep up is known soon
 
 
 class Server:
@@ -43,7 +45,8 @@ class Server:
                         return
                     continue
                 self._untold += self.engine.step()
-                if not (self._guests or not self.engine.running or monotonic() - told >= WHILE_S):
+                late = monotonic() - told >= WHILE_S or len(self._untold) >= MOST
+                if self.engine.running and not late and not self._guests:
                     continue
                 done, self._untold = self._untold, []
             if done:

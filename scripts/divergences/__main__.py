@@ -6,18 +6,22 @@ Ruined: without the sentinel, it ends below half of its best held-out accuracy. 
 best, and within 1.5 times the steps, those that were undone included.
 
 What --out already holds is not run again. `python scripts/docs.py` makes the table from docs/measured/divergences.json.
-A run takes a minute or less of one core.
+A run takes a minute or less of one core; as many are made at once as there are cores.
 """
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
-from itertools import product
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from accidents import ACCIDENTS, ROOT
-from trials import accident_folder, healthy, suffer
+from trials import STEPS, accident_folder, healthy, suffer
 
 from rlvr.compose import sentinel_settings
 from rlvr.sentinel.columns import find_columns
@@ -38,30 +42,35 @@ def main() -> None:
     parser.add_argument("--accidents", nargs="+", default=list(ACCIDENTS), choices=ACCIDENTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--sentinel", nargs="+", default=["off", "default"], choices=["off", "default"])
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a run that an accident happens to")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measured" / "divergences.json")
     parser.add_argument("--keep", type=Path, help="leave the run folders here")
     arguments = parser.parse_args()
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     done = {(r["accident"], r["seed"], r["sentinel"]) for r in results}
-    with tempfile.TemporaryDirectory() as temporary:
+    at_once = ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork"))
+    with tempfile.TemporaryDirectory() as temporary, at_once as pool:
         runs = (arguments.keep or Path(temporary)).resolve()
-        for seed, name, sentinel in product(arguments.seeds, arguments.accidents, arguments.sentinel):
-            if (name, seed, sentinel) in done:
-                continue
-            begun = runs / f"healthy-{seed}"
-            if not begun.exists():
-                healthy(begun, seed)
-            folder = runs / f"{name}-{seed}-{sentinel}"
-            for left in (folder, accident_folder(folder)):  # of a run that was interrupted
-                shutil.rmtree(left, ignore_errors=True)
-            accident = ACCIDENTS[name]
-            result = {"accident": name, "title": accident.title, "life": accident.life}
-            result |= {"seed": seed, "sentinel": sentinel}
-            result |= suffer(name, begun, folder, (f"sentinel.enabled={str(sentinel != 'off').lower()}",))
-            result["first_alarm"] = first_alarm(folder) if sentinel == "off" else None
-            results.append(result)
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-            print(f"{name:14} seed {seed} {sentinel:8} best {result['best']:.1%}, end {result['end']:.1%}", flush=True)
+        for seed in arguments.seeds:
+            asked = [(n, s) for n in arguments.accidents for s in arguments.sentinel if (n, seed, s) not in done]
+            if asked and not (runs / f"healthy-{seed}").exists():
+                healthy(runs / f"healthy-{seed}", seed)
+            for result in pool.map(partial(suffered, runs, seed, arguments.steps), *zip(*asked, strict=True)):
+                results.append(result)
+                arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+                name, sentinel, best, end = (result[key] for key in ("accident", "sentinel", "best", "end"))
+                print(f"{name:14} seed {seed} {sentinel:8} best {best:.1%}, end {end:.1%}", flush=True)
+
+
+def suffered(runs: Path, seed: int, steps: int, name: str, sentinel: str) -> dict[str, Any]:
+    folder = runs / f"{name}-{seed}-{sentinel}"
+    for left in (folder, accident_folder(folder)):  # of a run that was interrupted
+        shutil.rmtree(left, ignore_errors=True)
+    accident = ACCIDENTS[name]
+    settings = (f"sentinel.enabled={str(sentinel != 'off').lower()}", f"steps={steps}")
+    result = {"accident": name, "title": accident.title, "life": accident.life, "seed": seed, "sentinel": sentinel}
+    result |= suffer(name, runs / f"healthy-{seed}", folder, settings)
+    return result | {"first_alarm": first_alarm(folder) if sentinel == "off" else None}
 
 
 if __name__ == "__main__":

@@ -71,9 +71,10 @@ def ray():
 @pytest.fixture
 def pipeline(ray, tmp_path):
     """`made(...)` is a RayPipeline over fake engines; `engines_hold_weights` says that a trainer published already."""
-    from rlvr.cluster.actors import DECODE, RolloutWorker, VerifierWorker
+    from rlvr.cluster.actors import DECODE, RolloutWorker
     from rlvr.cluster.pipeline import RayPipeline
     from rlvr.cluster.seats import Seats
+    from rlvr.cluster.verifying import VerifierWorker
     from rlvr.rollout.serving import Server
 
     class FakeWorker(RolloutWorker):

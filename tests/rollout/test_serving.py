@@ -68,6 +68,14 @@ def test_what_ends_within_a_while_is_one_message_and_nobody_waits_for_longer(mon
     assert messages == [(3, 5), (5, 10), (1, 50)]
 
 
+def test_a_message_holds_no_more_than_many(monkeypatch):
+    engine = FakeEngine(lambda request: 2 + request.index, max_num_seqs=100)
+    monkeypatch.setattr(serving, "monotonic", lambda: 0.0)
+    server = Server(engine)
+    server.add([Request((0, i), prompt(0), i, replace(SAMPLING, completions=40)) for i in range(40)])
+    assert [len(done) for done in server.serve()] == [serving.MOST, serving.MOST, 40 - 2 * serving.MOST]
+
+
 def test_weights_reach_completions_in_the_middle_of_them():
     server = Server(FakeEngine(lambda request: 40, nap=0.01))
     server.engine.policy_version = 3

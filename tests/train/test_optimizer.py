@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.testing import assert_close
 
 from rlvr.train.optimizer import GuardedAdamW
+from tests.train.processes import as_ranks
 
 
 def parameters(*gradients: list[float]) -> list[nn.Parameter]:
@@ -117,8 +117,7 @@ def _rank(rank: int, store: str, out: str) -> None:
 
 
 def test_a_bad_gradient_on_one_rank_skips_the_step_on_all(tmp_path):
-    # fresh processes: a fork would inherit the process group that other tests of this session share
-    mp.start_processes(_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2, start_method="spawn")
+    as_ranks(2, _rank, str(tmp_path / "store"), str(tmp_path))
     ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert ours[:2] == theirs[:2] == (True, False)
     assert torch.equal(ours[2], theirs[2])

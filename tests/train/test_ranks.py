@@ -1,15 +1,14 @@
 """Two ranks, whose shares of the work differ, train as one does; whatever is sharded is whole where others see it."""
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from rlvr.config import ModelConfig, TrainerConfig
 from rlvr.trainer_config import LoraConfig
+from tests.train.processes import as_ranks, free_port
 from tests.train.test_deepspeed import GRPO, batch
 
 pytestmark = pytest.mark.slow
@@ -32,11 +31,7 @@ def train(rank: int, ranks: int, port: int, path: str, lora_rank: int, out: str)
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_two_ranks_of_zero_3_train_as_one_without(model_folder, tmp_path, lora_rank):
     for ranks in (1, 2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        arguments = (ranks, port, model_folder, lora_rank, str(tmp_path))
-        mp.start_processes(train, arguments, nprocs=ranks, start_method="spawn")
+        as_ranks(ranks, train, ranks, free_port(), model_folder, lora_rank, str(tmp_path))
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert first[0] == pytest.approx(one[0], rel=1e-4) and first[1] == pytest.approx(one[1], abs=1e-4)
     assert first[2] == pytest.approx(one[2], rel=1e-3, abs=1e-3)

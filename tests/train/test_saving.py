@@ -1,16 +1,13 @@
 """What a rank saves while it trains on is what it was, and comes back bit for bit, on another number of ranks too."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from rlvr.config import ModelConfig, TrainerConfig
+from tests.train.processes import as_ranks, free_port
 from tests.train.test_deepspeed import GRPO, batch, weights
 
 pytest.importorskip("deepspeed")
@@ -58,38 +55,26 @@ def test_another_number_of_ranks_goes_on_from_what_was_saved(model_folder, tmp_p
 
 
 def run_ranks(ranks: int, model: str, stage: int, what: str, folder: Path) -> dict[str, list[float]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     place = folder / "step" / "trainer"
     place.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "tests.train.test_saving", model, str(stage), what, str(place), str(ranks), address]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    started = [
-        subprocess.Popen([*words, str(rank)], stdout=pipe, stderr=pipe, text=True, env=environment)
-        for rank in range(ranks)
-    ]
-    said = [process.communicate(timeout=240) for process in started]
-    assert not any(process.returncode for process in started), [err[-2000:] for _, err in said]
-    return json.loads(said[0][0].splitlines()[-1])
+    as_ranks(ranks, run, ranks, free_port(), model, stage, what, place)
+    return json.loads((folder / f"{what}-{ranks}.json").read_text())
 
 
-def main(model: str, stage: str, what: str, folder: str, ranks: str, address: str, rank: str) -> None:
-    trainer = build(model, int(rank), address, zero_stage=int(stage), ranks=int(ranks))
+def run(rank: int, ranks: int, port: int, model: str, stage: int, what: str, place: Path) -> None:
+    torch.set_num_threads(1)
+    trainer = build(model, rank, f"127.0.0.1:{port}", zero_stage=stage, ranks=ranks)
     told = {}
     if what == "save":
         trainer.step(batch(seed=1), GRPO, 1e-2)
-        trainer.save(folder)
+        trainer.save(str(place))
         told["saved"] = trainer.score([1, 2, 3, 4])
         trainer.saved(wait=True)
     else:
-        trainer.load(folder)
+        trainer.load(str(place))
         told["loaded"] = trainer.score([1, 2, 3, 4])
     trainer.step(batch(seed=2), GRPO, 1e-2)
     told["after"] = trainer.score([1, 2, 3, 4])
-    print(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if rank == 0:
+        (place.parents[1] / f"{what}-{ranks}.json").write_text(json.dumps(told))
+    torch.distributed.destroy_process_group()

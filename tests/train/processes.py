@@ -1,0 +1,22 @@
+"""Ranks of a trainer as processes that start at once: forked from a server that has imported DeepSpeed, and no more.
+
+A fork of the tests' own process would inherit the process group that they share, and OpenMP's threads."""
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from torch.multiprocessing.spawn import start_processes
+
+
+def as_ranks(count: int, function: Callable[..., None], *arguments: Any) -> None:
+    """`function(rank, *arguments)` in `count` processes; raises what one of them raises."""
+    multiprocessing.set_forkserver_preload(["rlvr.train.deepspeed"])
+    start_processes(function, arguments, nprocs=count, start_method="forkserver")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
