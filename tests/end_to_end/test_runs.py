@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -72,9 +73,13 @@ def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overri
 
 def test_ray_and_one_process_give_the_same_numbers(tmp_path):
     same = ["policy/loss", "policy/grad_norm", "policy/entropy", "reward/mean", "tokens/sampled"]
-    for kind in ("inline", "local"):
-        done = rlvr("train", "quickstart", *SMALL, f"cluster={kind}", f"run.folder={tmp_path / kind}")
-        assert done.returncode == 0, done.stderr[-3000:]
+    with ThreadPoolExecutor() as at_once:  # one of them has a single process to start, and another core is free
+        started = [
+            at_once.submit(rlvr, "train", "quickstart", *SMALL, f"cluster={kind}", f"run.folder={tmp_path / kind}")
+            for kind in ("inline", "local")
+        ]
+        for done in (run.result() for run in started):
+            assert done.returncode == 0, done.stderr[-3000:]
     for one, other in zip(rows(tmp_path / "inline"), rows(tmp_path / "local"), strict=True):
         assert {name: one[name] for name in same} == {name: other[name] for name in same}
 
