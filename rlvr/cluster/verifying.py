@@ -1,5 +1,4 @@
-"""The worker that verifies. Thin, as those that hold the model; apart from them, as it needs no torch, which takes as
-long to import as all the rest, and memory on every node that verifies."""
+"""The worker that verifies. Thin, as those that hold the model; apart from them, so that it starts without torch."""
 
 import asyncio
 

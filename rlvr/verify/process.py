@@ -227,22 +227,24 @@ class Child:
     def receive(self, cpu_s: float, wall_s: float) -> Any:
         """One reply within so much CPU time, and so much wall time unless it is CPU time that it waits for."""
         try:
-            if self._answered(SOON_S):
-                return json.loads(self.pipe.recv_bytes())
-            started, used = monotonic(), self._cpu_s()
-            wait_s = cpu_s
-            while not self._answered(wait_s):
-                if (left := cpu_s - (self._cpu_s() - used)) <= 0.01:
-                    raise TimedOut(f"more than {cpu_s:g} s of CPU time", computing=True)
-                rest = started + wall_s - monotonic()
-                if rest <= 0 and self._wants_cpu():
-                    rest = started + wall_s * STARVED / PATIENCE - monotonic()
-                if rest <= 0:
-                    raise TimedOut(f"no answer in {wall_s:g} s, with {cpu_s - left:.2f} s of CPU time", computing=False)
-                wait_s = min(left, rest, wall_s)
+            if not self._answered(SOON_S):
+                self._await_answer(cpu_s, wall_s)
             return json.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
             self._died()
+
+    def _await_answer(self, cpu_s: float, wall_s: float) -> None:
+        started, used = monotonic(), self._cpu_s()
+        wait_s = cpu_s
+        while not self._answered(wait_s):
+            if (left := cpu_s - (self._cpu_s() - used)) <= 0.01:
+                raise TimedOut(f"more than {cpu_s:g} s of CPU time", computing=True)
+            rest = started + wall_s - monotonic()
+            if rest <= 0 and self._wants_cpu():
+                rest = started + wall_s * STARVED / PATIENCE - monotonic()
+            if rest <= 0:
+                raise TimedOut(f"no answer in {wall_s:g} s, with {cpu_s - left:.2f} s of CPU time", computing=False)
+            wait_s = min(left, rest, wall_s)
 
     def _answered(self, wait_s: float) -> bool:
         return bool(self._answers.poll(wait_s * 1000))

@@ -48,8 +48,8 @@ def main() -> None:
     arguments = parser.parse_args()
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     done = {(r["accident"], r["seed"], r["sentinel"]) for r in results}
-    at_once = ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork"))
-    with tempfile.TemporaryDirectory() as temporary, at_once as pool:
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor(cores, get_context("fork")) as pool:
         runs = (arguments.keep or Path(temporary)).resolve()
         for seed in arguments.seeds:
             asked = [(n, s) for n in arguments.accidents for s in arguments.sentinel if (n, seed, s) not in done]

@@ -5,15 +5,24 @@ A fork of the tests' own process would inherit the process group that they share
 import multiprocessing
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from torch.multiprocessing.spawn import start_processes
 
+LIMIT_S = 240.0
+
 
 def as_ranks(count: int, function: Callable[..., None], *arguments: Any) -> None:
-    """`function(rank, *arguments)` in `count` processes; raises what one of them raises."""
+    """`function(rank, *arguments)` in `count` processes; raises what one of them raises, or that they do not end."""
     multiprocessing.set_forkserver_preload(["rlvr.train.deepspeed"])
-    start_processes(function, arguments, nprocs=count, start_method="forkserver")
+    ranks = start_processes(function, arguments, nprocs=count, start_method="forkserver", join=False)
+    deadline = monotonic() + LIMIT_S
+    while not ranks.join(timeout=max(0.0, deadline - monotonic())):
+        if monotonic() >= deadline:
+            for process in ranks.processes:
+                process.kill()
+            raise TimeoutError(f"{function.__name__}: {count} ranks did not end within {LIMIT_S:g} s")
 
 
 def free_port() -> int:
