@@ -44,6 +44,7 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
         rewards=rewards if objective.kl_in_reward else None,
         slots_B=present_NG.flatten().nonzero()[:, 0],
         kept_BTC=kept(pairs, loss_mask_BT.shape[1]) if objective.keep_sampling_mask else None,
+        prompts_B=torch.tensor([len(p.token_ids) for p, _ in pairs], dtype=torch.int64),
     )
 
 

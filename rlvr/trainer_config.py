@@ -41,6 +41,9 @@ class TrainerConfig:
     """Tokens of one forward and backward pass on one rank. Changes memory and speed, never the gradient."""
     row_tokens: int = 256
     """Short completions are packed into rows of about this many tokens; a longer one has a row of its own length."""
+    share_prompts: bool | None = None
+    """Completions of one prompt that share a row share its prompt too: it is computed once for all of them. Null: where
+    attention is by mask (`sdpa`) and every layer sees all that came before."""
     logprob_chunk_tokens: int = 1024
     """Rows of the [tokens, vocabulary] matrix that exist at a time."""
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -29,6 +29,7 @@ class Batch:
     rewards: Rewards | None = None  # what the advantages were made of, for a KL penalty in the reward
     slots_B: Tensor | None = None  # each row's place in the rewards' flattened [N,G]
     kept_BTC: Tensor | None = None  # int32: up to C token ids that top-p/top-k left, then -1; no id: none was cut off
+    prompts_B: Tensor | None = None  # int64: tokens of each row's prompt; None: not known, so none is shared
 
     @classmethod
     def of_tokens(cls, token_ids_BT: Tensor) -> "Batch":

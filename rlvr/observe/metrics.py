@@ -79,6 +79,7 @@ TABLE = (
     Metric("tokens/trained", "tokens", "sum", "tokens of the step that the loss saw"),
     Metric("tokens/per_s", "tokens/s", "mean", "tokens/sampled divided by time/step"),
     Metric("packing/padding_waste", "share", "mean", "positions of the trainer's rows that hold padding"),
+    Metric("packing/shared", "share", "mean", "tokens not computed, as another completion's row has their prompt"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
     Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),

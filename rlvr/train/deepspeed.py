@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import replace
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
@@ -37,7 +38,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from transformers.utils import logging as transformers_logging
 
 from rlvr.checkpoint.files import Fingerprint
-from rlvr.config import ModelConfig, TrainerConfig
+from rlvr.config import ModelConfig, RecipeError, TrainerConfig
 from rlvr.objective import Batch, Objective, Statistics
 from rlvr.train.lora import (
     Weight,
@@ -49,8 +50,8 @@ from rlvr.train.lora import (
 )
 from rlvr.train.offload import offloading
 from rlvr.train.optimizer import GuardedAdamW
-from rlvr.train.packing import Layout, layout
-from rlvr.train.policy import Policy, dtype_of, load_policy, pack, scatter
+from rlvr.train.packing import Layout, Row, layout
+from rlvr.train.policy import Policy, dtype_of, load_policy, pack, prompts_of, scatter
 from rlvr.train.saving import TAG, CopyThenWrite, load_checkpoint
 from rlvr.weights import cut
 
@@ -78,6 +79,7 @@ class DeepSpeedTrainer:
         self._model = model
         self._compiled = cfg.compiles(self.cuda)
         policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
+        self._share = self._shares_prompts(policy)
         if cfg.lora.rank:
             add_adapters(policy.lm, cfg.lora)
         optimizer = GuardedAdamW(
@@ -107,6 +109,13 @@ class DeepSpeedTrainer:
             with alone_in(Path(os.environ["TORCH_EXTENSIONS_DIR"])):
                 ShareMemCommBuilder().load()  # now, as init_distributed would without our lock
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+    def _shares_prompts(self, policy: Policy) -> bool:
+        if self.cfg.share_prompts and not policy.can_share_prompts:
+            raise RecipeError(
+                "trainer.share_prompts=true needs model.attention=sdpa, and a model whose layers all see everything"
+            )
+        return policy.can_share_prompts if self.cfg.share_prompts is None else self.cfg.share_prompts
 
     def _deepspeed_config(self, dtype: torch.dtype) -> dict:
         # bfloat16 weights need a float32 copy to be updated in, and DeepSpeed keeps one from stage 1 on only
@@ -158,6 +167,7 @@ class DeepSpeedTrainer:
             "policy/loss": loss,
             "policy/entropy": entropy / max(total.tokens, 1.0),
             "packing/padding_waste": plan.padding_waste,
+            "packing/shared": plan.shared,
             "tokens/trained": total.tokens,
             "time/gradient": ready - started,
         }
@@ -199,13 +209,16 @@ class DeepSpeedTrainer:
     def _layout(self, batch: Batch) -> Layout:
         cfg, policy = self.cfg, self.engine.module
         row_tokens = cfg.micro_batch_tokens if policy.single_row else cfg.row_tokens
-        return layout(batch.lengths_B.tolist(), cfg.ranks, row_tokens, cfg.micro_batch_tokens, policy.attention_tokens)
+        prompts = prompts_of(batch) if self._share else ()
+        return layout(
+            batch.lengths_B.tolist(), cfg.ranks, row_tokens, cfg.micro_batch_tokens, policy.attention_tokens, prompts
+        )  # fmt: skip
 
-    def _forward_backward(self, batch: Batch, rows: list, objective: Objective) -> tuple[float, float, Statistics]:
-        mine = [i for row in rows for i in row]
-        local = {i: n for n, i in enumerate(mine)}
-        micro = batch.rows(mine)
-        packed = pack(micro, [[local[i] for i in row] for row in rows], micro.mask_BT).to(self.device)
+    def _forward_backward(self, batch: Batch, rows: list[Row], objective: Objective) -> tuple[float, float, Statistics]:
+        mine = [i for row in rows for document in row for i in document]
+        micro, local = batch.rows(mine), count()  # the same rows, of its own indices
+        packed = pack(micro, [[[next(local) for _ in document] for document in row] for row in rows], micro.mask_BT)
+        packed = packed.to(self.device)
         micro = micro.to(self.device)
         logprobs_N, entropy_N = self.engine(packed, self.temperature, self.cfg.logprob_chunk_tokens)
         loss, statistics = objective.loss(scatter(logprobs_N, packed, micro), micro)
@@ -249,7 +262,7 @@ class DeepSpeedTrainer:
         torch.set_num_threads(self.cfg.threads)
         tokens = torch.tensor([token_ids])
         batch = Batch.of_tokens(tokens)
-        packed = pack(batch, [[0]], batch.mask_BT).to(self.device)
+        packed = pack(batch, [[[0]]], batch.mask_BT).to(self.device)
         logprobs_N, _ = self.engine(packed, 1.0, self.cfg.logprob_chunk_tokens)
         return logprobs_N.tolist()
 

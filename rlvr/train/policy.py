@@ -4,6 +4,9 @@ Knows transformers; knows no DeepSpeed, no objective and no reward.
 
     a row:      [ prompt a | completion a | prompt b | completion b | padding ]
     positions:    0 1 2 ...               | 0 1 2 ...               | 0 0 0        one document each: none sees another
+
+    shared:     [ prompt a | completion 1 | completion 2 | completion 3 ]
+    positions:    0 1 2 3    4 5 6 ...      4 5 6 ...      4 5 6 ...    each sees the prompt and itself
 """
 
 import math
@@ -67,6 +70,8 @@ class Packed:
     starts_D1: Tensor  # flat positions where documents begin, and the end; padding is documents of one token
     longest: int  # tokens of the longest document
     kept_NC: Tensor | None = None  # the ids that each target was sampled from (`Batch.kept_BTC`)
+    trunks_RL: Tensor | None = None  # where a prompt is shared: the document of each token, -1: padding,
+    branches_RL: Tensor | None = None  # and which completion in it the token is part of; 0: the prompt
 
     def to(self, device: torch.device) -> "Packed":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -75,20 +80,30 @@ class Packed:
 
 
 def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
-    """Lay `rows` of completions (indices into `batch`) end to end. `select_BT` marks the tokens to score."""
+    """Lay the documents of each row end to end. `select_BT` marks the tokens to score."""
     T = batch.token_ids_BT.shape[1]
     lengths = batch.lengths_B.tolist()
-    width = max((sum(lengths[i] for i in row) for row in rows), default=1)
+    prompts = lengths if batch.prompts_B is None else batch.prompts_B.tolist()
+    laid = [[(n, i, prompts[i] * (n > 0)) for document in row for n, i in enumerate(document)] for row in rows]
+    width = max((sum(lengths[i] - begin for _, i, begin in row) for row in laid), default=1)
     token_ids_RL = torch.zeros(max(len(rows), 1), width, dtype=torch.int64)
     positions_RL = torch.zeros_like(token_ids_RL)
     source_RL = torch.full_like(token_ids_RL, -1)  # flat place in [B,T] of each packed token
-    for r, row in enumerate(rows):
-        start = 0
-        for i in row:
-            end = start + lengths[i]
-            token_ids_RL[r, start:end] = batch.token_ids_BT[i, : lengths[i]]
-            positions_RL[r, start:end] = torch.arange(lengths[i])
-            source_RL[r, start:end] = i * T + torch.arange(lengths[i])
+    before_RL = torch.arange(token_ids_RL.numel()).view_as(token_ids_RL) - 1  # flat place of the token before it
+    trunks_RL, branches_RL = torch.full_like(token_ids_RL, -1), torch.zeros_like(token_ids_RL)
+    for r, row in enumerate(laid):
+        start = fork = trunk = 0
+        for n, i, begin in row:
+            end = start + lengths[i] - begin
+            token_ids_RL[r, start:end] = batch.token_ids_BT[i, begin : lengths[i]]
+            positions_RL[r, start:end] = torch.arange(begin, lengths[i])
+            source_RL[r, start:end] = i * T + torch.arange(begin, lengths[i])
+            if n == 0:
+                fork, trunk = start + prompts[i], start
+            else:
+                before_RL[r, start] = before_RL[r, fork]
+            trunks_RL[r, start:end] = trunk
+            branches_RL[r, max(start, fork) : end] = n + 1
             start = end
     source = source_RL.flatten()
     chosen = source >= 0
@@ -97,13 +112,35 @@ def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
         raise ValueError("the first token of a sequence has no logprob: nothing precedes it")
     packed_at_N = chosen.nonzero()[:, 0]
     place_N = source[packed_at_N]
-    kept_NC = None if batch.kept_BTC is None else batch.kept_BTC.flatten(0, 1)[place_N]
     starts_D = (positions_RL.flatten() == 0).nonzero()[:, 0]
     starts_D1 = torch.cat([starts_D, torch.tensor([positions_RL.numel()])]).to(torch.int32)
-    targets_N = token_ids_RL.flatten()[packed_at_N]
+    shares = any(n > 0 for row in laid for n, _, _ in row)
     return Packed(
-        token_ids_RL, positions_RL, packed_at_N - 1, targets_N, place_N, starts_D1, int(starts_D1.diff().max()), kept_NC
+        token_ids_RL,
+        positions_RL,
+        before_RL.flatten()[packed_at_N],
+        token_ids_RL.flatten()[packed_at_N],
+        place_N,
+        starts_D1,
+        int(starts_D1.diff().max()),
+        None if batch.kept_BTC is None else batch.kept_BTC.flatten(0, 1)[place_N],
+        trunks_RL if shares else None,
+        branches_RL if shares else None,
     )
+
+
+def prompts_of(batch: Batch) -> list[tuple[int, ...]]:
+    """The tokens of each completion's prompt; none where the batch does not say."""
+    ends = [0] * len(batch) if batch.prompts_B is None else batch.prompts_B.tolist()
+    token_ids = batch.token_ids_BT[:, : max(ends, default=0)].tolist()
+    return [tuple(ids[:end]) for ids, end in zip(token_ids, ends, strict=True)]
+
+
+def seen(trunks_RL: Tensor, branches_RL: Tensor) -> Tensor:
+    """[R,1,L,L] bool: what each token attends to: of its prompt and of its own completion what came before it."""
+    same_trunk_RLL = trunks_RL[:, :, None] == trunks_RL[:, None, :]
+    same_branch_RLL = branches_RL[:, :, None] == branches_RL[:, None, :]
+    return (same_trunk_RLL & (same_branch_RLL | (branches_RL == 0)[:, None, :])).tril()[:, None]
 
 
 class Policy(nn.Module):
@@ -117,16 +154,19 @@ class Policy(nn.Module):
         self.lm.lm_head = LogprobHead(lm.lm_head)
         self.single_row = takes_one_row(lm.config._attn_implementation)
         self.attention_tokens = math.inf if self.single_row else _attention_tokens(lm)
+        self.can_share_prompts = lm.config._attn_implementation == "sdpa" and _sees_everything(lm)
 
     def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
-        # without a mask, transformers reads the documents off the positions and keeps them apart
         ids_RL, positions_RL, apart = packed.token_ids_RL, packed.positions_RL, {}
+        mask = None  # without one, transformers reads the documents off the positions and keeps them apart
+        if packed.trunks_RL is not None and packed.branches_RL is not None:
+            mask = seen(packed.trunks_RL, packed.branches_RL)
         if self.single_row:
             ids_RL, positions_RL = ids_RL.view(1, -1), positions_RL.view(1, -1)
             apart = documents(packed.starts_D1, packed.longest)
         hidden_RLH = self.lm.model(
-            input_ids=ids_RL, position_ids=positions_RL, attention_mask=None, use_cache=False, **apart
+            input_ids=ids_RL, position_ids=positions_RL, attention_mask=mask, use_cache=False, **apart
         ).last_hidden_state
         hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
         return self.lm.lm_head(hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)
@@ -140,6 +180,15 @@ def _attention_tokens(lm: Any) -> float:
     embedding = lm.get_input_embeddings().weight
     weights = sum(getattr(p, "ds_numel", p.numel()) for p in lm.model.parameters() if p is not embedding)
     return weights / config.num_hidden_layers / (2 * config.num_attention_heads * head)
+
+
+def _sees_everything(lm: Any) -> bool:
+    """Whether every layer attends to all that came before: a mask of ours would take the place of a sliding window."""
+    config = lm.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return set(kinds) == {"full_attention"}
+    return getattr(config, "sliding_window", None) is None and getattr(config, "attention_chunk_size", None) is None
 
 
 def scatter(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 GRPO = Objective(
     advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.token_mean
 )
-ROWS = [[5, 3, 1], [2, 0], [4]]
+ROWS = [[[5], [3], [1]], [[2], [0]], [[4]]]
 
 
 def batch() -> Batch:

@@ -88,7 +88,7 @@ def test_the_trainer_sees_the_truncated_distribution_that_was_sampled_from(engin
     policy = load_policy(ModelConfig(TINY, dtype="float32"), gradient_checkpointing=False)
     for keep, close in ((True, 2e-4), (False, 0.1)):
         batch = collate(judged, replace(objective, keep_sampling_mask=keep), {"math": 1.0})
-        packed = pack(batch, [[n] for n in range(len(batch))], batch.mask_BT)
+        packed = pack(batch, [[[n]] for n in range(len(batch))], batch.mask_BT)
         logprobs_N, _ = policy(packed, 1.3, 64)
         worst = (logprobs_N - batch.rollout_logprobs_BT.flatten()[packed.place_N]).abs().max()
         assert (worst < close) if keep else (worst > close)

@@ -36,9 +36,9 @@ def wide_model_folder(tmp_path_factory) -> str:
 def build(model_folder):
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
-    def make(dtype="float32", path=model_folder, **cfg) -> DeepSpeedTrainer:
+    def make(dtype="float32", path=model_folder, attention="auto", **cfg) -> DeepSpeedTrainer:
         settings = TrainerConfig(**{"max_grad_norm": 1e9, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
-        return DeepSpeedTrainer(ModelConfig(path=path, dtype=dtype), settings, temperature=1.0)
+        return DeepSpeedTrainer(ModelConfig(path=path, dtype=dtype, attention=attention), settings, temperature=1.0)
 
     return make
 

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from rlvr.collate import collate
-from rlvr.config import TrainerConfig
+from rlvr.config import RecipeError, TrainerConfig
 from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
 from rlvr.trainer_config import LoraConfig
 from tests.builders import completion, group, prompt
@@ -125,6 +125,24 @@ def test_a_kl_penalty_in_the_reward_changes_the_advantages_by_its_own_hand(build
     wanted = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
     assert_close(prepared.advantages_B1.view(2, 4), wanted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(prepared.advantages_B1, of.advantages_B1, atol=1e-2)
+
+
+@pytest.mark.parametrize("cfg", [{}, {"zero_stage": 2, "gradient_checkpointing": True}, {"epochs": 2}])
+def test_sharing_prompts_changes_no_step(build, cfg):
+    wide = {"micro_batch_tokens": 60, "row_tokens": 60}
+    shared, apart = build(**wide, **cfg), build(share_prompts=False, **wide, **cfg)
+    for _ in range(2):
+        got, wanted = shared.step(batch(LEASHED), LEASHED, 1e-3), apart.step(batch(LEASHED), LEASHED, 1e-3)
+        for name in ("policy/loss", "policy/grad_norm", "policy/entropy", "tokens/trained"):
+            assert got[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-6), name
+        assert got["packing/shared"] == pytest.approx(12 / 53) and wanted["packing/shared"] == 0
+    assert_close(weights(shared), weights(apart), atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_that_cannot_be_shared_are_refused_in_words(model_folder, build):
+    with pytest.raises(RecipeError, match=r"trainer\.share_prompts=true needs model\.attention=sdpa"):
+        build(attention="eager", share_prompts=True)
+    assert build(attention="eager").step(batch(), GRPO, 1e-3)["packing/shared"] == 0
 
 
 @pytest.mark.long

@@ -15,7 +15,8 @@ many = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def micro_batches(made: Layout) -> list[list[list[int]]]:
-    return [micro for rank in made.micro_batches for micro in rank]
+    """Rows without their documents."""
+    return [[[i for one in row for i in one] for row in micro] for rank in made.micro_batches for micro in rank]
 
 
 def used(row: list[int], lengths: list[int]) -> int:
@@ -73,20 +74,20 @@ def test_little_is_wasted_on_completions_of_many_lengths():
 def test_short_completions_share_a_row_and_rows_are_about_as_full_as_one_another():
     # first fit, longest first, rows of 10: [6, 4] [5, 5] [3], so three rows; dealt to the emptiest: [6] [5, 4] [5, 3]
     made = layout([5, 3, 6, 5, 4], ranks=1, row_tokens=10, micro_batch_tokens=1000)
-    assert made.micro_batches == [[[[0, 4], [3, 1], [2]]]]
+    assert made.micro_batches == [[[[[0], [4]], [[3], [1]], [[2]]]]]
     assert made.padding_waste == pytest.approx(1 - 23 / 27)
 
 
 def test_rows_that_only_first_fit_has_room_in_stay_as_they_are():
     # first fit, rows of 10: [6, 4] [5, 3, 2]; to the emptiest of two rows: [6, 3, 2] is too long
     made = layout([6, 5, 4, 3, 2], ranks=1, row_tokens=10, micro_batch_tokens=1000)
-    assert made.micro_batches == [[[[0, 2], [1, 3, 4]]]]
+    assert made.micro_batches == [[[[[0], [2]], [[1], [3], [4]]]]]
 
 
 def test_a_row_that_would_be_mostly_padding_beside_wider_ones_is_computed_alone():
     # 500 and 450 cannot share a row with the 100
     made = layout([500, 450, 100], ranks=1, row_tokens=500, micro_batch_tokens=8000)
-    assert made.micro_batches == [[[[0], [1]], [[2]]]]
+    assert made.micro_batches == [[[[[0]], [[1]]], [[[2]]]]]
     assert made.padding_waste == pytest.approx(50 / 1100)
 
 
@@ -113,7 +114,7 @@ def test_a_narrow_row_is_not_worth_much_padding():
     # 40 + 30 in pairs waste nothing and cost 280 x (1 + 70 / 10); alone each 30 is beside a 40: 320 x (1 + 40 / 10)
     lengths = [40, 30] * 4
     made = layout(lengths, ranks=1, row_tokens=70, micro_batch_tokens=8192, attention_tokens=10)
-    assert {used(row, lengths) for row in made.micro_batches[0][0]} == {70}
+    assert {used(row, lengths) for row in micro_batches(made)[0]} == {70}
 
 
 def test_ranks_share_the_work_evenly():
@@ -123,12 +124,12 @@ def test_ranks_share_the_work_evenly():
 
 def test_a_rank_without_work_gets_empty_micro_batches():
     made = layout([10], ranks=3, row_tokens=10, micro_batch_tokens=10)
-    assert made.micro_batches == [[[[0]]], [[]], [[]]]
+    assert made.micro_batches == [[[[[0]]]], [[]], [[]]]
 
 
 def test_a_completion_longer_than_the_budget_has_a_micro_batch_of_its_own():
     made = layout([100, 10, 10], ranks=1, row_tokens=10, micro_batch_tokens=20)
-    assert [[0]] in made.micro_batches[0]
+    assert [[[0]]] in made.micro_batches[0]
 
 
 def test_nothing_to_train_on_is_an_empty_layout_for_every_rank():
@@ -138,3 +139,83 @@ def test_nothing_to_train_on_is_an_empty_layout_for_every_rank():
 def test_the_layout_is_a_function_of_its_arguments():
     lengths = [7, 3, 7, 7, 1, 3]
     assert layout(lengths, 2, 10, 20) == layout(list(lengths), 2, 10, 20)
+
+
+families = st.lists(  # a prompt's length and those of its completions
+    st.tuples(st.integers(0, 60), st.lists(st.integers(1, 120), min_size=1, max_size=9)), min_size=1, max_size=9
+)
+
+
+def asked(of: list[tuple[int, list[int]]]) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Lengths with their prompts, and the prompts: each family's is another one."""
+    pairs = [(count + own, (n,) * count) for n, (count, owns) in enumerate(of) for own in owns]
+    return [length for length, _ in pairs], [prompt for _, prompt in pairs]
+
+
+@many
+@given(of=families, ranks=st.integers(1, 3), row=st.integers(1, 400), budget=st.integers(1, 2000), att=widths)
+def test_what_shares_a_prompt_has_it_and_every_token_is_accounted_for(of, ranks, row, budget, att):
+    lengths, prompts = asked(of)
+    made = layout(lengths, ranks, row, budget, att, prompts)
+    documents = [one for rank in made.micro_batches for micro in rank for row in micro for one in row]
+    assert sorted(i for one in documents for i in one) == list(range(len(lengths)))
+    assert all(len({prompts[i] for i in one}) == 1 for one in documents)
+
+    def tokens(document):
+        return sum(lengths[i] for i in document) - (len(document) - 1) * len(prompts[document[0]])
+
+    assert made.shared == pytest.approx(1 - sum(map(tokens, documents)) / sum(lengths))
+    computed = 0
+    for micro in (micro for rank in made.micro_batches for micro in rank if micro):
+        used = [sum(map(tokens, row)) for row in micro]
+        computed += len(micro) * max(used)
+        assert len(micro) * max(used) <= budget or (len(micro) == 1 and used[0] <= max(lengths))
+    assert made.padding_waste == pytest.approx(1 - sum(map(tokens, documents)) / computed)
+
+
+@many
+@given(of=families, ranks=st.integers(1, 3), row=st.integers(1, 400), budget=st.integers(1, 2000))
+def test_sharing_never_computes_more_where_it_wastes_no_more(of, ranks, row, budget):
+    lengths, prompts = asked(of)
+    alone, together = layout(lengths, ranks, row, budget), layout(lengths, ranks, row, budget, prompts=prompts)
+    if alone.padding_waste <= 0.05:
+
+        def slowest(made, of):
+            return max(
+                sum(256 + len(micro) * max(sum(map(of, row)) for row in micro) for micro in rank if micro)
+                for rank in made.micro_batches
+            )
+
+        def tokens(document):
+            return sum(lengths[i] for i in document) - (len(document) - 1) * len(prompts[document[0]])
+
+        assert slowest(together, tokens) <= slowest(alone, tokens)
+
+
+def test_a_prompt_is_computed_once_for_all_its_completions():
+    made = layout([30] * 8, 1, 256, 8192, prompts=[(1,) * 20] * 8)
+    assert [sorted(one) for row in made.micro_batches[0][0] for one in row] == [list(range(8))]
+    assert made.shared == 1 - (20 + 8 * 10) / (8 * 30) and made.padding_waste == 0
+
+
+def test_a_document_is_wider_than_a_row_where_that_is_cheaper_and_never_than_the_budget():
+    def held(prompt: int, budget: int, attention: float) -> set[int]:
+        made = layout([prompt + 100] * 8, 1, 256, budget, attention, [(1,) * prompt] * 8)
+        return {len(one) for micro in made.micro_batches[0] for row in micro for one in row}
+
+    assert held(1000, 8192, math.inf) == {8}
+    assert held(1000, 1300, math.inf) == {2, 3}
+    assert held(10, 8192, 10.0) == {1}  # little to share, and attention is dear
+
+
+def test_different_prompts_are_never_one_document():
+    made = layout([30] * 4, 1, 256, 8192, prompts=[(1,) * 20, (2,) * 20, (1,) * 20, (3,) * 20])
+    assert sorted(sorted(one) for row in made.micro_batches[0][0] for one in row) == [[0, 2], [1], [3]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_shared_prompt_costs_no_padding(seed):
+    rng = random.Random(seed)
+    lengths = [21 + rng.randint(12, 28) for _ in range(128)]  # the quickstart's
+    made = layout(lengths, 1, 256, 8192, 768, [(i // 8,) * 21 for i in range(128)])
+    assert made.padding_waste < 0.05 and made.shared > 0.35

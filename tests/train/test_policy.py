@@ -14,7 +14,7 @@ from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
 from rlvr.train import attention
 from rlvr.train.packing import layout
-from rlvr.train.policy import Policy, context_length, dtype_of, load_policy, pack, scatter
+from rlvr.train.policy import Policy, context_length, dtype_of, load_policy, pack, prompts_of, scatter, seen
 from tests.builders import completion, group, prompt
 from tests.train.conftest import VOCABULARY
 
@@ -58,6 +58,11 @@ def alone(policy: Policy, of: Batch, temperature: float = 1.0) -> torch.Tensor:
     return out
 
 
+def apart(*rows: list[int]) -> list:
+    """Rows in which every completion is a document of its own."""
+    return [[[i] for i in row] for row in rows]
+
+
 def packed_logprobs(policy: Policy, of: Batch, rows, temperature: float = 1.0, chunk: int = 5) -> torch.Tensor:
     packed = pack(of, rows, of.mask_BT)
     return scatter(policy(packed, temperature, chunk)[0], packed, of)
@@ -67,9 +72,9 @@ def packed_logprobs(policy: Policy, of: Batch, rows, temperature: float = 1.0, c
 @pytest.mark.parametrize(
     "rows",
     [
-        [[0], [1], [2], [3], [4], [5]],  # one a row, padded to the longest
-        [[0, 1, 2, 3, 4, 5]],  # all in one row
-        [[5, 3, 1], [2, 0], [4]],  # mixed, with padding behind
+        apart([0], [1], [2], [3], [4], [5]),  # one a row, padded to the longest
+        apart([0, 1, 2, 3, 4, 5]),  # all in one row
+        apart([5, 3, 1], [2, 0], [4]),  # mixed, with padding behind
     ],
 )
 def test_documents_that_share_a_row_do_not_see_each_other(model_folder, rows, implementation):
@@ -93,7 +98,7 @@ def as_flash_attention_does(module, query, key, value, mask, position_ids=None, 
 
 def test_flash_attention_is_given_a_single_row(model_folder, monkeypatch):
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_attention_2", as_flash_attention_does)
-    of, rows = batch(), [[5, 3, 1], [2, 0], [4]]
+    of, rows = batch(), apart([5, 3, 1], [2, 0], [4])
     lm = load(model_folder).lm
     wanted = alone(Policy(lm), of)
     lm.config._attn_implementation = "flash_attention_2"
@@ -121,7 +126,7 @@ def as_pytorch_does(query, key, value, starts, same_starts, longest, same_longes
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("rows", [[[0, 1, 2, 3, 4, 5]], [[5, 3, 1], [2, 0], [4]]])
+@pytest.mark.parametrize("rows", [apart([0, 1, 2, 3, 4, 5]), apart([5, 3, 1], [2, 0], [4])])
 def test_pytorchs_flash_attention_is_told_where_documents_begin(model_folder, monkeypatch, rows, checkpointing):
     monkeypatch.setattr(attention, "varlen_attn", as_pytorch_does)
     of, lm = batch(), load(model_folder, checkpointing).lm
@@ -173,13 +178,13 @@ def test_an_attention_that_is_not_installed_is_named(model_folder):
 def test_the_temperature_divides_the_logits(policy):
     of = batch()
     with torch.no_grad():
-        got = packed_logprobs(policy, of, [[0, 1, 2], [3, 4, 5]], temperature=0.6)
+        got = packed_logprobs(policy, of, apart([0, 1, 2], [3, 4, 5]), temperature=0.6)
         assert_close(got, alone(policy, of, temperature=0.6) * of.mask_BT, atol=2e-5, rtol=0)
 
 
 def test_only_the_tokens_that_are_trained_on_are_scored():
     of = batch()
-    packed = pack(of, [[0, 1, 2], [3, 4, 5]], of.mask_BT)
+    packed = pack(of, apart([0, 1, 2], [3, 4, 5]), of.mask_BT)
     assert sorted(packed.place_N.tolist()) == of.mask_BT.flatten().nonzero()[:, 0].tolist()
     assert not packed.place_N[packed.place_N // of.mask_BT.shape[1] == 4].numel()  # no verdict, no tokens
 
@@ -188,7 +193,7 @@ def test_a_token_is_predicted_from_the_position_before_it():
     # two prompts of two tokens, completions [7, 8, 2] and [9]; in one row: 4 5 7 8 2 4 5 9
     made = group([1.0, 0.0], [completion((7, 8, 2)), completion((9,))], prompt(token_ids=(4, 5)))
     of = collate([made], GRPO, {"math": 1.0})
-    packed = pack(of, [[0, 1]], of.mask_BT)
+    packed = pack(of, apart([0, 1]), of.mask_BT)
     assert packed.token_ids_RL.tolist() == [[4, 5, 7, 8, 2, 4, 5, 9]]
     assert packed.positions_RL.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
     assert packed.predict_N.tolist() == [1, 2, 3, 6]
@@ -198,7 +203,7 @@ def test_a_token_is_predicted_from_the_position_before_it():
 
 def test_rows_are_as_wide_as_their_widest_and_padded_behind():
     of = batch()
-    packed = pack(of, [[0, 5], [2]], of.mask_BT)
+    packed = pack(of, apart([0, 5], [2]), of.mask_BT)
     widths = of.lengths_B.tolist()
     assert packed.token_ids_RL.shape == (2, widths[0] + widths[5])
     assert not packed.token_ids_RL[1, widths[2] :].any() and not packed.positions_RL[1, widths[2] :].any()
@@ -207,12 +212,12 @@ def test_rows_are_as_wide_as_their_widest_and_padded_behind():
 def test_the_first_token_of_a_sequence_cannot_be_scored():
     of = batch()
     with pytest.raises(ValueError, match="the first token of a sequence has no logprob"):
-        pack(of, [[0]], torch.ones_like(of.mask_BT))
+        pack(of, apart([0]), torch.ones_like(of.mask_BT))
 
 
 def test_scattered_values_are_zero_elsewhere_and_differentiable():
     of = batch()
-    packed = pack(of, [[0, 1, 2, 3, 4, 5]], of.mask_BT)
+    packed = pack(of, apart([0, 1, 2, 3, 4, 5]), of.mask_BT)
     values = torch.arange(1.0, len(packed.place_N) + 1, requires_grad=True)
     out = scatter(values, packed, of)
     assert torch.equal(out != 0, of.mask_BT > 0)
@@ -221,13 +226,17 @@ def test_scattered_values_are_zero_elsewhere_and_differentiable():
     assert_close(grad, weights.flatten()[packed.place_N])
 
 
-def gradient(policy: Policy, of: Batch, row_tokens: int, micro_batch_tokens: int) -> torch.Tensor:
+def gradient(
+    policy: Policy, of: Batch, row_tokens: int, micro_batch_tokens: int, prompts: list[tuple[int, ...]] | tuple = ()
+) -> torch.Tensor:
     """Of the whole step, as the trainer makes it: micro-batch by micro-batch, summed."""
     policy.zero_grad()
-    for rows in layout(of.lengths_B.tolist(), 1, row_tokens, micro_batch_tokens).micro_batches[0]:
-        mine = [i for row in rows for i in row]
+    made = layout(of.lengths_B.tolist(), 1, row_tokens, micro_batch_tokens, prompts=prompts)
+    assert (made.shared > 0) == bool(prompts)
+    for rows in made.micro_batches[0]:
+        mine = [i for row in rows for one in row for i in one]
         micro = of.rows(mine)
-        packed = pack(micro, [[mine.index(i) for i in row] for row in rows], micro.mask_BT)
+        packed = pack(micro, [[[mine.index(i) for i in one] for one in row] for row in rows], micro.mask_BT)
         logprobs = scatter(policy(packed, 1.0, 4)[0], packed, micro)
         GRPO.loss(logprobs, micro)[0].backward()
     return torch.cat([p.grad.flatten() for p in policy.parameters()])
@@ -240,6 +249,73 @@ def test_the_gradient_is_the_same_for_any_row_and_micro_batch_size(policy):
     assert wanted.abs().max() > 1e-3
     for row_tokens, micro_batch_tokens in ((1, 1), (12, 12), (16, 40), (1000, 1000)):
         assert_close(gradient(policy, of, row_tokens, micro_batch_tokens), wanted, atol=1e-5, rtol=1e-4)
+
+
+SHARED = [
+    [[[0, 1, 2]], [[3, 4, 5]]],
+    [[[2, 0], [5, 3, 4], [1]]],  # a document of one among them
+    [[[1, 0]], [[3, 5], [2]], [[4]]],  # with padding behind
+]
+
+
+@pytest.mark.parametrize("rows", SHARED)
+def test_completions_behind_one_prompt_see_it_and_not_one_another(policy, rows):
+    of = batch()
+    with torch.no_grad():
+        assert_close(packed_logprobs(policy, of, rows), alone(policy, of) * of.mask_BT, atol=2e-5, rtol=0)
+
+
+def test_a_prompt_that_is_shared_learns_from_all_its_completions(policy, model_folder):
+    of = batch()
+    policy.zero_grad()
+    GRPO.loss(alone(policy, of), of)[0].backward()
+    wanted = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    for row_tokens, budget in ((12, 24), (17, 34), (1000, 1000)):
+        assert_close(gradient(policy, of, row_tokens, budget, prompts_of(of)), wanted, atol=1e-5, rtol=1e-4)
+    frugal = load(model_folder, checkpointing=True)
+    assert_close(gradient(frugal, of, 17, 34, prompts_of(of)), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_shared_prompt_is_laid_down_once_and_predicts_every_first_token():
+    made = group([1.0, 0.0], [completion((7, 8, 2)), completion((9, 2))], prompt(token_ids=(4, 5)))
+    of = collate([made], GRPO, {"math": 1.0})
+    packed = pack(of, [[[0, 1]], [[1]]], of.mask_BT)
+    assert packed.token_ids_RL.tolist() == [[4, 5, 7, 8, 2, 9, 2], [4, 5, 9, 2, 0, 0, 0]]
+    assert packed.positions_RL.tolist() == [[0, 1, 2, 3, 4, 2, 3], [0, 1, 2, 3, 0, 0, 0]]
+    assert packed.predict_N.tolist() == [1, 2, 3, 1, 5, 7 + 1, 7 + 2]
+    assert packed.targets_N.tolist() == [7, 8, 2, 9, 2, 9, 2]
+    assert packed.place_N.tolist() == [2, 3, 4, 5 + 2, 5 + 3, 5 + 2, 5 + 3]  # T is 5
+    sees = seen(packed.trunks_RL, packed.branches_RL)[:, 0].int().tolist()
+    assert sees[0] == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 1, 1],
+    ]
+    assert sees[1][3] == [1, 1, 1, 1, 0, 0, 0] and sees[1][4] == [0, 0, 0, 0, 1, 0, 0]
+
+
+def test_the_prompts_of_a_batch_are_those_of_its_groups():
+    of = batch()
+    first, second = ([*of.token_ids_BT[i].tolist()] for i in (0, 3))
+    assert prompts_of(of) == [tuple(first[:3])] * 3 + [tuple(second[:1])] * 3
+    assert prompts_of(Batch.of_tokens(torch.ones(2, 3, dtype=torch.int64))) == [(), ()]
+
+
+def test_prompts_are_shared_only_where_the_mask_is_all_that_says_who_sees_whom(model_folder):
+    assert load(model_folder).can_share_prompts
+    assert not load(model_folder, attention="eager").can_share_prompts
+    lm = load(model_folder).lm
+    kinds = ["full_attention", "sliding_attention"]
+    lm.config.layer_types = kinds
+    assert not Policy(lm).can_share_prompts
+    lm.config.layer_types = None
+    assert Policy(lm).can_share_prompts
+    lm.config.sliding_window = 16
+    assert not Policy(lm).can_share_prompts
 
 
 def test_gradient_checkpointing_changes_no_gradient(model_folder, policy):
@@ -272,7 +348,7 @@ def test_the_policy_computes_in_the_dtype_that_the_recipe_names(model_folder):
 def test_the_policy_that_trains_is_the_policy_that_samples(policy):
     """No dropout: two passes agree to the bit."""
     of = batch()
-    assert torch.equal(packed_logprobs(policy, of, [[0, 1, 2]]), packed_logprobs(policy, of, [[0, 1, 2]]))
+    assert torch.equal(packed_logprobs(policy, of, apart([0, 1, 2])), packed_logprobs(policy, of, apart([0, 1, 2])))
     assert not policy.training
 
 
