@@ -133,6 +133,7 @@ def refusal(capsys, *argv: str) -> str:
             "trainer.offload_optimizer=cpu needs trainer.zero_stage of at least 1, not 0",
         ),
         ("trainer.learning_rate=0", "trainer.learning_rate=0.0: must be above 0"),
+        ("rollout.compile=true", "rollout.compile=true is for rollout.engine=transformers: vllm sees to itself"),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
         (
             "rollout.top_p=0.9",

@@ -14,7 +14,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config", "sentinel_config", "trainer_config"},
+    {"types", "reward_config", "sentinel_config", "trainer_config", "compiling"},
     {"lineage", "config", "objective"},
     {"state", "records", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe", "plan"},
@@ -58,6 +58,7 @@ THIRD_PARTY = {
     "rlvr/parts.py": set(),
     "rlvr/run.py": set(),
     "rlvr/collate.py": {"torch"},
+    "rlvr/compiling.py": {"torch"},
     "rlvr/weights.py": {"torch"},
     "rlvr/objective/": {"torch"},
     "rlvr/sentinel/": set(),

@@ -32,5 +32,6 @@ def build_engine(cfg: Recipe) -> Engine:
             max_model_len=cfg.model.max_context,
             max_num_seqs=cfg.rollout.max_sequences,
             threads=cfg.rollout.threads,
+            compiled=cfg.rollout.compile,
         )
     raise RecipeError(f"rollout.engine={cfg.rollout.engine}: vllm or transformers")

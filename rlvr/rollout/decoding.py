@@ -1,14 +1,16 @@
 """What the reference engine changes in transformers so that a decoding step copies little. Knows no request.
 
 There every step copies all keys and values twice: to append a column, and once more for each query head that shares
-them. Here a column is written into room that was left for it, and query heads that share a key are its queries.
+them. Here a column is written into room that was left for it, and query heads that share a key are its queries. Room
+that is not used yet is masked like padding.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -41,49 +43,63 @@ def prepare(model: Any) -> None:
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values [B,K,S,D] of a layer: the first S columns of memory that has some more."""
+    """Keys and values [B,K,R,D] of a layer. The prompts fill them; then there is room, where one column a time comes to
+    `at`: a tensor of one integer, as what is compiled must not depend on a number that each step changes."""
 
-    room: tuple[Tensor, Tensor] | None = None
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, at: Tensor):
+        super().__init__()
+        self.at = at
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        used = self.get_seq_length()
-        total = used + key_states.shape[2]
-        if self.room is None or self.room[0].shape[2] < total:
-            self.room = _roomy(self.keys, key_states), _roomy(self.values, value_states)
-        for room, new in zip(self.room, (key_states, value_states), strict=True):
-            room[:, :, used:total] = new
-        self.keys, self.values = (room[:, :, :total] for room in self.room)
+            self.keys, self.values = key_states, value_states
+        else:
+            self.keys.index_copy_(2, self.at, key_states)
+            self.values.index_copy_(2, self.at, value_states)
         return self.keys, self.values
 
+    def get_seq_length(self) -> Any:
+        return self.at if self.is_initialized else 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.keys.shape[2], 0
+
     def batch_select_indices(self, indices: Tensor) -> None:
-        self.room = None
-        super().batch_select_indices(indices)
+        self.keys, self.values = self.keys[indices], self.values[indices]
 
-
-def _roomy(old_BKSD: Tensor | None, new_BKTD: Tensor) -> Tensor:
-    """Memory that begins with the old columns and has room for the new ones and some more."""
-    used = old_BKSD.shape[2] if old_BKSD is not None and old_BKSD.numel() else 0
-    B, K, T, D = new_BKTD.shape
-    room = new_BKTD.new_empty(B, K, used + T + ROOM, D)
-    if old_BKSD is not None and used:
-        room[:, :, :used] = old_BKSD
-    return room
+    def widen(self) -> None:
+        self.keys, self.values = (pad(old_BKRD, (0, 0, 0, ROOM)) for old_BKRD in (self.keys, self.values))
 
 
 class Context:
-    """What the model has read of each row: keys and values, and which columns are no padding."""
+    """What the model has read of each row: keys and values, which columns are no padding, and room for more."""
 
     def __init__(self, mask_BT: Tensor):
-        self.cache, self.mask_BT = Cache(layer_class_to_replicate=RoomyLayer), mask_BT
+        """Of the prompts, which the model is about to read."""
+        self.mask_BR = mask_BT
+        self.positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)  # of the tokens that the model is about to read
+        self.at = torch.tensor([0], device=mask_BT.device)
+        self.used = mask_BT.shape[1]
+        layer: Any = partial(RoomyLayer, self.at)
+        self.cache = Cache(layer_class_to_replicate=layer)
 
-    def add(self, mask_BT: Tensor) -> Tensor:
-        """Further columns; their positions [B,T]."""
-        self.mask_BT = torch.cat([self.mask_BT, mask_BT], dim=1)
-        return (self.mask_BT.cumsum(1)[:, -mask_BT.shape[1] :] - 1).clamp(min=0)
+    def add(self) -> None:
+        """One token of each row, which the model is about to read."""
+        if self.used == self.mask_BR.shape[1]:
+            self.mask_BR = pad(self.mask_BR, (0, ROOM))
+            layers: Any = self.cache.layers
+            for layer in layers:
+                layer.widen()
+        self.mask_BR[:, self.used] = 1
+        self.at.fill_(self.used)
+        self.used += 1
+        self.positions_BT = self.positions_BT[:, -1:] + 1
 
     def take(self, rows_B: Tensor) -> None:
         """These rows from now on; one may come several times."""
         self.cache.batch_select_indices(rows_B)
-        self.mask_BT = self.mask_BT[rows_B]
+        self.mask_BR, self.positions_BT = self.mask_BR[rows_B], self.positions_BT[rows_B]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlvr import compiling
 from rlvr.rollout.decoding import Context, prepare
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
@@ -33,13 +34,19 @@ Why = tuple[Row, StopReason]
 
 
 class TransformersEngine:
-    def __init__(self, path: str, *, dtype: str, max_model_len: int, max_num_seqs: int, threads: int = 1):
+    def __init__(
+        self, path: str, *, dtype: str, max_model_len: int, max_num_seqs: int, threads: int = 1, compiled: bool = False
+    ):
+        """`compiled`: the step that decodes a token of each row is compiled when it is first taken."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
         self.model = model.to(self.device).eval()
         prepare(self.model)
+        if compiled:
+            compiling.enable()
+        self._decoder: Any = torch.compile(self.model, dynamic=True) if compiled else self.model
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.max_model_len, self.max_num_seqs, self.threads = max_model_len, max_num_seqs, threads
         self.policy_version = -1
@@ -83,8 +90,8 @@ class TransformersEngine:
         prompts = [row.request.prompt.token_ids for row in self._rows]
         once = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompts))}
         token_ids_BT, mask_BT = self._left_padded(list(once))
-        context = Context(mask_BT[:, :0])
-        logits_BV = self._forward(token_ids_BT, mask_BT, context)
+        context = Context(mask_BT)
+        logits_BV = self._forward(token_ids_BT, context, self.model)
         order_B = torch.tensor([once[prompt] for prompt in prompts], device=self.device)
         context.take(order_B)
         logits_BV = logits_BV[order_B]  # a prompt is read once, whatever number of completions it has
@@ -99,13 +106,15 @@ class TransformersEngine:
                     keep_B = torch.tensor(staying, device=self.device)
                     context.take(keep_B)
                     chosen_B = chosen_B[keep_B]
-                logits_BV = self._forward(chosen_B[:, None], torch.ones_like(chosen_B[:, None]), context)
+                context.add()
+                # what is compiled for any number of rows would be compiled once more for a single one
+                model = self._decoder if len(chosen_B) > 1 else self.model
+                logits_BV = self._forward(chosen_B[:, None], context, model)
 
-    def _forward(self, token_ids_BT: Tensor, mask_BT: Tensor, context: Context) -> Tensor:
-        """Logits [B,V] behind the last of these tokens, which the context then has too."""
-        positions_BT = context.add(mask_BT)
-        return self.model(
-            input_ids=token_ids_BT, attention_mask=context.mask_BT, position_ids=positions_BT,
+    def _forward(self, token_ids_BT: Tensor, context: Context, model: Any) -> Tensor:
+        """Logits [B,V] behind the last of these tokens, which the context then has read."""
+        return model(
+            input_ids=token_ids_BT, attention_mask=context.mask_BR, position_ids=context.positions_BT,
             past_key_values=context.cache, logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rlvr import compiling
 from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch
 from rlvr.train.attention import chosen, documents, takes_one_row
 from rlvr.train.logprobs import LogprobHead
 from rlvr.train.packing import Row
 
-RECOMPILED = 32  # times that one layer's code may be: after torch's 8 it would silently run as it is
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -50,7 +50,7 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
         lm.gradient_checkpointing_enable({"use_reentrant": False})
     if compiled:
         # once for all layers and lengths; again with and without gradients, adapters, and for the reference
-        torch._dynamo.config.recompile_limit = RECOMPILED
+        compiling.enable()
         for layer in lm.model.layers:
             layer.compile(dynamic=True)
     policy = Policy(lm)

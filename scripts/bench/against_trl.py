@@ -133,7 +133,8 @@ def fastest(workload: Workload, interpreter: str) -> dict:
     try_theirs(workload.tried)
     if workload.trial_steps > 1:
         engines, trainer = best("rlvr")
-        try_ours([(engines, f"{trainer} compile=true")])
+        sampler = [f"{engines} compile=true"] if "transformers" in engines else []
+        try_ours((kind, f"{trainer} compile=true") for kind in (engines, *sampler))
         try_theirs([replace(best("trl"), compiled=True)])
     return {side: {"best": best(side), "tried": tried} for side, tried in seconds.items()}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rlvr.rollout.decoding import NAME, ROOM, Context, RoomyLayer, attention, prepare
+from rlvr.rollout.decoding import NAME, ROOM, Context, attention, prepare
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6])
@@ -26,35 +26,53 @@ def test_one_token_a_row_attends_as_with_a_copy_of_each_key_for_each_head(heads,
     torch.testing.assert_close(ours, theirs)
 
 
-@given(st.lists(st.one_of(st.integers(1, 2 * ROOM), st.lists(st.integers(0, 2), min_size=3, max_size=3)), max_size=12))
-def test_a_layer_with_room_holds_what_any_layer_holds(changes):
-    """A number: so many columns more; a list: these rows from now on."""
+@given(st.integers(1, ROOM), st.lists(st.one_of(st.none(), st.lists(st.integers(0, 2), min_size=3, max_size=3)),
+                                      max_size=3 * ROOM))  # fmt: skip
+def test_a_layer_with_room_holds_what_any_layer_holds(prompt, changes):
+    """None: one column more; a list: these rows from now on."""
     torch.manual_seed(0)
-    ours, theirs = RoomyLayer(), DynamicLayer()
-    for change in changes:
-        if isinstance(change, int):
-            keys, values = torch.randn(3, 2, change, 4), torch.randn(3, 2, change, 5)
-            for a, b in zip(ours.update(keys, values), theirs.update(keys, values), strict=True):
-                assert torch.equal(a, b)
+    context, theirs = Context(torch.ones(3, prompt, dtype=torch.int64)), DynamicLayer()
+
+    def read(columns: int) -> None:
+        keys, values = torch.randn(3, 2, columns, 4), torch.randn(3, 2, columns, 5)
+        ours = context.cache.update(keys, values, 0)
+        for a, b in zip(ours, theirs.update(keys, values), strict=True):
+            used = b.shape[2]
+            assert torch.equal(a[:, :, :used], b) and not a[:, :, used:].any()
+            assert used == context.used and a.shape[2] == context.mask_BR.shape[1]
+            assert context.mask_BR[:, :used].all() and not context.mask_BR[:, used:].any()
+
+    read(prompt)
+    for rows in changes:
+        if rows is None:
+            context.add()
+            assert context.cache.get_seq_length() == theirs.get_seq_length()  # before the column is read
+            read(1)
         else:
-            for layer in (ours, theirs):
-                layer.batch_select_indices(torch.tensor(change))
-        assert ours.get_seq_length() == theirs.get_seq_length()
+            context.take(torch.tensor(rows))
+            theirs.batch_select_indices(torch.tensor(rows))
 
 
 def test_a_column_is_written_without_a_copy_of_the_others():
-    layer = RoomyLayer()
-    first, _ = layer.update(torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2))
+    context = Context(torch.ones(1, 3, dtype=torch.int64))
+    context.cache.update(torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2), 0)
+    places = set()
     for _ in range(ROOM):
-        keys, _ = layer.update(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
-    assert keys.data_ptr() == first.data_ptr() and keys.shape[2] == 3 + ROOM
+        context.add()
+        keys, _ = context.cache.update(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2), 0)
+        places.add(keys.data_ptr())
+    assert len(places) == 1 and keys.shape[2] == 3 + ROOM and keys[:, :, 3:].all()
 
 
 def test_positions_count_what_is_no_padding():
-    context = Context(torch.empty(2, 0, dtype=torch.int64))
-    assert context.add(torch.tensor([[0, 0, 1], [1, 1, 1]])).tolist() == [[0, 0, 0], [0, 1, 2]]
+    context = Context(torch.tensor([[0, 0, 1], [1, 1, 1]]))
+    assert context.positions_BT.tolist() == [[0, 0, 0], [0, 1, 2]]
     context.take(torch.tensor([1, 0, 0]))
-    assert context.add(torch.ones(3, 1, dtype=torch.int64)).tolist() == [[3], [1], [1]]
+    context.add()
+    assert context.positions_BT.tolist() == [[3], [1], [1]]
+    context.add()
+    assert context.positions_BT.tolist() == [[4], [2], [2]]
+    assert context.mask_BR[:, :5].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1]]
 
 
 def test_a_model_with_attention_of_its_own_keeps_it():

@@ -244,3 +244,31 @@ def test_top_k_then_top_p_by_hand():
     assert left(0.8, 3) == [1, 2, 3]
     assert left(0.75, 0) == [1, 2, 3]  # of all: 0.4 + 0.3 do not
     assert left(0.01, 0) == [1]
+
+
+@pytest.mark.slow
+def test_a_compiled_step_samples_what_an_uncompiled_one_does_also_with_new_weights():
+    from rlvr.rollout.transformers import TransformersEngine
+
+    torch._dynamo.config.disable = True  # as the vLLM engine has it on a CPU
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    plain, compiled = (
+        TransformersEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, compiled=choice)
+        for choice in (False, True)
+    )
+    asked = prompts(plain, "(3+4)*2=?", "5*6+1=?", "(8+1)*2=?")
+    changed = {name: p * 1.05 for name, p in plain.model.named_parameters()}
+    said = []
+    for version in range(2):
+        for engine in (plain, compiled):
+            if version:
+                engine.load_weights([changed], version)
+            groups = generated(engine, asked, replace(SAMPLING, max_tokens=64))  # more than once the room
+            said.append([c for g in groups.values() for c in g.completions])
+    for wanted, got in zip(said[::2], said[1::2], strict=True):
+        assert [c.token_ids for c in got] == [c.token_ids for c in wanted]
+        for a, b in zip(wanted, got, strict=True):
+            assert b.rollout_logprobs == pytest.approx(a.rollout_logprobs, abs=1e-4)
+    assert [c.token_ids for c in said[0]] != [c.token_ids for c in said[2]]
+    assert counters["stats"]["unique_graphs"] > 0 and not counters["graph_break"]
