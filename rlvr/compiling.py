@@ -9,3 +9,4 @@ def enable() -> None:
     """Of this process. On a CPU the vLLM engine switches compilation off for its own helpers."""
     torch._dynamo.config.disable = False
     torch._dynamo.config.recompile_limit = RECOMPILED
+    torch._dynamo.config.specialize_float = True  # a scale never changes; else all is traced twice to find that out

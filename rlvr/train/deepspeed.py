@@ -263,7 +263,8 @@ class DeepSpeedTrainer:
         tokens = torch.tensor([token_ids])
         batch = Batch.of_tokens(tokens)
         packed = pack(batch, [[[0]]], batch.mask_BT).to(self.device)
-        logprobs_N, _ = self.engine(packed, 1.0, self.cfg.logprob_chunk_tokens)
+        with torch.compiler.set_stance("force_eager"):  # one sequence is not worth what compiling for it takes
+            logprobs_N, _ = self.engine(packed, 1.0, self.cfg.logprob_chunk_tokens)
         return logprobs_N.tolist()
 
     # ---- weights ----------------------------------------------------------------------------------------------------

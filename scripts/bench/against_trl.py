@@ -117,9 +117,12 @@ def fastest(workload: Workload, interpreter: str) -> dict:
                     seconds["rlvr"][shape] = quickest(ours(workload, shape, workload.trial_steps, 0, Path(place)))
 
     try_ours((engines, TRAINERS[0]) for engines in ENGINES)
-    first = sorted(seconds["rlvr"], key=lambda shape: seconds["rlvr"][shape])[:2]
-    apart = [engines for engines, _ in first if "inline" not in engines]  # in one process there is one rank
+    first = [engines for engines, _ in sorted(seconds["rlvr"], key=lambda shape: seconds["rlvr"][shape])[:2]]
+    apart = [engines for engines in first if "inline" not in engines]  # in one process there is one rank
     try_ours((engines, trainer) for engines in apart for trainer in TRAINERS)
+    if workload.trial_steps > 1:
+        sampling = [f"{engines} compile=true" for engines in first if "transformers" in engines]
+        try_ours((engines, f"{TRAINERS[0]} compile=true") for engines in (*first, *sampling))
 
     def try_theirs(settings: Iterable[Setting]) -> None:
         for setting in settings:
@@ -132,9 +135,6 @@ def fastest(workload: Workload, interpreter: str) -> dict:
 
     try_theirs(workload.tried)
     if workload.trial_steps > 1:
-        engines, trainer = best("rlvr")
-        sampler = [f"{engines} compile=true"] if "transformers" in engines else []
-        try_ours((kind, f"{trainer} compile=true") for kind in (engines, *sampler))
         try_theirs([replace(best("trl"), compiled=True)])
     return {side: {"best": best(side), "tried": tried} for side, tried in seconds.items()}
 
