@@ -18,7 +18,7 @@ ALL_REDUCE_S = 15e-6  # of an all-reduce in tensor parallelism, however small
 STORE = 5e9  # bytes/s through host memory shared with Ray's object store, one process
 LENT = 13e9  # bytes/s within a GPU, over CUDA IPC: scripts/bench/transfer.py, 256 MB a bucket on an H200
 CPU_ADAM = 5e9  # bytes/s of optimizer state that DeepSpeed's CPU optimizer works through, per rank; one process of many
-PADDING = 1.04  # the bound of the packing benchmark
+PADDING = 1.04  # of a row; the bound is 1.05
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def train(setting: Setting) -> float:
     cfg, device, model = setting.cfg.trainer, setting.device, setting.model
     rollout = setting.cfg.rollout
     length = setting.prompt_tokens + setting.mean_tokens
-    tokens = rollout.groups_per_step * rollout.group_size * setting.trained * length * PADDING / cfg.ranks
+    own = setting.mean_tokens + setting.prompt_tokens / (rollout.group_size if shares_prompts(setting) else 1)
+    tokens = rollout.groups_per_step * rollout.group_size * setting.trained * own * PADDING / cfg.ranks
     forward = tokens * model.flops(length / 2) / (device.flops * device.train_efficiency)
     frozen = bool(cfg.lora.rank)  # no gradients of the weights then
     passes = cfg.epochs * (3 - frozen + cfg.gradient_checkpointing)
@@ -114,6 +115,13 @@ def train(setting: Setting) -> float:
     a_pass = device.compiled_pass_s if cfg.compiles(not device.cpu) else device.train_pass_s
     fixed = micro_batches * a_pass * passes / 3
     return forward * passes + fixed + shared(setting, micro_batches) + optimize(setting) * cfg.mini_batches * cfg.epochs
+
+
+def shares_prompts(setting: Setting) -> bool:
+    """Whether the trainer computes a prompt once for a group, as far as rows allow: not with flash attention."""
+    attention, asked = setting.cfg.model.attention, setting.cfg.trainer.share_prompts
+    masked = attention == "sdpa" or (attention == "auto" and setting.device.cpu)
+    return masked if asked is None else asked
 
 
 def shared(setting: Setting, micro_batches: float) -> float:
