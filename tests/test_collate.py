@@ -31,7 +31,7 @@ def test_tokens_masks_and_logprobs_stand_behind_their_prompt():
     assert batch.token_ids_BT.tolist() == [[4, 5, 7, 8, 2], [4, 5, 9, 0, 0]]
     assert batch.mask_BT.tolist() == [[0, 0, 1, 0, 1], [0, 0, 1, 0, 0]]
     assert_close(batch.rollout_logprobs_BT, tensor([[0.0, 0.0, -0.1, 0.0, -0.3], [0.0, 0.0, -0.5, 0.0, 0.0]]))
-    assert batch.lengths_B.tolist() == [5, 3]
+    assert batch.lengths_B.tolist() == [5, 3] and batch.prompts_B.tolist() == [2, 2]
     # B = 2 completions with two and one trained tokens
     assert_close(batch.weights_BT, tensor([[0, 0, 1 / 4, 0, 1 / 4], [0, 0, 1 / 2, 0, 0]]))
     assert batch.token_ids_BT.dtype == torch.int64 and batch.advantages_B1.dtype == torch.float32
@@ -162,6 +162,7 @@ def test_a_step_whose_groups_were_all_dropped_is_an_empty_batch(weighting):
     )
     batch = collate([], objective, MATH)
     assert len(batch) == 0 and batch.lengths_B.dtype == torch.int64 and batch.kept_BTC is None
+    assert batch.prompts_B.dtype == torch.int64
     loss, _ = objective.loss(batch.rollout_logprobs_BT, batch)
     assert loss == 0
 

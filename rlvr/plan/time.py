@@ -120,7 +120,7 @@ def train(setting: Setting) -> float:
 def shares_prompts(setting: Setting) -> bool:
     """Whether the trainer computes a prompt once for a group, as far as rows allow: not with flash attention."""
     attention, asked = setting.cfg.model.attention, setting.cfg.trainer.share_prompts
-    masked = attention == "sdpa" or (attention == "auto" and setting.device.cpu)
+    masked = attention == "sdpa" or (attention == "auto" and (setting.device.cpu or setting.train_bytes == 4))
     return masked if asked is None else asked
 
 

@@ -243,6 +243,8 @@ class DeepSpeedTrainer:
             self._reference, self._reference_path = None, path  # the former makes room first
             model = replace(self._model, path=path or self._model.path)
             self._reference = load_policy(model, False, self._compiled).requires_grad_(False)
+            if self._share and not self._reference.can_share_prompts:
+                raise RecipeError(f"the reference {model.path} cannot share prompts: trainer.share_prompts=false")
             if sharded:
                 settings = self._deepspeed_config(dtype_of(self._model.dtype))
                 settings["zero_optimization"].pop("offload_optimizer", None)  # it has none

@@ -145,6 +145,14 @@ def test_prompts_that_cannot_be_shared_are_refused_in_words(model_folder, build)
     assert build(attention="eager").step(batch(), GRPO, 1e-3)["packing/shared"] == 0
 
 
+def test_a_reference_that_cannot_share_prompts_is_refused_in_words(build, monkeypatch):
+    sharing, apart = build(), build(share_prompts=False)
+    monkeypatch.setattr("rlvr.train.policy._sees_everything", lambda lm: False)  # of the models loaded from now on
+    with pytest.raises(RecipeError, match=r"the reference .* cannot share prompts: trainer\.share_prompts=false"):
+        sharing.step(batch(LEASHED), LEASHED, 1e-3)
+    assert apart.step(batch(LEASHED), LEASHED, 1e-3)["policy/kl_ref"] == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     "cfg",
