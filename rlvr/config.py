@@ -91,8 +91,8 @@ class RolloutConfig:
     tensor_parallel: int = 1
     """GPUs of one engine."""
     compile: bool = False
-    """Compile the decoding step of `transformers`: half a minute for a tiny model, later less from a cache; then it
-    takes about two thirds of the time. vLLM sees to itself."""
+    """Compile the decoding step of `transformers`: half a minute for a tiny model, later less from a cache, and
+    then quicker steps. vLLM sees to itself."""
     share_prompts: bool | None = None
     """vLLM reads a prompt once for all its completions. Null: on a GPU. On a CPU completions would no longer be the
     same to the last bit whatever else is being decoded."""

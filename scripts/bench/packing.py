@@ -1,9 +1,10 @@
-"""How much faster is a trainer step with completions packed end to end than with one completion a row?
+"""How much faster is a trainer step with completions packed end to end, and with prompts shared by a group of 8, than
+with one completion a row?
 
     python scripts/bench/packing.py [--steps 10] [--model recipes/tiny]
 
-Both trainers take the same batches in turn, in this process, on lengths drawn like those of a real run: most
-completions short, some at the limit. Reported are medians, their ratio, and each one's padding. Same gradients either
+The trainers take the same batches in turn, in this process, on lengths drawn like those of a real run: most
+completions short, some at the limit. Reported are medians, ratios, and each one's padding. Same gradients either
 way: tests/train/test_policy.py.
 """
 
@@ -26,9 +27,11 @@ from rlvr.train.deepspeed import DeepSpeedTrainer
 GRPO = Objective(standardize, token, lambda w, A, lp: clip(w, A, lp, low=0.2, high=0.2), token_mean)
 
 
-def batch_of(lengths: list[int], prompt: int) -> Batch:
+def batch_of(lengths: list[int], prompt: int, group: int = 1) -> Batch:
+    """`group` completions in a row begin with the same prompt."""
     B, T = len(lengths), max(lengths) + prompt
     ids_BT = torch.randint(3, 20, (B, T))
+    ids_BT[:, :prompt] = ids_BT[::group, :prompt].repeat_interleave(group, 0)[:B]
     at_T = torch.arange(T)
     ends_B = torch.tensor(lengths) + prompt
     mask_BT = ((at_T >= prompt) & (at_T < ends_B[:, None])).float()
@@ -42,6 +45,7 @@ def batch_of(lengths: list[int], prompt: int) -> Batch:
         token_mean(mask_BT, mask_BT),
         mask_BT,
         torch.zeros(B, 1),
+        prompts_B=torch.full((B,), prompt),
     )
 
 
@@ -49,12 +53,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--model", default=str(Path(__file__).resolve().parents[2] / "recipes" / "tiny"))
+    parser.add_argument("--prompt", type=int, default=12, help="tokens")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     rng = random.Random(0)
     trainers = {
-        "packed": TrainerConfig(threads=arguments.threads),
-        "one a row": TrainerConfig(threads=arguments.threads, row_tokens=1),
+        "shared": TrainerConfig(threads=arguments.threads),
+        "packed": TrainerConfig(threads=arguments.threads, share_prompts=False),
+        "one a row": TrainerConfig(threads=arguments.threads, share_prompts=False, row_tokens=1),
     }
     model = ModelConfig(path=arguments.model, max_context=1024)
     built = {name: DeepSpeedTrainer(model, cfg, 1.0) for name, cfg in trainers.items()}
@@ -62,7 +68,7 @@ def main() -> None:
     waste: dict[str, list[float]] = {name: [] for name in trainers}
     for step in range(arguments.steps + 2):  # the first two warm up
         lengths = [min(512, max(4, int(rng.lognormvariate(3.5, 1.0)))) for _ in range(128)]
-        batch = batch_of(lengths, prompt=12)
+        batch = batch_of(lengths, prompt=arguments.prompt, group=8)
         for name, trainer in built.items():
             started = perf_counter()
             metrics = trainer.step(batch, GRPO, 1e-6)
@@ -71,8 +77,9 @@ def main() -> None:
                 waste[name].append(metrics["packing/padding_waste"])
     for name in trainers:
         print(f"{name:10} {median(seconds[name]):.3f} s a step, padding {median(waste[name]):.1%}")
-    ratios = [slow / fast for fast, slow in zip(*seconds.values(), strict=True)]
-    print(f"ratio      {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over {len(ratios)} steps")
+    for name in ("packed", "one a row"):
+        ratios = [slow / fast for fast, slow in zip(seconds["shared"], seconds[name], strict=True)]
+        print(f"shared is {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times as fast as {name}")
 
 
 if __name__ == "__main__":
