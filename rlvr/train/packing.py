@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 PASS_TOKENS = 256  # what a forward and backward pass costs however short it is, as a number of tokens; about
 NARROW = 8  # rows that hold as many documents on average, or fewer, are tried beside the fullest
-WASTE = 0.05  # more padding is taken only if there is no choice with less: by measurement, it gains nothing
+WASTE = 0.05  # more padding than this is taken only if there is no choice with less
 Document = list[int]  # completions by their index in the batch, behind one prompt; one, if prompts are not shared
 Row = list[Document]
 Filled = list[tuple[int, list[int]]]  # rows in the making: how many tokens, and which documents
