@@ -101,7 +101,7 @@ def pack(batch: Batch, rows: Sequence[Row], select_BT: Tensor) -> Packed:
             if n == 0:
                 fork, trunk = start + prompts[i], start
             else:
-                before_RL[r, start] = before_RL[r, fork]
+                before_RL[r, start : min(start + 1, end)] = r * width + fork - 1  # an empty one has none
             trunks_RL[r, start:end] = trunk
             branches_RL[r, max(start, fork) : end] = n + 1
             start = end

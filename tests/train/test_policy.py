@@ -298,6 +298,16 @@ def test_a_shared_prompt_is_laid_down_once_and_predicts_every_first_token():
     assert sees[1][3] == [1, 1, 1, 1, 0, 0, 0] and sees[1][4] == [0, 0, 0, 0, 1, 0, 0]
 
 
+@pytest.mark.parametrize("row", [[[0, 1]], [[1, 0]], [[1, 1]]])
+def test_an_empty_completion_may_share_a_prompt_and_has_nothing_to_predict(row):
+    made = group([1.0, 0.0], [completion((7, 8)), completion(())], prompt(token_ids=(4, 5)))
+    of = collate([made], GRPO, {"math": 1.0})
+    packed = pack(of, [row], of.mask_BT)
+    full = 0 in row[0]
+    assert packed.token_ids_RL.tolist() == [[4, 5, 7, 8] if full else [4, 5]]
+    assert packed.predict_N.tolist() == ([1, 2] if full else [])
+
+
 def test_the_prompts_of_a_batch_are_those_of_its_groups():
     of = batch()
     first, second = ([*of.token_ids_BT[i].tolist()] for i in (0, 3))
