@@ -81,6 +81,7 @@ class Outcome(StrEnum):
     ERROR = "error"  # the machinery failed; never a reward
 
 
+TRAINABLE = (Outcome.OK, Outcome.REJECTED)
 DETAIL_LIMIT = 2_000  # characters
 
 
@@ -131,7 +132,7 @@ class Verdict(Record):
 
     @property
     def trainable(self) -> bool:
-        return self.outcome in (Outcome.OK, Outcome.REJECTED)
+        return self.outcome in TRAINABLE
 
 
 @dataclass(frozen=True, slots=True)

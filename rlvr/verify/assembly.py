@@ -34,7 +34,7 @@ class Forming:
     prompt: Prompt
     chains: dict[str, tuple[Assignment, ...]]
     completions: dict[int, Completion] = field(default_factory=dict)
-    said: dict[tuple[str, int], list[Verdict]] = field(default_factory=dict)  # (part, completion) -> in turn
+    said: dict[int, dict[str, list[Verdict]]] = field(default_factory=dict)  # completion -> part -> in turn
     open: int = 0  # verdicts that are still to come
 
 
@@ -83,7 +83,7 @@ class Assembly:
         part, whole, undecided = question.assignment.part, [], []
         for (n, i), verdict in zip(question.places, verdicts, strict=True):
             group = self.forming[n]
-            group.said.setdefault((part, i), []).append(verdict)
+            group.said.setdefault(i, {}).setdefault(part, []).append(verdict)
             chain = group.chains.get(part, ())
             if not verdict.trainable and question.turn + 1 < len(chain):
                 undecided.append(self._question(chain[question.turn + 1], [(n, i)], question.turn + 1))
@@ -101,7 +101,7 @@ class Assembly:
         )
 
     def _verdict(self, group: Forming, i: int) -> Verdict:
-        said = {part: attributed(part, verdicts) for (part, k), verdicts in group.said.items() if k == i}
+        said = {part: attributed(part, verdicts) for part, verdicts in group.said[i].items()}
         verdict = combine({part: said[part] for part in self.plan.chains}, self.plan.reward)
         audits = tuple(p for part, v in said.items() if part.startswith(AUDIT) for p in v.provenance)
         return with_audits(verdict, audits)

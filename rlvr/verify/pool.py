@@ -10,8 +10,10 @@ question is not answered, is asked once more in another process; then it is an E
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 from rlvr.types import Outcome, Provenance, Verdict
 from rlvr.verify.call import Entry, Failure, entries, refused
@@ -20,6 +22,31 @@ from rlvr.verify.plugin import PluginError, Sample, fingerprint, named
 from rlvr.verify.process import Assignment, Failed, TimedOut, VerifierProcess
 
 ATTEMPTS = 2
+WORTH_S = 0.002  # what is expected to take less is not shared out: a message would take as long
+
+
+class Answers:
+    """To all jobs of one `submit`. One future for all of them: with one a job, futures were half of the work."""
+
+    def __init__(self, jobs: int):
+        self.future: Future[list[Verdict]] = Future()
+        self._said: list[Sequence[Verdict]] = [()] * jobs
+        self._left, self._lock = jobs, threading.Lock()
+        if not jobs:
+            self.future.set_result([])
+
+    def put(self, at: int, verdicts: Sequence[Verdict]) -> None:
+        with self._lock:
+            self._said[at] = verdicts
+            self._left -= 1
+            last = not self._left
+        if last:
+            with suppress(InvalidStateError):  # whoever asked no longer waits
+                self.future.set_result([verdict for said in self._said for verdict in said])
+
+    def fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
 
 
 @dataclass(eq=False)
@@ -28,8 +55,8 @@ class Job:
 
     assignment: Assignment
     samples: list[Sample]
-    key: tuple[str, str]
-    future: "Future[list[Verdict]]" = field(default_factory=Future)
+    answers: Answers
+    at: int  # its place among them
     failures: int = 0
     alone: bool = False  # a call that it shared has failed, and nobody knows through whom
     avoid: int | None = None  # the slot that failed
@@ -47,6 +74,7 @@ class Pool:
         self._closing = False
         self._broken: BaseException | None = None
         self._busy: set[int] = set()
+        self._pace_s: dict[tuple[str, str], float] = {}  # that a sample took of late
         self._inline: set[tuple[str, str]] = set()  # verifiers that run here, set up
         self._setting_up = threading.Lock()
         started: list[Future[None]] = [Future() for _ in range(workers)]
@@ -69,7 +97,9 @@ class Pool:
         verifier = assignment.verifier
         whole = verifier.scope != "sample"
         calls = [list(samples)] if whole else [[sample] for sample in samples]
-        jobs = [Job(assignment, call, assignment.key) for call in calls if call]
+        calls = [call for call in calls if call]
+        answers = Answers(len(calls))
+        jobs = [Job(assignment, call, answers, at) for at, call in enumerate(calls)]
         with self._changed:
             if self._broken is not None:
                 raise RuntimeError("a verifier slot has failed") from self._broken
@@ -77,14 +107,14 @@ class Pool:
                 raise RuntimeError("the verifiers are closed")
             self._waiting.extend(jobs)
             self._changed.notify_all()
-        return gathered([job.future for job in jobs])
+        return answers.future
 
     def close(self) -> None:
         """Verifiers that are idle may close what they opened; what is being computed is of no use to anybody."""
         with self._changed:
             self._closing = True
             for job in self._waiting:
-                job.future.cancel()
+                job.answers.fail(CancelledError())
             self._waiting.clear()
             for slot in self._busy:
                 self.processes[slot].interrupt()
@@ -116,8 +146,7 @@ class Pool:
         with self._changed:
             self._broken = error
             for job in {*jobs, *self._waiting}:
-                if not job.future.done():
-                    job.future.set_exception(error)
+                job.answers.fail(error)
             self._waiting.clear()
 
     def _take(self, slot: int) -> list[Job]:
@@ -134,8 +163,9 @@ class Pool:
             count = 1
             if verifier.scope == "sample" and not first.alone:
                 fair = verifier.at_once if verifier.takes_list else -(-len(mine) // self.workers)
-                count = min(verifier.at_once, fair)
-            alike = [job for job in mine if job.key == first.key and not job.alone]
+                worth = int(WORTH_S / self._pace_s.get(first.assignment.key, WORTH_S))
+                count = min(verifier.at_once, max(fair, worth))
+            alike = [job for job in mine if job.assignment.key == first.assignment.key and not job.alone]
             jobs = [first, *[job for job in alike if job is not first][: count - 1]]
             for job in jobs:
                 self._waiting.remove(job)
@@ -146,6 +176,8 @@ class Pool:
         """To the head of the queue: they have waited already."""
         with self._changed:
             if self._closing:
+                for job in jobs:
+                    job.answers.fail(CancelledError())
                 return
             for job in reversed(jobs):
                 job.avoid = avoid
@@ -167,8 +199,11 @@ class Pool:
                 answers: Iterator[list[Entry]] = (entries(verifier, samples, assignment.params) for samples in asked)
             else:
                 answers = process.verify(assignment, asked)
+            began = perf_counter()
             for call, said in zip(calls, answers, strict=True):
                 done += 1
+                self._note_pace(assignment.key, (perf_counter() - began) / len(said))
+                began = perf_counter()
                 self._settle(call, said, slot, shared=verifier.takes_list)
         except TimedOut as error:
             self._timed_out(calls[done], error, slot)
@@ -199,10 +234,13 @@ class Pool:
                 job.failures += 1
                 self._again([job], avoid=slot)
             elif len(verdicts) == len(job.samples):
-                job.future.set_result([self._numbered(verdict, job) for verdict in verdicts])
+                job.answers.put(job.at, [self._numbered(verdict, job) for verdict in verdicts])
             else:
                 failure = next(entry for entry in mine if isinstance(entry, Failure))
                 self._failed(job, failure, slot, shared and len(call) > 1)
+
+    def _note_pace(self, key: tuple[str, str], sample_s: float) -> None:
+        self._pace_s[key] = 0.9 * self._pace_s.get(key, sample_s) + 0.1 * sample_s
 
     def _failed(self, job: Job, failure: Failure, slot: int, shared: bool) -> None:
         if shared:
@@ -215,7 +253,7 @@ class Pool:
         reason = "no_answer_in_time" if failure.late else "verifier_failed"
         where = Provenance(job.assignment.verifier.name, job.assignment.verifier.version, attempts=ATTEMPTS)
         verdict = Verdict(None, Outcome.ERROR, reason=reason, detail=failure.said, provenance=(where,))
-        job.future.set_result([verdict] * len(job.samples))
+        job.answers.put(job.at, [verdict] * len(job.samples))
 
     def _timed_out(self, call: list[Job], error: TimedOut, slot: int) -> None:
         """Computing for too long is the completion's doing. Not answering without computing is once a busy machine's;
@@ -229,7 +267,7 @@ class Pool:
         verifier = job.assignment.verifier
         if error.computing or (job.failures + 1 >= ATTEMPTS and not verifier.is_async):
             verdict = refused(verifier, "timeout", str(error))
-            job.future.set_result([self._numbered(verdict, job)] * len(job.samples))
+            job.answers.put(job.at, [self._numbered(verdict, job)] * len(job.samples))
         else:
             self._failed(job, Failure(str(error), late=True), slot, shared=False)
 
@@ -239,27 +277,3 @@ class Pool:
         first, *rest = verdict.provenance
         return replace(verdict, provenance=(replace(first, attempts=job.failures + 1), *rest))
 
-
-def gathered(futures: "Sequence[Future[list[Verdict]]]") -> "Future[list[Verdict]]":
-    """All their verdicts, in order, once the last is there."""
-    whole: Future[list[Verdict]] = Future()
-    if not futures:
-        whole.set_result([])
-        return whole
-    lock, left = threading.Lock(), len(futures)
-
-    def one_done(_: "Future[list[Verdict]]") -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            last = left == 0
-        if not last:
-            return
-        try:
-            whole.set_result([verdict for future in futures for verdict in future.result()])
-        except BaseException as error:  # the pool was closed, or broke
-            whole.set_exception(error)
-
-    for future in futures:
-        future.add_done_callback(one_done)
-    return whole

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing import Pipe
 from multiprocessing.reduction import ForkingPickler
 from time import monotonic
@@ -50,7 +51,7 @@ class Assignment:
     def limit_s(self) -> float:
         return self.timeout_s or self.verifier.timeout_s
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         """Samples with the same one may share a call."""
         return self.reference, fingerprint(self.params)
