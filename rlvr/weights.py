@@ -1,7 +1,7 @@
 """Trainer -> engines, and the proof that it worked. Knows neither DeepSpeed nor vLLM nor how a bucket travels.
 
     trainer.weights() --buckets--> pipeline.load_weights --> engines
-    trainer.score(probe)  must equal  every engine's score(probe)
+    trainer.score(probe)  must equal  every engine's, which score it at the same time
 
 A weight update that goes wrong raises nothing by itself: the engine samples on, from another policy. Hence the probe,
 after every transfer. Weights that the trainer itself can no longer score were not transferred wrongly, they are broken:
@@ -27,7 +27,7 @@ class Source(Protocol):
 
 class Destination(Protocol):
     def load_weights(self, buckets: Any, policy_version: int) -> int: ...
-    def score(self, token_ids: list[int]) -> list[list[float]]: ...
+    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]: ...  # begun, where that is elsewhere
 
 
 class TransferMismatch(RunError):
@@ -39,10 +39,11 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     started = perf_counter()
     size = destination.load_weights(source.weights(), version)
     seconds = perf_counter() - started
+    scoring = destination.scoring(probe)
     expected = source.score(probe)
     broken = not all(map(math.isfinite, expected))
     worst = math.nan if broken else 0.0
-    for engine, scored in enumerate(destination.score(probe)):
+    for engine, scored in enumerate(scoring()):
         differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
         off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
         if off > tolerance and not broken:

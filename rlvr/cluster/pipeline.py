@@ -50,8 +50,8 @@ class RayPipeline:
     def load_weights(self, buckets: Weights, policy_version: int) -> int:
         return Engines(self, self.seats.all).load_weights(buckets, policy_version)
 
-    def score(self, token_ids: list[int]) -> list[list[float]]:
-        return Engines(self, self.seats.all).score(token_ids)
+    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]:
+        return Engines(self, self.seats.all).scoring(token_ids)
 
     def newest_version(self) -> int:
         return max(self.of(self.seats.all, "policy_version"), default=-1)
@@ -96,24 +96,24 @@ class Engines:
         self.lives = [seat.lives for seat in self.seats]
 
     def load_weights(self, buckets: Weights, policy_version: int) -> int:
-        """Engines load a bucket while the trainer makes the next ones, as many as may be ahead."""
-        self._of_all("begin_update", self.pipeline.cfg.rollout.update_in_flight)
-        size, loading = 0, deque[list[tuple[Seat, int, Any]]]()
+        """An engine does what it is asked in order, so nothing is waited for on the way but room for a bucket: the
+        trainer makes the first ones while engines finish what they decode."""
+        asked = deque([self._send("begin_update", [(self.pipeline.cfg.rollout.update_in_flight,)] * len(self.seats))])
+        said: list[int | None] = []
         for refs in buckets.to([self.pipeline.seats.all.index(seat) for seat in self.seats]):
-            loading.append(self._send("load_weights", [(ref, policy_version) for ref in refs]))
-            if len(loading) == buckets.ahead:
-                size += sum(self.pipeline.answers(loading.popleft()))
-        size += sum(size for asked in loading for size in self.pipeline.answers(asked))
-        self._of_all("end_update")
+            asked.append(self._send("load_weights", [(ref, policy_version) for ref in refs]))
+            while len(asked) >= buckets.ahead:
+                said += self.pipeline.answers(asked.popleft())
+        asked.append(self._send("end_update", [()] * len(self.seats)))
+        for each in asked:
+            said += self.pipeline.answers(each)
         for seat, lives in zip(self.seats, self.lives, strict=True):
             self.pipeline.pump.joined(seat, lives)
-        return size
+        return sum(size for size in said if size is not None)
 
-    def score(self, token_ids: list[int]) -> list[list[float]]:
-        return self._of_all("score", token_ids)
-
-    def _of_all(self, method: str, *args: Any) -> list[Any]:
-        return self.pipeline.answers(self._send(method, [args] * len(self.seats)))
+    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]:
+        asked = self._send("score", [(token_ids,)] * len(self.seats))
+        return lambda: self.pipeline.answers(asked)
 
     def _send(self, method: str, args: Sequence[tuple]) -> list[tuple[Seat, int, Any]]:
         """Each its own arguments."""

@@ -46,8 +46,8 @@ class InlinePipeline:
     def rest(self) -> None:
         self.engine.sleep()
 
-    def score(self, token_ids: list[int]) -> list[list[float]]:
-        return [self.engine.score(token_ids)]
+    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]:
+        return lambda: [self.engine.score(token_ids)]
 
     def newest_version(self) -> int:
         return self.engine.policy_version

@@ -132,7 +132,7 @@ def over_ray(folder: str, a: argparse.Namespace, engines: int, placement: str) -
 
         with Watch() as watch:
             done = timed(load, a.repeats)
-        scored = pipeline.score([3, 4, 5, 6])
+        scored = pipeline.scoring([3, 4, 5, 6])()
         worst = max(abs(x - y) for s in scored for x, y in zip(s, trainer.score([3, 4, 5, 6]), strict=True))
     return done | {"object_store_peak": watch.peak / 1e9 / done["gb"], "probe_max_diff": worst}
 

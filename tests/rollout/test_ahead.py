@@ -65,8 +65,8 @@ class EagerPipeline:
         self.version = version
         return 1
 
-    def score(self, token_ids):
-        return [[0.0]]
+    def scoring(self, token_ids):
+        return lambda: [[0.0]]
 
 
 class IdleTrainer:

@@ -129,8 +129,8 @@ def test_an_engine_agrees_after_the_transfer(build, model_folder):
             self.engine.load_weights(buckets, version)
             return 1
 
-        def score(self, tokens):
-            return [self.engine.score(tokens)]
+        def scoring(self, tokens):
+            return lambda: [self.engine.score(tokens)]
 
     trainer = build()
     trained(trainer)
