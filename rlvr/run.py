@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,7 @@ from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overl
 from rlvr.loop import Diverged, train
 from rlvr.objective import Batch, Objective
 from rlvr.objective.trial import trial
+from rlvr.observe.beside import Beside
 from rlvr.observe.console import Display
 from rlvr.observe.memory import PeakMemory
 from rlvr.observe.metrics import spent
@@ -94,11 +96,13 @@ def check_domains(cfg: Recipe, objective: Objective, prompts: list[Prompt]) -> N
 
 
 class Recorder:
-    """The loop's Observer: everything into the run folder first, then to display, wandb, tensorboard."""
+    """The loop's Observer: everything into the run folder first, then to display, wandb, tensorboard. The completions
+    of a step are written while the next one goes on, as many long ones take a while: a kill may lose the last ones."""
 
     def __init__(self, cfg: Recipe, folder: RunFolder, sinks: Fanout):
         self.cfg, self.folder, self.sinks = cfg, folder, sinks
         self.last = perf_counter()
+        self.writing = Beside("completions")
 
     def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None:
         now = perf_counter()
@@ -110,7 +114,7 @@ class Recorder:
         if every and state.step % every == 0:
             sizes = [len(group.completions) for group in taken.groups]
             advantages = [part.flatten().tolist() for part in batch.advantages_B1.split(sizes)] if sizes else []
-            self.folder.write_completions(state.step, taken.groups, advantages)
+            self.writing.begin(partial(self.folder.write_completions, state.step, taken.groups, advantages))
         self.sinks.log(state.step, row)
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -122,6 +126,7 @@ class Recorder:
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
+            self.writing.settle()
             self.folder.undo_after(fields["to"], kind, fields.get("metrics"))
             self.last = perf_counter()
         self.sinks.event(kind, message, **fields)
@@ -141,6 +146,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
         stack.callback(sinks.close)
         recorder = Recorder(cfg, folder, sinks)
+        stack.callback(recorder.writing.close)
         for note in inputs.notes:
             recorder.event("warning", note)
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
@@ -168,6 +174,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         except BaseException as error:
             recorder.event("error", f"{type(error).__name__}: {error}")
             raise
+        recorder.writing.settle()
         with display.phase("exporting the model"):
             trainer.export(str(folder.path / "model"))
         summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)
