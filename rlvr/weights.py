@@ -11,7 +11,7 @@ that is for the sentinel to say, and `transfer/probe_max_diff` is then no number
 import math
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -26,8 +26,14 @@ class Source(Protocol):
 
 
 class Destination(Protocol):
-    def load_weights(self, buckets: Any, policy_version: int) -> int: ...
-    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]: ...  # begun, where that is elsewhere
+    def load_weights(self, buckets: Any, policy_version: int, probe: list[int]) -> "Loaded": ...
+
+
+class Loaded(NamedTuple):
+    """By every engine. Those that are elsewhere score the probe meanwhile, before they decode any further."""
+
+    nbytes: int
+    scores: Callable[[], list[list[float]]]  # of the probe, a row an engine
 
 
 class TransferMismatch(RunError):
@@ -37,13 +43,12 @@ class TransferMismatch(RunError):
 def transfer(source: Source, destination: Destination, version: int, probe: list[int], tolerance: float) -> dict:
     """Publish the trainer's weights as `version` in every engine; metrics of the transfer."""
     started = perf_counter()
-    size = destination.load_weights(source.weights(), version)
+    size, scores = destination.load_weights(source.weights(), version, probe)
     seconds = perf_counter() - started
-    scoring = destination.scoring(probe)
     expected = source.score(probe)
     broken = not all(map(math.isfinite, expected))
     worst = math.nan if broken else 0.0
-    for engine, scored in enumerate(scoring()):
+    for engine, scored in enumerate(scores()):
         differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
         off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
         if off > tolerance and not broken:

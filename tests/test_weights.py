@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr.weights import TransferMismatch, cut, transfer
+from rlvr.weights import Loaded, TransferMismatch, cut, transfer
 
 
 def test_a_bucket_is_full_before_the_next_one_begins():
@@ -28,17 +28,14 @@ class Holder:
     def weights(self):
         return [b"12345"]
 
-    def load_weights(self, buckets, policy_version):
-        self.version = policy_version
-        return sum(map(len, buckets))
-
     def score(self, token_ids):
         return self.said
 
 
 class Engines(Holder):
-    def scoring(self, token_ids):
-        return lambda: [self.said, self.said]
+    def load_weights(self, buckets, policy_version, probe):
+        self.version = policy_version
+        return Loaded(sum(map(len, buckets)), lambda: [self.said, self.said])
 
 
 def test_what_was_transferred_is_measured_and_versioned():

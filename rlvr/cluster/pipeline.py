@@ -13,7 +13,7 @@ from rlvr.config import Recipe
 from rlvr.types import Group, Prompt, Sampling
 from rlvr.verify.assembly import Assembly, laid_out, put_back
 from rlvr.verify.plan import Plan
-from rlvr.weights import Destination
+from rlvr.weights import Destination, Loaded
 
 
 class RayPipeline:
@@ -47,11 +47,8 @@ class RayPipeline:
         if self.cfg.cluster.placement == "colocated":
             self.of(self.seats.all, "sleep")
 
-    def load_weights(self, buckets: Weights, policy_version: int) -> int:
-        return Engines(self, self.seats.all).load_weights(buckets, policy_version)
-
-    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]:
-        return Engines(self, self.seats.all).scoring(token_ids)
+    def load_weights(self, buckets: Weights, policy_version: int, probe: list[int]) -> Loaded:
+        return Engines(self, self.seats.all).load_weights(buckets, policy_version, probe)
 
     def newest_version(self) -> int:
         return max(self.of(self.seats.all, "policy_version"), default=-1)
@@ -95,7 +92,7 @@ class Engines:
         self.pipeline, self.seats = pipeline, [seat for seat in seats if seat.up]
         self.lives = [seat.lives for seat in self.seats]
 
-    def load_weights(self, buckets: Weights, policy_version: int) -> int:
+    def load_weights(self, buckets: Weights, policy_version: int, probe: list[int]) -> Loaded:
         """An engine does what it is asked in order, so nothing is waited for on the way but room for a bucket: the
         trainer makes the first ones while engines finish what they decode."""
         asked = deque([self._send("begin_update", [(self.pipeline.cfg.rollout.update_in_flight,)] * len(self.seats))])
@@ -104,16 +101,18 @@ class Engines:
             asked.append(self._send("load_weights", [(ref, policy_version) for ref in refs]))
             while len(asked) >= buckets.ahead:
                 said += self.pipeline.answers(asked.popleft())
-        asked.append(self._send("end_update", [()] * len(self.seats)))
+        scores = self._send("score", [(probe,)] * len(self.seats))
+        ended = self._send("end_update", [()] * len(self.seats))
         for each in asked:
             said += self.pipeline.answers(each)
         for seat, lives in zip(self.seats, self.lives, strict=True):
             self.pipeline.pump.joined(seat, lives)
-        return sum(size for size in said if size is not None)
 
-    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]:
-        asked = self._send("score", [(token_ids,)] * len(self.seats))
-        return lambda: self.pipeline.answers(asked)
+        def scored() -> list[list[float]]:
+            self.pipeline.answers(ended)
+            return self.pipeline.answers(scores)
+
+        return Loaded(sum(size for size in said if size is not None), scored)
 
     def _send(self, method: str, args: Sequence[tuple]) -> list[tuple[Seat, int, Any]]:
         """Each its own arguments."""

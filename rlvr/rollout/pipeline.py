@@ -8,7 +8,7 @@ import torch
 from rlvr.rollout.engine import Engine, generate
 from rlvr.types import Group, Prompt, Sampling
 from rlvr.verify import Judge
-from rlvr.weights import Destination
+from rlvr.weights import Destination, Loaded
 
 
 class InlinePipeline:
@@ -22,8 +22,9 @@ class InlinePipeline:
     def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
         return self.judge.verify(prompts, sampling.completions, generate(self.engine, prompts, sampling))
 
-    def load_weights(self, buckets: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> int:
-        """Bytes loaded."""
+    def load_weights(
+        self, buckets: Iterable[Mapping[str, torch.Tensor]], policy_version: int, probe: list[int]
+    ) -> Loaded:
         size = 0
 
         def counted() -> Iterator[Mapping[str, torch.Tensor]]:
@@ -34,7 +35,7 @@ class InlinePipeline:
 
         self.engine.wake()
         self.engine.load_weights(counted(), policy_version)
-        return size
+        return Loaded(size, lambda: [self.engine.score(probe)])
 
     @property
     def verifying_s(self) -> float:
@@ -45,9 +46,6 @@ class InlinePipeline:
 
     def rest(self) -> None:
         self.engine.sleep()
-
-    def scoring(self, token_ids: list[int]) -> Callable[[], list[list[float]]]:
-        return lambda: [self.engine.score(token_ids)]
 
     def newest_version(self) -> int:
         return self.engine.policy_version

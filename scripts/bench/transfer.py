@@ -24,8 +24,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rlvr.config import ClusterConfig, ModelConfig, Recipe, RolloutConfig, TrainerConfig, VerifyConfig
 from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.weights import Loaded
 
 TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny"
+PROBE = [3, 4, 5, 6]
 LAYER_MILLIONS = 13.6  # of the shape below
 
 
@@ -127,13 +129,17 @@ def over_ray(folder: str, a: argparse.Namespace, engines: int, placement: str) -
     with RayCluster(recipe(folder, a, engines, placement)) as cluster:
         trainer, pipeline = cluster.trainer, cluster.pipeline
 
+        loaded = Loaded(0, list)
+
         def load() -> int:
-            return pipeline.load_weights(trainer.weights(), 1) // engines
+            nonlocal loaded
+            loaded = pipeline.load_weights(trainer.weights(), 1, PROBE)
+            return loaded.nbytes // engines
 
         with Watch() as watch:
             done = timed(load, a.repeats)
-        scored = pipeline.scoring([3, 4, 5, 6])()
-        worst = max(abs(x - y) for s in scored for x, y in zip(s, trainer.score([3, 4, 5, 6]), strict=True))
+        wanted = trainer.score(PROBE)
+        worst = max(abs(x - y) for s in loaded.scores() for x, y in zip(s, wanted, strict=True))
     return done | {"object_store_peak": watch.peak / 1e9 / done["gb"], "probe_max_diff": worst}
 
 

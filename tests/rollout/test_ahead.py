@@ -8,6 +8,7 @@ from rlvr.lineage import Lineage
 from rlvr.rollout.rollouts import SampledRollouts
 from rlvr.state import State
 from rlvr.types import Group
+from rlvr.weights import Loaded
 from tests import toy
 from tests.builders import completion, group, prompt
 
@@ -61,12 +62,9 @@ class EagerPipeline:
     def verify(self, groups):
         return list(groups)
 
-    def load_weights(self, buckets, version):
+    def load_weights(self, buckets, version, probe):
         self.version = version
-        return 1
-
-    def scoring(self, token_ids):
-        return lambda: [[0.0]]
+        return Loaded(1, lambda: [[0.0]])
 
 
 class IdleTrainer:

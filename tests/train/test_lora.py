@@ -119,18 +119,15 @@ def test_the_export_is_a_plain_model_with_the_adapter_beside_it(build, model_fol
 
 def test_an_engine_agrees_after_the_transfer(build, model_folder):
     from rlvr.rollout.transformers import TransformersEngine
-    from rlvr.weights import transfer
+    from rlvr.weights import Loaded, transfer
 
     class Alone:
         def __init__(self):
             self.engine = TransformersEngine(model_folder, dtype="float32", max_model_len=64, max_num_seqs=8)
 
-        def load_weights(self, buckets, version):
+        def load_weights(self, buckets, version, probe):
             self.engine.load_weights(buckets, version)
-            return 1
-
-        def scoring(self, tokens):
-            return lambda: [self.engine.score(tokens)]
+            return Loaded(1, lambda: [self.engine.score(probe)])
 
     trainer = build()
     trained(trainer)
