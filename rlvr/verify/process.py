@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import Pipe
 from multiprocessing.reduction import ForkingPickler
+from threading import Thread
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -76,6 +77,7 @@ class VerifierProcess:
         self.first = first  # loaded at every start; what a data row names is loaded when it comes
         self._child: Child | None = None
         self._successor: Child | None = None
+        self._leaving: Thread | None = None  # closes the one before
 
     def start(self) -> None:
         if self._child is None:
@@ -101,7 +103,9 @@ class VerifierProcess:
         """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits."""
         assert self._child is not None
         if self._successor is not None and self._successor.is_loaded():
-            self._child.close()
+            self._left()
+            self._leaving = Thread(target=self._child.close, name="verifier-leaving")  # its exit takes 0.1 s
+            self._leaving.start()
             self._child, self._successor = self._successor, None
             self._child.await_ready()
         elif self._successor is None and self._child.samples >= RECYCLE:
@@ -124,6 +128,12 @@ class VerifierProcess:
             if child is not None:
                 getattr(child, how)()
         self._child = self._successor = None
+        self._left()
+
+    def _left(self) -> None:
+        if self._leaving is not None:
+            self._leaving.join()
+        self._leaving = None
 
 
 class Child:

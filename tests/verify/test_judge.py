@@ -79,9 +79,18 @@ def test_parts_add_up_gates_close_and_a_part_without_weight_masks_nothing(plugin
     assert (closed.reward, closed.reason) == (0.0, "gate_gate")
 
 
-def test_a_process_that_has_seen_much_works_on_until_its_successor_has_loaded(plugin, monkeypatch):
+def test_a_process_that_has_seen_much_works_on_until_its_successor_has_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "RECYCLE", 4)
-    judge = Judge(RewardConfig({"act": PartConfig(plugin)}), 1)
+    monkeypatch.setattr(process, "CLOSE_S", 60.0)
+    path, may_leave = tmp_path / "slow.py", tmp_path / "may_leave"
+    path.write_text(
+        "import os, time\nfrom rlvr.verify import verifier\n"
+        "def leave():\n"
+        f"    while not os.path.exists({str(may_leave)!r}):\n"
+        "        time.sleep(0.01)\n"
+        "act = verifier('act', close=leave)(lambda sample: float(sample.completion))\n"
+    )
+    judge = Judge(RewardConfig({"act": PartConfig(f"{path}:act")}), 1)
     (worker,) = judge.pool.processes
     first = worker._child._process
     try:
@@ -90,9 +99,11 @@ def test_a_process_that_has_seen_much_works_on_until_its_successor_has_loaded(pl
         assert worker._child._process is first and worker._successor is not None  # nobody waited for it
         assert worker._successor.pipe.poll(60)
         assert judge.verify_group(group("0.5")).verdicts[0].reward == 0.5
-        assert worker._child._process is not first and first.returncode is not None
+        assert worker._child._process is not first and first.poll() is None  # nor for the exit of the other
     finally:
+        may_leave.touch()
         judge.close()
+    assert first.returncode == 0
 
 
 def test_an_answer_that_is_no_verdict_is_an_error_of_the_verifier(tmp_path):
