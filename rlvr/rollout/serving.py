@@ -45,7 +45,8 @@ class Server:
                         return
                     continue
                 self._untold += self.engine.step()
-                late = monotonic() - told >= WHILE_S or len(self._untold) >= MOST
+                last_ones = self.engine.running + len(self._waiting) < MOST  # someone may be waiting for no other
+                late = last_ones or monotonic() - told >= WHILE_S or len(self._untold) >= MOST
                 if self.engine.running and not late and not self._guests:
                     continue
                 done, self._untold = self._untold, []

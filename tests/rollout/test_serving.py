@@ -58,22 +58,30 @@ def test_what_ends_makes_room_at_once():
     assert server.engine.steps == 30  # 14 short ones of 3 steps, two at a time, fit beside it
 
 
-def test_what_ends_within_a_while_is_one_message_and_nobody_waits_for_longer(monkeypatch):
-    """Eight end in steps 3 to 10, of 0.01 s each by the clock; the ninth has 40 yet, and keeps none of them back."""
-    engine = FakeEngine(lambda request: 50 if request.index == 0 else 2 + request.index, max_num_seqs=9)
+def messages(monkeypatch, lengths: list[int]) -> list[tuple[int, int]]:
+    """Of completions of these lengths in one engine: how many each holds, and the step it comes after, 0.01 s each."""
+    engine = FakeEngine(lambda request: lengths[request.index], max_num_seqs=len(lengths))
     monkeypatch.setattr(serving, "monotonic", lambda: engine.steps * 0.01)
-    server = Server(engine)
-    server.add([Request((0, i), prompt(0), i, replace(SAMPLING, completions=9)) for i in range(9)])
-    messages = [(len(done), engine.steps) for done in server.serve()]
-    assert messages == [(3, 5), (5, 10), (1, 50)]
+    server, sampling = Server(engine), replace(SAMPLING, completions=len(lengths))
+    server.add([Request((0, i), prompt(0), i, sampling) for i in range(len(lengths))])
+    return [(len(done), engine.steps) for done in server.serve()]
+
+
+def test_what_ends_within_a_while_is_one_message_and_nobody_waits_for_longer(monkeypatch):
+    """Eight end in steps 3 to 10; the others have 40 yet, and keep none of them back."""
+    told = messages(monkeypatch, [*range(3, 11), *[50] * serving.MOST])
+    assert told == [(3, 5), (5, 10), (serving.MOST, 50)]
+
+
+def test_the_last_ones_are_told_of_at_once(monkeypatch):
+    assert messages(monkeypatch, [2, 2, 3, 7]) == [(2, 2), (1, 3), (1, 7)]
 
 
 def test_a_message_holds_no_more_than_many(monkeypatch):
-    engine = FakeEngine(lambda request: 2 + request.index, max_num_seqs=100)
-    monkeypatch.setattr(serving, "monotonic", lambda: 0.0)
-    server = Server(engine)
-    server.add([Request((0, i), prompt(0), i, replace(SAMPLING, completions=40)) for i in range(40)])
-    assert [len(done) for done in server.serve()] == [serving.MOST, serving.MOST, 40 - 2 * serving.MOST]
+    """All end within a while: as many as may, those before the last ones, and these."""
+    monkeypatch.setattr(serving, "WHILE_S", 100.0)
+    told = [count for count, _ in messages(monkeypatch, list(range(2, 42)))]
+    assert told == [serving.MOST, 40 - 2 * serving.MOST + 1, *[1] * (serving.MOST - 1)]
 
 
 def test_weights_reach_completions_in_the_middle_of_them():
