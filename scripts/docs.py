@@ -212,6 +212,16 @@ def phases(_: str) -> Iterator[str]:
         yield f"| {size['groups']} | {shares} |"
 
 
+def ahead(_: str) -> Iterator[str]:
+    """A row a `max_staleness`: the median turn, the best and the worst."""
+    yield "| `rollout.max_staleness` | of a synchronous step's time | of the longer of sampling and training |"
+    yield "|---|---|---|"
+    for row in measured("run")["asynchronous"]["ahead"]:
+        cells = [f"{median(x):.2f} ({min(x):.2f} to {max(x):.2f})"
+                 for x in (row["of_synchronous"], row["of_the_longer_side"])]  # fmt: skip
+        yield f"| {row['max_staleness']} | {' | '.join(cells)} |"
+
+
 def gpu(_: str) -> Iterator[str]:
     """A row a side of each workload, medians over its turns; below, how many times as fast."""
     found = measured("gpu")
@@ -246,7 +256,7 @@ PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
     for part in (
         presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
-        against_trl, times_trl, phases, gpu,
+        against_trl, times_trl, phases, ahead, gpu,
     )
 }  # fmt: skip
 
