@@ -276,4 +276,3 @@ class Pool:
             return verdict
         first, *rest = verdict.provenance
         return replace(verdict, provenance=(replace(first, attempts=job.failures + 1), *rest))
-

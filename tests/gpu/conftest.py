@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def there_is_a_gpu():
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")

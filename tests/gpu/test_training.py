@@ -127,9 +127,7 @@ def build(model_folder):
         settings = TrainerConfig(**{"micro_batch_tokens": 400, "row_tokens": 256, "max_grad_norm": 1e9} | cfg)
         return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
 
-    yield make
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    return make
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-"""A tiny language model, trainers of it, and one process group for all trainers of this process: DeepSpeed remembers
-the first one and finds no other after it."""
+"""A tiny language model, and trainers of it."""
 
 import pytest
 import torch
@@ -41,10 +40,3 @@ def build(model_folder):
         return DeepSpeedTrainer(ModelConfig(path=path, dtype=dtype, attention=attention), settings, temperature=1.0)
 
     return make
-
-
-@pytest.fixture(autouse=True, scope="session")
-def no_process_group_is_left():
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
