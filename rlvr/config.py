@@ -60,7 +60,7 @@ class RolloutConfig:
     group_size: int = 8
     """Completions of a prompt (G). The baseline is their mean: below 4 it is mostly noise."""
     temperature: float = 1.0
-    """Of the sampling, and of the logprobs trained on. Above 0."""
+    """Of the sampling, and of the logprobs trained on. Above 0; with vLLM from 0.01 to 2."""
     top_p: float = 1.0
     """Sample from the likeliest tokens that together reach this probability. Below 1 needs `top_k`, and an algorithm
     with `keep_sampling_mask`: the policy that is trained must be the one that sampled."""
@@ -225,6 +225,11 @@ def check(cfg: Recipe) -> None:
             raise RecipeError(f"{key}={value}: at least {limit}")
     if not cfg.rollout.temperature > 0:
         raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: must be above 0")
+    if cfg.rollout.engine == "vllm" and not 0.01 <= cfg.rollout.temperature <= 2:
+        raise RecipeError(
+            f"rollout.temperature={cfg.rollout.temperature}: with rollout.engine=vllm from 0.01 to 2; less it takes "
+            "for 0.01 without an error, and the trainer would train on another distribution; more it refuses"
+        )
     if not 0 < cfg.rollout.top_p <= 1:
         raise RecipeError(f"rollout.top_p={cfg.rollout.top_p}: above 0, at most 1")
     if cfg.rollout.top_p < 1 and not cfg.rollout.top_k:

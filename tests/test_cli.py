@@ -134,6 +134,14 @@ def refusal(capsys, *argv: str) -> str:
         ),
         ("trainer.learning_rate=0", "trainer.learning_rate=0.0: must be above 0"),
         ("rollout.compile=true", "rollout.compile=true is for rollout.engine=transformers: vllm sees to itself"),
+        *(
+            (
+                f"rollout.temperature={outside}",
+                f"rollout.temperature={outside}: with rollout.engine=vllm from 0.01 to 2; less it takes for 0.01 "
+                "without an error, and the trainer would train on another distribution; more it refuses",
+            )
+            for outside in (0.005, 2.5)
+        ),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
         (
             "rollout.top_p=0.9",
