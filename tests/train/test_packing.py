@@ -132,8 +132,13 @@ def test_a_completion_longer_than_the_budget_has_a_micro_batch_of_its_own():
     assert [[[0]]] in made.micro_batches[0]
 
 
+def test_a_micro_batch_may_be_as_large_as_the_budget():
+    made = layout([10] * 4, ranks=1, row_tokens=10, micro_batch_tokens=20)
+    assert [len(micro) for micro in made.micro_batches[0]] == [2, 2]
+
+
 def test_nothing_to_train_on_is_an_empty_layout_for_every_rank():
-    assert layout([], ranks=2, row_tokens=10, micro_batch_tokens=10) == Layout([[], []], 0.0)
+    assert layout([], ranks=2, row_tokens=10, micro_batch_tokens=10) == Layout([[], []], 0.0, 0.0)
 
 
 def test_the_layout_is_a_function_of_its_arguments():
@@ -206,6 +211,12 @@ def test_a_document_is_wider_than_a_row_where_that_is_cheaper_and_never_than_the
     assert held(1000, 8192, math.inf) == {8}
     assert held(1000, 1300, math.inf) == {2, 3}
     assert held(10, 8192, 10.0) == {1}  # little to share, and attention is dear
+
+
+def test_none_of_several_documents_of_a_prompt_is_beyond_the_budget():
+    # two of 60 behind 30 would be 150, though the third would have room
+    made = layout([90] * 3, 1, 256, 100, prompts=[(1,) * 30] * 3)
+    assert {len(one) for micro in made.micro_batches[0] for row in micro for one in row} == {1}
 
 
 def test_different_prompts_are_never_one_document():
