@@ -1,6 +1,7 @@
 """A tiny language model, packed and unpacked: the same logprobs and the same gradient, whatever shares a row."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -187,6 +188,21 @@ def test_only_the_tokens_that_are_trained_on_are_scored():
     packed = pack(of, apart([0, 1, 2], [3, 4, 5]), of.mask_BT)
     assert sorted(packed.place_N.tolist()) == of.mask_BT.flatten().nonzero()[:, 0].tolist()
     assert not packed.place_N[packed.place_N // of.mask_BT.shape[1] == 4].numel()  # no verdict, no tokens
+
+
+@pytest.mark.parametrize("rows", [apart([0, 1, 2, 3], [4, 5]), [[[0, 2, 1]], [[3], [5, 4]]]])
+def test_what_a_token_was_sampled_from_follows_it_into_its_row(policy, rows):
+    """Each from the token itself, the next id, and, for every other one, the id after that."""
+    of = batch()
+    kept_BTC = (of.token_ids_BT[:, :, None] + torch.arange(3)) % VOCABULARY
+    kept_BTC[:, ::2, 2] = -1
+    of = replace(of, kept_BTC=kept_BTC.to(torch.int32))
+    expected = torch.zeros_like(of.mask_BT)
+    for i, t in of.mask_BT.nonzero().tolist():
+        logits_V = policy.lm(input_ids=of.token_ids_BT[i : i + 1, :t], use_cache=False).logits[0, -1]
+        left = [int(id_) for id_ in kept_BTC[i, t] if id_ >= 0]
+        expected[i, t] = logits_V[left].log_softmax(0)[0]
+    assert_close(packed_logprobs(policy, of, rows), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_token_is_predicted_from_the_position_before_it():
