@@ -222,6 +222,18 @@ def ahead(_: str) -> Iterator[str]:
         yield f"| {row['max_staleness']} | {' | '.join(cells)} |"
 
 
+def planned(_: str) -> Iterator[str]:
+    """A row a phase of each size of a step: medians over turns, and how far off the plan is."""
+    yield "| groups | phase | measured | planned | off |"
+    yield "|---|---|---|---|---|"
+    found = measured("planned")
+    for groups in sorted({turn["groups"] for turn in found}):
+        turns = [turn for turn in found if turn["groups"] == groups]
+        for phase in turns[0]["measured"]:
+            real, said = (median(turn[kind][phase] for turn in turns) for kind in ("measured", "planned"))
+            yield f"| {groups} | {phase} | {real:.2f} s | {said:.2f} s | {said / real - 1:+.0%} |"
+
+
 def gpu(_: str) -> Iterator[str]:
     """A row a side of each workload, medians over its turns; below, how many times as fast."""
     found = measured("gpu")
@@ -256,7 +268,7 @@ PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
     for part in (
         presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
-        against_trl, times_trl, phases, ahead, gpu,
+        against_trl, times_trl, phases, ahead, planned, gpu,
     )
 }  # fmt: skip
 

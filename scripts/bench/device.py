@@ -1,10 +1,10 @@
 """What one core of this machine does, as a device that `rlvr plan --gpu FILE` knows.
 
-    python scripts/bench/device.py docs/measured/cpu.json [--model recipes/tiny]
+    python scripts/bench/device.py my.json [--model recipes/tiny]
 
-Memory bandwidth by a large copy, FLOP/s by float32 matrix products, the fixed costs of a decoding step (alone and for
-each sequence) by two batch sizes on the vLLM engine, those of a training pass by a small and a large micro-batch.
-Medians; nothing of a whole run is fitted, so that a run can be compared with the plan.
+Memory bandwidth by a large copy, FLOP/s by float32 matrix products. The rest from steps of our own engine (vLLM) and
+trainer, a few sequences against many: what a step costs however small, and what each sequence or token adds. Medians;
+nothing of a whole run is fitted, so that a run can be compared with the plan.
 """
 
 import argparse
@@ -46,53 +46,75 @@ def bandwidth(megabytes: int = 256) -> float:
     return 2 * source.numel() * 4 / seconds(lambda: target.copy_(source))
 
 
-def decoding(model: str) -> tuple[float, float]:
-    """(seconds of a step, seconds of a sequence in it), from whole answers of fixed length."""
-    from rlvr.rollout.engine import generate
+def sampling(model: str, flops: float) -> tuple[float, float, float]:
+    """(seconds of a decoding step, seconds of a sequence in it, share of `flops` that reading prompts reaches)."""
+    from rlvr.rollout.engine import requests_of
     from rlvr.rollout.vllm import VllmEngine
     from rlvr.types import Prompt, Sampling
 
-    engine = VllmEngine(model, dtype="float32", max_model_len=256, max_num_seqs=256)
-    tokens = 24
+    engine, length = VllmEngine(model, dtype="float32", max_model_len=256, max_num_seqs=256), 64
+    taken: dict[str, list[tuple[int, float]]] = {"reading": [], "decoding": []}
 
-    def sample(count: int) -> float:
-        prompt = Prompt("p", 0, ({"role": "user", "content": "1+1"},), (3, 4, 5, 6, 7, 8), "2")
-        sampling = Sampling(completions=count, max_tokens=tokens, temperature=1.0, seed=0)
-        # a step a token, the prompts' prefill among them
-        return seconds(lambda: list(generate(engine, [prompt], sampling)), 5) / tokens
+    def sample(count: int) -> None:
+        """As hot as vLLM allows: few of them end soon."""
+        prompt = Prompt("p", 0, ({"role": "user", "content": "1+1"},), tuple(3 + n % 20 for n in range(length)), "2")
+        engine.add(requests_of([prompt], Sampling(count, max_tokens=32, temperature=2.0)))
+        kind = "reading"
+        while running := engine.running:
+            started = perf_counter()
+            engine.step()
+            taken[kind].append((running, perf_counter() - started))
+            kind = "decoding"
 
-    few, many = sample(8), sample(128)
-    each = (many - few) / 120
-    return max(few - 8 * each, 0.0), each
+    sample(128)
+    for steps in taken.values():
+        steps.clear()  # the first ones warm up
+    for _ in range(5):
+        sample(8)
+        sample(64)
+        sample(128)
+    (few, few_s), (many, many_s) = (
+        (median(n for n, _ in found), median(s for _, s in found))
+        for found in (
+            [(n, s) for n, s in taken["decoding"] if n <= 8],
+            [(n, s) for n, s in taken["decoding"] if n > 96],
+        )
+    )
+    each = max(many_s - few_s, 0.0) / (many - few)
+    step = max(few_s - few * each, 0.0)
+    read_s = median(s for n, s in taken["reading"] if n == 64) - step - 64 * each
+    return step, each, 64 * length * read(model).flops(length / 2) / read_s / flops
 
 
 def training(model: str, flops: float) -> tuple[float, float]:
-    """(seconds of a pass however small, share of `flops` that a large one reaches): forward and backward."""
-    from transformers import AutoModelForCausalLM
+    """(seconds of a pass however small, share of `flops` that many tokens reach): steps of our own trainer."""
+    from packing import GRPO, batch_of
 
-    lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    size = read(model)
+    from rlvr.config import ModelConfig, TrainerConfig
+    from rlvr.train.deepspeed import DeepSpeedTrainer
 
-    def run(rows: int, length: int) -> float:
-        ids = torch.randint(3, 20, (rows, length))
-        return seconds(lambda: lm(input_ids=ids, labels=ids).loss.backward(), 5)
+    cfg = TrainerConfig(threads=1, micro_batch_tokens=8192)
+    trainer = DeepSpeedTrainer(ModelConfig(path=model, max_context=1024), cfg, 1.0)
+    prompt, length = 8, 24
 
-    small, large = run(1, 32), run(16, 256)
-    rate = (16 * 256 - 32) * 3 * size.flops(128) / (large - small)
-    return max(small - 32 * 3 * size.flops(16) / rate, 0.0), rate / flops
+    def step(completions: int) -> float:
+        batch = batch_of([length] * completions, prompt)
+        return seconds(lambda: trainer.step(batch, GRPO, 1e-6), 5)
+
+    few, many = step(8), step(128)
+    work = 3 * (prompt + length) * read(model).flops((prompt + length) / 2)  # of one completion
+    rate = 120 * work / (many - few)
+    return max(few - 8 * work / rate, 0.0), rate / flops
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--model", default=str(TINY))
-    arguments = parser.parse_args()
+def measured(model: str) -> dict[str, float | str]:
+    """The fields of a `rlvr.plan.devices.Device`."""
     torch.set_num_threads(1)
     flops, moved = matrix_flops(), bandwidth()
-    train_pass, train_share = training(arguments.model, flops)
-    step, sequence = decoding(arguments.model)
+    train_pass, train_share = training(model, flops)
+    step, sequence, prefill_share = sampling(model, flops)
     cores = len(os.sched_getaffinity(0))
-    device = {
+    return {
         "name": "cpu core",
         "memory_gib": psutil.virtual_memory().total / 2**30,
         "flops": flops,
@@ -105,13 +127,21 @@ def main() -> None:
         "cpu": True,
         "dtype_bytes": 4,
         "train_efficiency": train_share,
-        "prefill_efficiency": train_share,
+        "prefill_efficiency": prefill_share,
         "pass_s": step,
         "sequence_s": sequence,
         "train_pass_s": train_pass,
         "transfer_s": 0.02,
         "reserved_gib": 2.0,
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default=str(TINY))
+    arguments = parser.parse_args()
+    device = measured(arguments.model)
     arguments.out.write_text(json.dumps(device, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(device, indent=2))
 
