@@ -63,10 +63,12 @@ def recipe(folder: str, a: argparse.Namespace, engines: int, placement: str = "d
     )
 
 
-def timed(of: Callable[[], int], repeats: int) -> dict:
+def timed(of: Callable[[], int], repeats: int, settle: Callable[[], object] = lambda: None) -> dict:
+    """`settle` is waited for in between, and not timed."""
     of()  # memory that is touched for the first time is slow
     rates = []
     for _ in range(repeats):
+        settle()
         started = perf_counter()
         size = of()
         if torch.cuda.is_available():
@@ -137,7 +139,7 @@ def over_ray(folder: str, a: argparse.Namespace, engines: int, placement: str) -
             return loaded.nbytes // engines
 
         with Watch() as watch:
-            done = timed(load, a.repeats)
+            done = timed(load, a.repeats, lambda: loaded.scores())  # engines score the probe behind it
         wanted = trainer.score(PROBE)
         worst = max(abs(x - y) for s in loaded.scores() for x, y in zip(s, wanted, strict=True))
     return done | {"object_store_peak": watch.peak / 1e9 / done["gb"], "probe_max_diff": worst}
