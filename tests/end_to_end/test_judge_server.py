@@ -53,7 +53,7 @@ def server(tmp_path_factory):
     words = ["--model", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--max-model-len", str(CONTEXT), "--enforce-eager", "--dtype", "float32"]
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-    quiet |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    quiet |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_RPC_BASE_PATH": str(folder)}  # or its sockets stay behind
     log = (folder / "log").open("w")
     started = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(os.getpid()), *words],
