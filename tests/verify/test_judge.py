@@ -1,6 +1,8 @@
 """Verifiers run in processes that are killed; what goes wrong is an outcome, never a number."""
 
 import textwrap
+from concurrent.futures import CancelledError
+from time import sleep
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Ended, Group, Outcome, Prompt
 from rlvr.verify import Judge, process
 from rlvr.verify.plan import assignment
+from rlvr.verify.plugin import sample_of
 
 PLUGIN = """
 import os, time
@@ -104,6 +107,20 @@ def test_a_process_that_has_seen_much_works_on_until_its_successor_has_loaded(tm
         may_leave.touch()
         judge.close()
     assert first.returncode == 0
+
+
+def test_whoever_waits_when_it_is_closed_hears_of_it(plugin):
+    """About what is being computed, and about what has not begun."""
+    judge = Judge(RewardConfig({"act": PartConfig(plugin, timeout_s=600.0)}), 1)
+    asked = judge.plan.assignments()[0]
+    sample = sample_of(group("").prompt, group("spin").completions[0])
+    computed, waiting = judge.pool.submit(asked, [sample]), judge.pool.submit(asked, [sample])
+    while not judge.pool._busy:
+        sleep(0.01)
+    judge.close()
+    for future in (computed, waiting):
+        with pytest.raises(CancelledError):
+            future.result(timeout=60)
 
 
 def test_an_answer_that_is_no_verdict_is_an_error_of_the_verifier(tmp_path):
