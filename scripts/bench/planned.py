@@ -22,6 +22,7 @@ from rlvr.compose import compose_recipe, typed
 from rlvr.data.prompts import Renderer, load_prompts
 
 PHASES = ("rollout", "train", "publish", "step")
+SIZES = (16, LARGE)  # groups
 SETTINGS = ("trainer.threads=1", "rollout.refill_rounds=0")  # of run.py, as far as a plan knows them
 
 
@@ -65,8 +66,8 @@ def main() -> None:
             device = Path(folder) / "core.json"
             # a process of its own: an engine that stays would be beside the runs
             subprocess.run([sys.executable, Path(__file__).with_name("device.py"), device, "--model", TINY], check=True)
-            found += [{"device": json.loads(device.read_text()), **turn(n, a.steps, device)} for n in (16, LARGE)]
-    for groups in (16, LARGE):
+            found += [{"device": json.loads(device.read_text()), **turn(n, a.steps, device)} for n in SIZES]
+    for groups in SIZES:
         turns = [row for row in found if row["groups"] == groups]
         for phase in PHASES:
             real, said = (median(row[kind][phase] for row in turns) for kind in ("measured", "planned"))
