@@ -17,9 +17,9 @@ LAYERS = [
     {"types", "reward_config", "sentinel_config", "trainer_config", "compiling"},
     {"lineage", "config", "objective"},
     {"state", "records", "collate", "weights", "sandbox", "data", "sentinel"},
-    {"checkpoint", "verify", "evaluate", "observe", "plan"},
+    {"checkpoint", "verify", "evaluate", "observe"},
     {"rollout", "train"},
-    {"parts"},
+    {"parts", "plan"},
     {"loop", "cluster"},
     {"run", "compose"},
     {"cli"},
@@ -91,6 +91,7 @@ PROJECT = {
     "rlvr/loop.py": {"collate", "config", "objective", "parts", "sentinel", "sentinel_config", "state"},
     "rlvr/parts.py": {"lineage", "objective", "state"},
     "rlvr/records.py": {"types"},
+    "rlvr/plan/work.py": {"plan", "train"},  # of it the packing alone: no torch (below)
     "rlvr/plan/": {"config", "plan"},
     "verifiers/": {"types", "verify", "sandbox"},
 }
@@ -191,7 +192,8 @@ def test_a_worker_that_verifies_loads_no_torch():
 
 
 @pytest.mark.parametrize(
-    "module", ["rlvr_verifiers.math", "rlvr_verifiers.format", "rlvr.types", "rlvr.config", "rlvr.cli"]
+    "module",
+    ["rlvr_verifiers.math", "rlvr_verifiers.format", "rlvr.types", "rlvr.config", "rlvr.cli", "rlvr.plan.command"],
 )
-def test_importing_a_verifier_a_record_or_the_command_line_loads_no_torch(module):
+def test_importing_a_verifier_a_record_the_plan_or_the_command_line_loads_no_torch(module):
     assert not loaded_by(module) & {"torch", "ray", "vllm", "deepspeed", "transformers", "hydra"}

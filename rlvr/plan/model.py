@@ -68,11 +68,20 @@ class Architecture:
         """Keys and values of one token."""
         return 2 * self.layers * self.keys * dtype_bytes
 
-    def flops(self, context: float) -> float:
-        """A forward pass, for a token that attends to `context` others: two for each weight that it meets, and four for
-        each element of its attention."""
+    @property
+    def attention_tokens(self) -> float:
+        """Positions to which to attend costs as much as the layer's matrices do."""
+        return self.layer_parameters / (2 * self.queries)
+
+    def forward(self, tokens: float, attended: float) -> float:
+        """FLOPs of a forward pass over tokens that attend to so many positions, all together: two for each weight that
+        a token meets, and four for each element of its attention."""
         matrices = self.layers * sum(a * b for a, b in self.linear) + self.head_parameters
-        return 2 * matrices + 4 * self.layers * self.queries * context
+        return 2 * matrices * tokens + 4 * self.layers * self.queries * attended
+
+    def flops(self, context: float) -> float:
+        """The same for one token, `context` positions."""
+        return self.forward(1, context)
 
 
 def from_config(config: Mapping[str, Any], where: str = "config.json") -> Architecture:

@@ -77,11 +77,11 @@ class Setting:
         """Sampled for a step."""
         return self.cfg.rollout.groups_per_step * self.cfg.rollout.group_size * self.sampled
 
-    def lengths(self) -> list[float]:
+    def lengths(self, count: int = QUANTILES) -> list[float]:
         """Completion lengths at even quantiles: log-normal, cut at max_tokens, with the mean that was asked for."""
         limit = self.cfg.rollout.max_tokens
         normal = NormalDist(0, SPREAD)
-        shape = [exp(normal.inv_cdf((n + 0.5) / QUANTILES)) for n in range(QUANTILES)]
+        shape = [exp(normal.inv_cdf((n + 0.5) / count)) for n in range(count)]
         low, high = 1e-6, float(limit) * 100
         for _ in range(60):
             scale = (low + high) / 2

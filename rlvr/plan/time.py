@@ -13,12 +13,12 @@ from statistics import mean
 
 from rlvr.plan import memory
 from rlvr.plan.setting import Setting
+from rlvr.plan.work import work
 
 ALL_REDUCE_S = 15e-6  # of an all-reduce in tensor parallelism, however small
 STORE = 5e9  # bytes/s through host memory shared with Ray's object store, one process
 LENT = 13e9  # bytes/s within a GPU, over CUDA IPC: scripts/bench/transfer.py, 256 MB a bucket on an H200
 CPU_ADAM = 5e9  # bytes/s of optimizer state that DeepSpeed's CPU optimizer works through, per rank; one process of many
-PADDING = 1.04  # of a row; the bound is 1.05
 
 
 @dataclass(frozen=True)
@@ -102,29 +102,19 @@ def verify(setting: Setting) -> float:
 
 
 def train(setting: Setting) -> float:
-    cfg, device, model = setting.cfg.trainer, setting.device, setting.model
-    rollout = setting.cfg.rollout
-    length = setting.prompt_tokens + setting.mean_tokens
-    own = setting.mean_tokens + setting.prompt_tokens / (rollout.group_size if shares_prompts(setting) else 1)
-    tokens = rollout.groups_per_step * rollout.group_size * setting.trained * own * PADDING / cfg.ranks
-    forward = tokens * model.flops(length / 2) / (device.flops * device.train_efficiency)
+    cfg, device = setting.cfg.trainer, setting.device
+    once = work(setting)
+    forward = setting.model.forward(once.tokens, once.attended) / (device.flops * device.train_efficiency)
     frozen = bool(cfg.lora.rank)  # no gradients of the weights then
     passes = cfg.epochs * (3 - frozen + cfg.gradient_checkpointing)
     passes += (cfg.epochs * cfg.mini_batches > 1) + (setting.cfg.algorithm.get("kl") is not None)
-    micro_batches = max(1.0, tokens / max(cfg.micro_batch_tokens, length))
     a_pass = device.compiled_pass_s if cfg.compiles(not device.cpu) else device.train_pass_s
-    fixed = micro_batches * a_pass * passes / 3
-    return forward * passes + fixed + shared(setting, micro_batches) + optimize(setting) * cfg.mini_batches * cfg.epochs
+    fixed = once.micro_batches * a_pass * passes / 3
+    moved = shared(setting, once.micro_batches)
+    return forward * passes + fixed + moved + optimize(setting) * cfg.mini_batches * cfg.epochs
 
 
-def shares_prompts(setting: Setting) -> bool:
-    """Whether the trainer computes a prompt once for a group, as far as rows allow: not with flash attention."""
-    attention, asked = setting.cfg.model.attention, setting.cfg.trainer.share_prompts
-    masked = attention == "sdpa" or (attention == "auto" and (setting.device.cpu or setting.train_bytes == 4))
-    return masked if asked is None else asked
-
-
-def shared(setting: Setting, micro_batches: float) -> float:
+def shared(setting: Setting, micro_batches: int) -> float:
     """Gathers of ZeRO-3 in every pass, and the reduction of gradients. None of it is hidden: overlap_comm is off."""
     cfg, b = setting.cfg.trainer, setting.train_bytes
     gathers = 2 * micro_batches if setting.zero_stage == 3 else float(b == 2)  # forward, backward; or when updated

@@ -72,8 +72,10 @@ def layout(
         tokens = [sum(lengths[i] for i in one) - sum(len(prompts[i]) for i in one[1:]) for one in documents]
         shared = 1 - sum(tokens) / sum(lengths)
         choices += [(dealt, documents, shared) for dealt in _arrangements(tokens, shape)]
-    bound = max(WASTE, min(dealt.padding_waste for dealt, *_ in choices))
-    frugal = [choice for choice in choices if choice[0].padding_waste <= bound]
+    # of the tokens that all would have without sharing: a choice that shares is not refused for having fewer of them
+    wasted = [dealt.padding_waste * (1 - shared) for dealt, _, shared in choices]
+    bound = max(WASTE, min(wasted))
+    frugal = [choice for choice, share in zip(choices, wasted, strict=True) if share <= bound]
     best, documents, shared = min(frugal, key=itemgetter(0))
     micro_batches = [[[[documents[d] for d in row] for row in micro] for micro in rank] for rank in best.micro_batches]
     return Layout(micro_batches, best.padding_waste, shared)

@@ -91,20 +91,25 @@ def training(model: str, flops: float) -> tuple[float, float]:
     from packing import GRPO, batch_of
 
     from rlvr.config import ModelConfig, TrainerConfig
+    from rlvr.plan.work import work_of
     from rlvr.train.deepspeed import DeepSpeedTrainer
+    from rlvr.train.packing import layout
 
-    cfg = TrainerConfig(threads=1, micro_batch_tokens=8192)
+    cfg, architecture = TrainerConfig(threads=1), read(model)
     trainer = DeepSpeedTrainer(ModelConfig(path=model, max_context=1024), cfg, 1.0)
     prompt, length = 8, 24
 
-    def step(completions: int) -> float:
-        batch = batch_of([length] * completions, prompt)
-        return seconds(lambda: trainer.step(batch, GRPO, 1e-6), 5)
+    def step(completions: int) -> tuple[float, float]:
+        """(seconds, FLOPs)"""
+        batch, lengths = batch_of([length] * completions, prompt), [prompt + length] * completions
+        packed = layout(lengths, 1, cfg.row_tokens, cfg.micro_batch_tokens, architecture.attention_tokens)
+        work = work_of(packed, lengths, prompt, hidden=True)
+        taken = seconds(lambda: trainer.step(batch, GRPO, 1e-6), 5)
+        return taken, 3 * architecture.forward(work.tokens, work.attended)
 
-    few, many = step(8), step(128)
-    work = 3 * (prompt + length) * read(model).flops((prompt + length) / 2)  # of one completion
-    rate = 120 * work / (many - few)
-    return max(few - 8 * work / rate, 0.0), rate / flops
+    (few_s, few), (many_s, many) = step(8), step(128)
+    rate = (many - few) / (many_s - few_s)
+    return max(few_s - few / rate, 0.0), rate / flops
 
 
 def measured(model: str) -> dict[str, float | str]:

@@ -209,20 +209,8 @@ def test_what_is_compiled_costs_less_a_pass():
     assert times(setting(**shape)).train == times(compiled).train  # on a GPU that is the default
     sharded = shape | {"trainer__zero_stage": 3}
     assert times(setting(**sharded)).train == times(setting(**sharded, trainer__compile=False)).train
-    tokens = eager.completions * (eager.prompt_tokens + eager.mean_tokens) * eager.trained * 1.04 / 8
-    assert times(eager).train - times(compiled).train == pytest.approx(tokens / 8192 * (0.12 - 0.025))
-
-
-def test_a_prompt_that_is_shared_is_trained_on_once():
-    own, shared = (setting(trainer__share_prompts=choice, model__attention="sdpa") for choice in (False, True))
-    assert times(setting()).train == times(own).train  # flash attention on a GPU
-    assert times(setting(model__attention="sdpa")).train == times(shared).train
-    group = own.cfg.rollout.group_size
-    saved = own.completions * own.trained * own.prompt_tokens * (1 - 1 / group) * 1.04
-    length = own.prompt_tokens + own.mean_tokens
-    a_token = 3 * own.model.flops(length / 2) / (own.device.flops * own.device.train_efficiency)
-    assert times(own).train - times(shared).train >= saved * a_token > 0  # and of passes fewer
-
+    # a rank has 16 completions of about 1,200 tokens, so three passes of 8,192
+    assert times(eager).train - times(compiled).train == pytest.approx(3 * (0.12 - 0.025))
 
 
 @pytest.mark.parametrize("turn", [0, 1])

@@ -230,3 +230,14 @@ def test_a_shared_prompt_costs_no_padding(seed):
     lengths = [21 + rng.randint(12, 28) for _ in range(128)]  # the quickstart's
     made = layout(lengths, 1, 256, 8192, 768, [(i // 8,) * 21 for i in range(128)])
     assert made.padding_waste < 0.05 and made.shared > 0.35
+
+
+def test_sharing_is_not_refused_for_padding_when_it_computes_half_as_much():
+    rng = random.Random(0)
+    lengths = [200 + min(800, max(1, int(rng.lognormvariate(4.4, 0.7)))) for _ in range(128)]
+    alone, together = (layout(lengths, 1, 256, 8192, 23_553, prompts) for prompts in ((), [
+        (i // 8,) * 200 for i in range(128)
+    ]))  # fmt: skip
+    rows = sum(lengths) / (1 - alone.padding_waste)
+    assert together.shared > 0.5
+    assert sum(lengths) * (1 - together.shared) / (1 - together.padding_waste) < 0.5 * rows
