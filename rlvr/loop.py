@@ -87,7 +87,7 @@ def check_fresh(taken: Taken, state: State, max_staleness: int) -> None:
 
 def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, cfg: SentinelConfig) -> State:
     """Back to good weights from before the trouble, but forward in the data, with one more remedy of the ladder."""
-    if state.rollbacks == cfg.max_rollbacks:
+    if state.rollbacks >= cfg.max_rollbacks:  # a resume may have lowered it
         said = f"{alarm}; already rolled back sentinel.max_rollbacks={cfg.max_rollbacks} times in a row"
         raise Diverged(said, alarm.onset)
     saved = run.checkpoints.roll_back(run.trainer, state, alarm.onset)

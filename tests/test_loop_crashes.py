@@ -26,12 +26,15 @@ def test_a_finished_run_can_be_continued(tmp_path):
     assert toy.run(tmp_path / "a", toy.recipe(9), {5}).outcome == toy.run(tmp_path / "b", toy.recipe(9), {5}).outcome
 
 
-def test_an_exception_anywhere_changes_nothing_once_resumed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("remedies", [None, ["anchor"]])
+def test_an_exception_anywhere_changes_nothing_once_resumed(tmp_path, monkeypatch, remedies):
     """At every phase of a run with two rollbacks: crash there, resume, and compare to the run left alone."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # only a power cut would tell, and it is most of the time
     cfg, phases = toy.recipe(STEPS), Recorded()
+    cfg.sentinel.remedies = remedies or cfg.sentinel.remedies
     alone = toy.run(tmp_path / "alone", cfg, POISON, phases)
     assert {"take", "stepped", "written", "settled", "note", "noted", "load", "event"} <= set(phases.phases)
+    assert phases.phases.count("export") == (2 if remedies else 0)
     for at, phase in enumerate(phases.phases):
         folder, engines = tmp_path / str(at), toy.ToyRollouts()
         error = KeyboardInterrupt if at % 2 else Unplugged

@@ -192,6 +192,17 @@ def test_a_run_that_goes_on_breaking_stops_after_max_rollbacks(tmp_path, limit):
     assert restored.weight == restored.weight, "the best good weights are still there, and no nan was saved"
 
 
+def test_a_limit_that_was_lowered_since_holds(tmp_path):
+    stopped, breaks = [], set(range(9, 1000))
+    done = toy.run(
+        tmp_path, toy.recipe(STEPS, max_rollbacks=9), breaks, stop=lambda: len(stopped) > 2,
+        hook=lambda phase: stopped.append(phase) if phase == "noted" else None,
+    )  # fmt: skip
+    assert done.state.rollbacks == 3
+    with pytest.raises(Diverged, match="max_rollbacks=2 times in a row"):
+        toy.run(tmp_path, toy.recipe(STEPS, max_rollbacks=2), breaks)
+
+
 def test_of_a_broken_branch_only_what_was_well_right_behind_the_checkpoint_is_remembered(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), poison={11})  # breaks step 6: back to 3
     steps = [[row["step"] for row in state.history] for state in done.rollouts.states[6:8]]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -31,8 +32,8 @@ def add_parsers(commands: Any, locked: Locked) -> None:
 
 def ledger_of(run: Path) -> Ledger:
     root = run / "checkpoints"
-    ledger = Ledger.open(root, lambda kind, text: print(f"{kind}: {text}"))
-    if not ledger.entries:
+    ledger = Ledger.open(root, lambda kind, text: print(f"{kind}: {text}", file=sys.stderr)) if root.is_dir() else None
+    if not ledger or not ledger.entries:
         raise RecipeError(f"{run} has no checkpoints")
     return ledger
 
@@ -54,10 +55,11 @@ def show(args: argparse.Namespace) -> int:
 
 def row(ledger: Ledger, name: str, check: bool) -> dict[str, Any]:
     folder, entry = ledger.path.parent / name, ledger.entries[name]
-    last: Mapping[str, float] = next(iter(reversed(saved_state(folder).history)), {})
+    damage = what_is_wrong(folder) if check else None
+    last: Mapping[str, float] = {} if damage else next(iter(reversed(saved_state(folder).history)), {})
     told = {"step": step_of(name), "label": entry.label, "held-out": entry.score, "name": name}
     told |= {"reward": last.get("reward/mean"), "accuracy": last.get("accuracy"), "MB": round(size(folder) / 2**20, 1)}
-    return told | ({"damage": what_is_wrong(folder)} if check else {})
+    return told | ({"damage": damage} if check else {})
 
 
 def cell(value: Any) -> str:
@@ -92,6 +94,9 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
             saved_state(root / name),
             cursor=newest.cursor,
             rollbacks=0,
+            remedies=(),
+            anchor=None,
+            until=0,
             lineage=newest.lineage.branch(),
             restored=name,
         )

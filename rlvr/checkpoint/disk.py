@@ -16,10 +16,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, what_is_wrong, write_manifest
 from rlvr.checkpoint.ledger import Entry, Ledger, name_of, step_of
@@ -64,11 +65,13 @@ class Pending:
 
 
 class DiskCheckpoints:
-    def __init__(self, root: Path, cfg: CheckpointConfig, probe: list[int], tell: Tell):
-        self.root, self.cfg, self.probe, self.tell = root, cfg, probe, tell
+    def __init__(self, root: Path, cfg: CheckpointConfig, probe: list[int], tell: Tell, tolerance: float = 0.01):
+        """`tolerance`: how far the probe's logprobs may be from those that were saved, in nats."""
+        self.root, self.cfg, self.probe, self.tell, self.tolerance = root.resolve(), cfg, probe, tell, tolerance
         root.mkdir(parents=True, exist_ok=True)
         self.pending: Pending | None = None
-        self.ledger = Ledger.open(root, tell)
+        self.ledger = Ledger.open(self.root, tell)
+        self.unwritten = False  # the ledger, where the disk was full
 
     def newest_step(self) -> int | None:
         """The step that `restore` would give back, damage aside."""
@@ -94,8 +97,8 @@ class DiskCheckpoints:
         """Once a step: what has been written exists, what has proved itself by `step` is good."""
         if failure := self._end(trainer, wait=False):
             self.tell("checkpoint_failed", failure)
-        if self.ledger.settle(step, self.cfg.probation):
-            self.ledger.write()
+        if self.ledger.settle(step, self.cfg.probation) or self.unwritten:
+            self._note()
 
     def finish(self, trainer: Saveable) -> None:
         """Wait until nothing is being written any more."""
@@ -111,7 +114,7 @@ class DiskCheckpoints:
         name = next((n for n in reversed(self.ledger.usable()) if step_of(n) == state.step), None)
         if name and score is not None:
             self.ledger.entries[name].score = score
-            self.ledger.write()
+            self._note()
 
     def _begin(self, trainer: Saveable, state: State) -> str | None:
         """What went wrong, in words."""
@@ -156,9 +159,21 @@ class DiskCheckpoints:
         first = pending.state.step == 0
         self.ledger.entries[pending.name] = Entry("good" if first else "candidate", pending.score)
         for name in self.ledger.superfluous(self.cfg.keep, self.cfg.keep_every):
-            shutil.rmtree(self.root / name)
+            with suppress(FileNotFoundError):  # somebody made room already
+                shutil.rmtree(self.root / name)
             del self.ledger.entries[name]
         self.ledger.write()
+        self._let_anchors_go()
+
+    def _note(self) -> None:
+        """Into the ledger what can be noted later as well, where the disk is full."""
+        try:
+            self.ledger.write()
+            self.unwritten = False
+        except OSError as error:
+            if not self.unwritten:
+                self.tell("checkpoint_failed", f"{self.ledger.path}: {error.strerror or error}: tried again each step")
+            self.unwritten = True
 
     def _room_for_one(self) -> OSError | None:
         """A full disk is better met before the run's own logs meet it: another one like the last must fit."""
@@ -184,8 +199,13 @@ class DiskCheckpoints:
         while names := self.ledger.usable():
             if state := self._intact(trainer, names[-1]):
                 noted = self.ledger.noted(names[-1])
-                return State.from_json(noted) if noted else state
-        self._refuse_a_new_start()
+                return self._state(noted) if noted else state
+        damaged = list(self.root.glob("damaged-*"))
+        if damaged or self.ledger.gone:  # where there were checkpoints, a run does not quietly begin again
+            raise ResumeRefused(
+                f"of the {len(damaged) + len(self.ledger.gone)} checkpoints that {self.root} had, {len(damaged)} are "
+                f"damaged and {len(self.ledger.gone)} are gone: bring one back, or start a new run"
+            )
         return None
 
     def roll_back(self, trainer: Saveable, state: State, onset: int) -> State:
@@ -213,18 +233,33 @@ class DiskCheckpoints:
         assert state.restored is not None
         self.ledger.abandon_after(state.restored)
         self.ledger.rollback = state.to_json()
-        self.ledger.write()
+        try:
+            self.ledger.write()
+        except OSError as error:
+            raise CheckpointFailed(f"a rollback could not be noted in {self.ledger.path}: {error.strerror}") from error
 
     def anchor(self, trainer: Saveable, name: str) -> str:
         """The weights that `trainer` now holds as a model folder, for a KL term to hold on to."""
         folder, draft = self.root / f"anchor-{name}", self.root / "anchor.draft"
-        for old in (*self.root.glob("anchor-*"), draft):
-            if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
         if not folder.exists():
             trainer.export(str(draft))
             os.replace(draft, folder)
-        return str(folder.resolve())
+        return str(folder)
+
+    def _let_anchors_go(self) -> None:
+        """But for those that a run may still go on with: at the last rollback's state, or at a checkpoint's."""
+        if anchors := set(self.root.glob("anchor-*")):
+            saved = [json.loads((self.root / name / "state.json").read_text())["state"] for name in self.ledger.usable()]
+            wanted = {Path(state["anchor"]).name for state in (*saved, self.ledger.rollback or {}) if state.get("anchor")}
+            for anchor in anchors:
+                if anchor.name not in wanted:
+                    shutil.rmtree(anchor, ignore_errors=True)
+
+    def _state(self, saved: dict[str, Any]) -> State:
+        """The folder may have been moved since; its anchors are in it."""
+        state = State.from_json(saved)
+        return replace(state, anchor=str(self.root / Path(state.anchor).name)) if state.anchor else state
 
     def _intact(self, trainer: Saveable, name: str) -> State | None:
         """Its state, once it is loaded. A damaged one is told of and put aside."""
@@ -237,25 +272,21 @@ class DiskCheckpoints:
                 os.replace(folder, self.root / f"damaged-{name}")
             self.ledger.write()
             if not left:
-                self._refuse_a_new_start()
+                raise ResumeRefused(f"no checkpoint in {self.root} is intact any more: start a new run")
             return None
         saved = json.loads((folder / "state.json").read_text())
         trainer.load(str(folder / "trainer"))
         self._check_probe(trainer, name, **saved["probe"])
-        return State.from_json(saved["state"])
-
-    def _refuse_a_new_start(self) -> None:
-        """Where there were checkpoints, a run does not quietly begin again."""
-        if damaged := list(self.root.glob("damaged-*")):
-            raise ResumeRefused(f"none of the {len(damaged)} checkpoints in {self.root} is intact: start a new run")
+        return self._state(saved["state"])
 
     def _check_probe(self, trainer: Saveable, name: str, token_ids: list[int], logprobs: list[float]) -> None:
         """Other hardware or another number of ranks may round differently; other weights differ by much more."""
         now = trainer.score(token_ids)
         apart = [abs(a - b) for a, b in zip(now, logprobs, strict=True)]
-        if not all(x <= 1e-2 for x in apart):  # nan is not either, wherever it stands
+        if not all(x <= self.tolerance for x in apart):  # nan is not either, wherever it stands
             worst = max(apart, key=lambda x: (x != x, x))
             raise ResumeRefused(
-                f"checkpoint {name} is intact, but its weights score the probe differently by {worst:.3g} > 0.01: "
-                "wrong model.path, or another version of the software"
+                f"checkpoint {name} is intact, but its weights score the probe differently by {worst:.3g} > "
+                f"{self.tolerance:g}: wrong model.path, or another version of the software; "
+                "trainer.probe_tolerance raises the limit"
             )

@@ -20,8 +20,14 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def write_manifest(folder: Path, known: dict[str, Fingerprint]) -> None:
-    """Size and SHA-256 of every file in `folder`; those in `known`, by their path in it, are not read again."""
+    """Size and SHA-256 of every file in `folder`; those in `known`, by their path in it, are not read again. OSError
+    when one of them is not there: it was written, but elsewhere."""
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    if elsewhere := sorted(set(known) - set(names)):
+        raise OSError(
+            f"{len(elsewhere)} of {len(known)} files that the trainer wrote are not in {folder} ({elsewhere[0]} ...): "
+            "every node must see run.folder at the same place"
+        )
     files = {name: known.get(name) or fingerprint(folder / name) for name in names}
     (folder / MANIFEST).write_text(json.dumps(files, indent=1))
     for path in (*folder.rglob("*"), folder):

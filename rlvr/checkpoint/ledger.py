@@ -12,6 +12,7 @@ The state after a rollback is in it too: it has no weights of its own to save, a
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from rlvr.checkpoint.files import write_whole
 
 Label = Literal["candidate", "good", "past", "abandoned"]
 NAME, COPY = "ledger.json", ".copy.json"
+NAMED = re.compile(r"step-\d+-v\d+")
 NEWEST_GOOD = 2  # a rollback needs one behind the newest
 
 
@@ -35,17 +37,18 @@ class Ledger:
     path: Path
     entries: dict[str, Entry] = field(default_factory=dict)
     rollback: dict[str, Any] | None = None  # the last one's State, as JSON
+    gone: list[str] = field(default_factory=list)  # that the file tells of, and that are not there
 
     @classmethod
     def open(cls, root: Path, tell: Callable[[str, str], None]) -> "Ledger":
         """Of the checkpoints that lie in `root`, whatever the file says of others."""
         path = root / NAME
         entries, rollback = cls._read(path, tell)
-        there = {p.name for p in root.glob("step-*-v*")}
+        there = {p.name for p in root.iterdir() if NAMED.fullmatch(p.name)}
         known = {name: entry for name, entry in entries.items() if name in there}
         # a crash between its rename and ours leaves a checkpoint that only its folder tells of
         unknown = {name: Entry() if step_of(name) else Entry("good") for name in sorted(there - set(known))}
-        return cls(path, known | unknown, rollback)
+        return cls(path, known | unknown, rollback, sorted(set(entries) - there))
 
     @staticmethod
     def _read(path: Path, tell: Callable[[str, str], None]) -> tuple[dict[str, Entry], dict[str, Any] | None]:

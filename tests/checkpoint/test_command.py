@@ -51,6 +51,25 @@ def test_damage_is_found_when_asked_for(run, capsys):
     assert damage[6].startswith("trainer/weights.json has 6 bytes") and damage[8] is None
 
 
+def test_what_cannot_even_be_read_is_damage_too(run, capsys):
+    next(run.glob("checkpoints/step-00000006-*/state.json")).unlink()
+    damage = {line["step"]: line["damage"] for line in listed(run, capsys, "--check")}
+    assert damage[6] == "state.json is missing" and damage[8] is None
+
+
+def test_no_remedy_outlives_a_rollback_by_hand(run):
+    cfg = toy.recipe(9, every=2)
+    cfg.sentinel.remedies, cfg.sentinel.remedy_steps = ["lower_learning_rate"], 4
+    folder = run.parent / "treated"
+    toy.run(folder / "checkpoints", cfg, {11})  # back from step 6 to 4
+    (folder / "config.yaml").write_text("name: toy")
+    assert main(["rollback", str(folder), "--to", "8"]) == 0
+    cfg.steps = 12
+    resumed = toy.run(folder / "checkpoints", cfg, {11})
+    assert resumed.rollouts.states[0].remedies == ()
+    assert resumed.observer.metrics[0]["policy/lr"] == 0.5 / 9
+
+
 def test_a_run_goes_on_from_where_it_was_told_and_forward_in_the_data(run, capsys):
     assert main(["rollback", str(run), "--to", "6"]) == 0
     assert "2 newer checkpoints are abandoned" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -110,9 +111,72 @@ def test_a_damaged_checkpoint_is_kept_but_counts_no_more(three):
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_quietly_start_again(three):
     for step in (1, 2, 3):
         (three.root / name(step) / "manifest.json").unlink()
-    for _ in range(2):  # and not at the second try either
-        with pytest.raises(ResumeRefused, match=r"none of the 3 checkpoints in .* is intact"):
+    with pytest.raises(ResumeRefused, match=r"no checkpoint in .* is intact any more"):
+        reopened(three).restore(Trainer())
+    with pytest.raises(ResumeRefused, match=r"of the 3 checkpoints that .* had, 3 are damaged and 0 are gone"):
+        reopened(three).restore(Trainer())  # and not at the second try either
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_quietly_start_again(three):
+    for step in (1, 2, 3):
+        shutil.rmtree(three.root / name(step))
+    for _ in range(2):
+        with pytest.raises(ResumeRefused, match=r"of the 3 checkpoints that .* had, 0 are damaged and 3 are gone"):
             reopened(three).restore(Trainer())
+
+
+def test_one_that_was_removed_by_hand_costs_no_other(three, told):
+    """Whoever runs out of room makes some."""
+    shutil.rmtree(three.root / name(1))
+    for step in (4, 5, 6):
+        save(three, Trainer(step / 10), at(step))
+        three.settle(Trainer(), step)
+    assert not told.of("checkpoint_failed") and name(1) not in names(three)
+    assert {path.name for path in three.root.glob("step-*")} == set(names(three))
+
+
+def test_what_ranks_wrote_elsewhere_is_no_checkpoint(three, told, tmp_path):
+    """A joined Ray, several nodes: whoever does not see the run folder writes into one of his own."""
+
+    class Elsewhere(Trainer):
+        def save(self, folder):
+            super().save(folder)
+            self.saved_in = folder
+
+        def saved(self, wait):
+            files = super().saved(wait)
+            if files is not None:
+                for path in files:
+                    os.unlink(path)
+            return files
+
+    save(three, Elsewhere(0.4), at(4))
+    (said,) = told.of("checkpoint_failed")
+    assert "2 of 2 files that the trainer wrote are not in" in said and "run.folder" in said
+    assert reopened(three).restore(Trainer()) == at(3)
+
+
+def test_a_folder_that_only_looks_like_a_checkpoint_is_let_be(three):
+    shutil.copytree(three.root / name(3), three.root / f"{name(3)}-backup")
+    assert reopened(three).restore(Trainer()) == at(3)
+
+
+def test_a_ledger_that_the_disk_has_no_room_for_is_written_later(three, told, monkeypatch):
+    def full(place, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rlvr.checkpoint.ledger.write_whole", full)
+        three.evaluated(at(3), {"eval/accuracy_greedy": 0.5})
+        three.settle(Trainer(), 5)
+        three.settle(Trainer(), 6)
+        with pytest.raises(CheckpointFailed, match="a rollback could not be noted in .*No space left"):
+            three.note_rollback(replace(at(2), restored=name(2)))
+    (said,) = told.of("checkpoint_failed")
+    assert "No space left" in said
+    three.settle(Trainer(), 7)
+    entry = reopened(three).ledger.entries[name(3)]
+    assert (entry.score, entry.label) == (0.5, "past")
 
 
 def test_a_rank_that_cannot_write_costs_that_checkpoint_alone_and_the_run_is_told(three, told):

@@ -195,8 +195,26 @@ def test_an_anchor_is_a_model_folder_of_the_weights_that_were_gone_back_to(three
     folder = Path(three.anchor(Trainer(0.7), name(2)))
     assert json.loads((folder / "model.json").read_text()) == 0.7
     assert three.anchor(Trainer(0.1), name(2)) == str(folder), "made once"
-    three.anchor(Trainer(0.3), name(1))
-    assert not folder.exists(), "the former makes room"
+
+
+def test_an_anchor_stays_as_long_as_a_run_may_go_on_with_it(three):
+    first = three.anchor(Trainer(0.7), name(2))
+    three.note_rollback(replace(at(2), restored=name(2), anchor=first, lineage=Lineage(10, floor=10)))
+    save(three, Trainer(0.2), replace(at(3), anchor=first, lineage=Lineage(11, floor=10)))
+    second = three.anchor(Trainer(0.3), name(1))
+    assert Path(first).exists(), "a kill here goes on with the first"
+    three.note_rollback(replace(at(1), restored=name(1), anchor=second, lineage=Lineage(12, floor=12)))
+    for step in range(2, 8):  # until retention has let go of the checkpoint that was saved with the first
+        save(three, Trainer(step / 10), replace(at(step), anchor=second, lineage=Lineage(12 + step, floor=12)))
+    assert not Path(first).exists() and Path(second).exists()
+
+
+def test_a_run_folder_that_was_moved_brings_its_anchor(three, tmp_path):
+    folder = three.anchor(Trainer(0.7), name(2))
+    three.note_rollback(replace(at(2), restored=name(2), anchor=folder))
+    os.replace(three.root, tmp_path / "moved")
+    there = DiskCheckpoints(tmp_path / "moved", three.cfg, three.probe, three.tell)
+    assert there.restore(Trainer()).anchor == str(tmp_path / "moved" / Path(folder).name)
 
 
 def test_checkpoints_more_frequent_than_retention_is_patient_become_good_all_the_same(tmp_path, told):
