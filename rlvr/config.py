@@ -22,7 +22,7 @@ class ModelConfig:
     """Tokens of prompt and completion together. Longer prompts are refused when the data is read."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none; `plain` is the
-    bare text."""
+    bare text, behind the token that begins a text where the tokenizer puts one there (Llama's does)."""
     attention: str = "auto"
     """The trainer's. `varlen` is PyTorch's own flash attention for packed rows, on a GPU in bfloat16; `auto` takes it
     there, and `sdpa` elsewhere. Others are transformers': `eager`, or `flash_attention_2` or `_3`, which need a GPU

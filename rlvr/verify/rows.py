@@ -39,10 +39,11 @@ def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[P
     others. RecipeError when none is left."""
     left, said = [], []
     for (knob, prompts), bad in zip(data.items(), unusable(plan, list(data.values())), strict=True):
-        left.append([prompt for prompt in prompts if prompt.id not in bad])
+        left.append([prompt for prompt in prompts if prompt.position not in bad])
         if not bad:
             continue
-        first, why = next(iter(bad.items()))
+        position, why = next(iter(bad.items()))
+        first = next(prompt.id for prompt in prompts if prompt.position == position)
         if not left[-1]:
             raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
         said.append(
@@ -52,9 +53,10 @@ def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[P
     return left, said
 
 
-def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[str, str]]:
-    """Of each data set prompt id -> why a verifier that rewards cannot use its reference answer. RecipeError when a row
-    brings options that its verifier does not take. All are asked by the same processes: they take seconds to start."""
+def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[int, str]]:
+    """Of each data set prompt position -> why a verifier that rewards cannot use its reference answer (ids need not be
+    of one row each). RecipeError when a row brings options that its verifier does not take. All are asked by the same
+    processes: they take seconds to start."""
     questions = [asked(plan, prompts) for prompts in data]
     count = sum(len(references) + len(options) for references, options in questions)
     if not count:
@@ -82,16 +84,16 @@ def asked(plan: Plan, prompts: Sequence[Prompt]) -> tuple[list[Asked], list[Aske
     return references, list(options.values())
 
 
-def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[str, str]]:
-    """(prompt id, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
-    seen: set[str] = set()
+def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[int, str]]:
+    """(position, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
+    seen: set[int] = set()
     for prompt, assignment, verdict in answers(references, pool):
         name = assignment.verifier.name
         if verdict.outcome == Outcome.ERROR:
             raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
-        if verdict.outcome != Outcome.OK and prompt.id not in seen:
-            seen.add(prompt.id)
-            yield prompt.id, f"{name}: {verdict.detail}"
+        if verdict.outcome != Outcome.OK and prompt.position not in seen:
+            seen.add(prompt.position)
+            yield prompt.position, f"{name}: {verdict.detail}"
 
 
 def try_options(options: Sequence[Asked], pool: Pool) -> None:

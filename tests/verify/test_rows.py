@@ -1,5 +1,7 @@
 """A data set's rows are looked at before a run, and however hostile they are, the driver lives."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlvr.config import RecipeError
@@ -50,9 +52,9 @@ def test_a_reference_that_takes_for_ever_is_left_out_and_the_others_are_judged(m
     plan = Plan(RewardConfig({"task": PartConfig(mine)}))
     rows = [prompt(n, answer) for n, answer in enumerate(["1", "loop", "2", "memory", "deep", "3"])]
     (found,) = unusable(plan, [rows])
-    assert list(found) == ["p1", "p2", "p3", "p4"]
-    assert "more than 5 s of CPU time" in found["p1"] and found["p2"] == "mine: even"
-    assert "GiB" in found["p3"] and "too deeply" in found["p4"]
+    assert list(found) == [1, 2, 3, 4]
+    assert "more than 5 s of CPU time" in found[1] and found[2] == "mine: even"
+    assert "GiB" in found[3] and "too deeply" in found[4]
 
 
 @pytest.mark.parametrize(("answer", "said"), [("raise", "KeyError"), ("die", "ended with code 0")])
@@ -76,6 +78,16 @@ def test_two_data_sets_are_asked_about_by_the_same_processes_and_may_have_the_sa
     assert [line.partition(":")[0] for line in said] == ["data.train=a", "data.heldout=b"]
 
 
+def test_a_bad_row_takes_no_other_of_the_same_id_with_it(mine):
+    plan = Plan(RewardConfig({"task": PartConfig(mine)}))
+    rows = [replace(prompt(n, answer), id="same") for n, answer in enumerate(["1", "2", "3", "4"])]
+    ((left,), said) = leave_out(plan, {"data.train=a": rows})
+    assert left == [rows[0], rows[2]]
+    assert said == [
+        "data.train=a: 2 of 4 rows are left out, as their reference cannot be used; the first is same: mine: even"
+    ]
+
+
 def test_no_process_is_started_where_there_is_nothing_to_ask(monkeypatch):
     monkeypatch.setattr("rlvr.verify.rows.Pool", None)
     assert unusable(Plan(RewardConfig({"form": PartConfig("format")})), [[prompt(0)]]) == [{}]
@@ -91,7 +103,7 @@ HOSTILE = (
 def test_hostile_references_of_the_math_verifier_are_decided_and_the_others_kept():
     rows = [prompt(n, reference) for n, reference in enumerate(HOSTILE)]
     (found,) = unusable(Plan(RewardConfig({"math": PartConfig("math")})), [[*rows, prompt(99, "4")]])
-    assert "p99" not in found and {"p1", "p2", "p3", "p12"} <= set(found)
+    assert 99 not in found and {1, 2, 3, 12} <= set(found)
 
 
 @pytest.mark.parametrize(
