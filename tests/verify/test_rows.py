@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rlvr.config import RecipeError
-from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Outcome, Prompt
 from rlvr.verify.plan import Plan
 from rlvr.verify.plugin import Sample
@@ -125,6 +125,33 @@ def test_options_that_a_verifier_does_not_take_are_refused_when_the_data_is_read
     assert unusable(plan, [good]) == [{}]
     with pytest.raises(RecipeError, match=said):
         unusable(plan, [[*good, prompt(3, verifier=name, verifier_params=options)]])
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (PartConfig("math", {"percent": "maybe"}), r"reward\.parts\.task: math does not take the options .*maybe"),
+        (PartConfig("math", audit=AuditConfig("math", {"percent": "maybe"})), r"reward\.parts\.task\.audit: math does"),
+        (PartConfig("math", first_decided=[VerifierChoice("math", {"tolerance": "loose"})]), r"parts\.task: .*loose"),
+        (PartConfig("code", {"cpu_s": 0}), r"reward\.parts\.task: code does not take the options .*cpu_s=0"),
+    ],
+)
+def test_options_of_the_recipe_are_tried_before_a_run_too(part, said):
+    plan = Plan(RewardConfig({"task": part}))
+    with pytest.raises(RecipeError, match=said) as refused:
+        unusable(plan, [[prompt(0)]])
+    assert "\n" not in str(refused.value)
+
+
+def test_no_model_is_loaded_to_try_options(tmp_path, monkeypatch):
+    (tmp_path / "large.py").write_text(
+        "from rlvr.verify import verifier\n"
+        "@verifier('large', memory_gib=None)\n"
+        "def large(sample, path=''): return True\n"
+    )
+    monkeypatch.setattr("rlvr.verify.rows.Pool", None)
+    plan = Plan(RewardConfig({"task": PartConfig(f"{tmp_path}/large.py:large", {"path": "x"})}))
+    assert unusable(plan, [[prompt(0)]]) == [{}]
 
 
 def test_a_sample_that_cannot_be_sent_is_masked_and_the_others_are_judged(mine):
