@@ -15,6 +15,7 @@ from typing import Any, cast, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -41,7 +42,8 @@ def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = Non
     check_overrides(overrides)
     ConfigStore.instance().store(name="recipe_schema", node=Recipe)
     OmegaConf.register_new_resolver("recipes", lambda path: str(recipes_folder() / path), replace=True)
-    search = [f"hydra.searchpath=[{','.join(f'file://{place}' for place in places[1:])}]"]
+    check_grammar(overrides)
+    search = [f"hydra.searchpath=[{','.join(quoted(f'file://{place}') for place in places[1:])}]"]
 
     def composed(chosen: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(places[0]), version_base="1.3"):
@@ -56,6 +58,8 @@ def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = Non
             groups = [override for override in overrides if override.startswith(chosen)]
             keys = list(all_keys(composed(groups)))
         raise RecipeError(explain(error, keys, places)) from None
+    except (AttributeError, AssertionError) as error:
+        raise RecipeError(without_section(overrides, error)) from None
     check_keys(cfg, name)
     return cfg
 
@@ -87,6 +91,45 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise RecipeError(f"{override!r} is no override: expected key=value, e.g. steps=10")
         if override.lstrip("+~").startswith("hydra"):
             raise RecipeError(f"{override}: a recipe has no hydra settings")
+
+
+def check_grammar(overrides: Sequence[str]) -> None:
+    """Hydra's errors do not say in which override they are."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        key = override.partition("=")[0]
+        quotes = f"a text with such characters goes into quotes, inside of the shell's: '{key}=\"...\"'"
+        try:
+            (parsed,) = parser.parse_overrides([override])
+        except HydraException as error:
+            raise RecipeError(f"{override}: {explain(error, ())}; {quotes}") from None
+        if parsed.is_sweep_override():
+            raise RecipeError(f"{override}: one value, please; a list is {key}=[...], and {quotes}")
+
+
+def quoted(text: str) -> str:
+    """As Hydra's grammar reads it back: backslashes count before a quote and at the end alone."""
+    return "'" + re.sub(r"(\\*)('|$)", r"\1\1\2", text).replace("'", "\\'") + "'"
+
+
+def without_section(overrides: Sequence[str], error: Exception) -> str:
+    """For what OmegaConf raises when a section that is null is to get a content. Any other error is passed on."""
+    for override in overrides:
+        if found := re.match(r"\+*(reward\.parts\.\w+\.audit)\b", override):
+            return f"{override}: the recipe has no {found[1]} to change: a new one goes into a recipe file"
+    raise error
+
+
+def check_values(overrides: Sequence[str]) -> None:
+    """What a run that goes on can be given: single values, no files of recipes/ and no new or fewer keys."""
+    sections = {f.name: kind for f in fields(Recipe) if is_dataclass(kind := get_type_hints(Recipe)[f.name])}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key[0] in "+~":
+            raise RecipeError(f"{override}: a run that goes on takes key=value and nothing else, e.g. steps=100")
+        if key in sections and not value.lstrip().startswith("{"):
+            one = f"{key}.{fields(sections[key])[0].name}=..."
+            raise RecipeError(f"{override}: a run that goes on takes single values and no file, e.g. {one}")
 
 
 def check_keys(cfg: DictConfig, name: str) -> None:
@@ -173,6 +216,7 @@ def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:
 
 def saved_recipe(text: str, overrides: Sequence[str] = ()) -> DictConfig:
     """A run's config.yaml, checked against the schema as it is today."""
+    check_values(overrides)
     try:
         saved = OmegaConf.create(text)
         composed = OmegaConf.merge(OmegaConf.structured(Recipe), saved, OmegaConf.from_dotlist(list(overrides)))

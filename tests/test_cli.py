@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvr import cli
-from rlvr.compose import compose_recipe, to_yaml, typed
+from rlvr.compose import compose_recipe, quoted, to_yaml, typed
 from tests.data.tokenizers import model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
@@ -111,7 +114,31 @@ def refusal(capsys, *argv: str) -> str:
         ("=3", "'=3' is no override: expected key=value, e.g. steps=10"),
         ("~steps", "recipe quickstart does not say: steps"),
         ("hydra.run.dir=x", "hydra.run.dir=x: a recipe has no hydra settings"),
-        ("trainer.betas=[1", "no viable alternative at input '[1'"),
+        *(
+            (
+                override,
+                f"{override}: {said}; a text with such characters goes into quotes, inside of the shell's: "
+                f"'{override.partition('=')[0]}=\"...\"'",
+            )
+            for override, said in (
+                ("trainer.betas=[1", "no viable alternative at input '[1'"),
+                (r"data.system=Answer in \boxed{}.", "mismatched input '{' expecting <EOF>"),
+                ("data.train=/data/my file (1).jsonl", "mismatched input ' (' expecting <EOF>"),
+            )
+        ),
+        (
+            "data.system=Be helpful, honest",
+            "data.system=Be helpful, honest: one value, please; a list is data.system=[...], and a text with such "
+            "characters goes into quotes, inside of the shell's: 'data.system=\"...\"'",
+        ),
+        *(
+            (
+                f"reward.parts.math.audit{given}",
+                f"reward.parts.math.audit{given}: the recipe has no reward.parts.math.audit to change: a new one goes "
+                "into a recipe file",
+            )
+            for given in ("={verifier:format}", ".verifier=format", ".share=0.1")
+        ),
         (
             "algorithm=grop",
             f"no algorithm 'grop'; did you mean grpo?; there are: {ALGORITHMS}",
@@ -263,6 +290,24 @@ def test_our_recipe_runs_with_ones_own_algorithm(capsys, own, inputs):
     assert "advantage twice_the_mean" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["a,b", "a=b", "my dir", "(x)", "q'r", 'q"r', "a\\b", "a{b", "[x]", "é:+"])
+def test_ones_own_folder_may_have_any_name(own, name):
+    own = own.rename(own.with_name(name))
+    composed = compose_recipe("quickstart", ["algorithm=twice"], str(own))
+    assert composed.algorithm.advantage._target_ == "my_objective.twice_the_mean"
+
+
+@given(st.text(st.sampled_from("ab,'\"\\ =(){}[]:/+~"), max_size=9))
+def test_what_is_quoted_is_read_back_by_hydra(text):
+    (parsed,) = OverridesParser.create().parse_overrides([f"a=[{quoted(text)},{quoted(text)}]"])
+    assert parsed.value() == [text, text]
+
+
+def test_quotes_let_any_text_into_a_value():
+    composed = compose_recipe("quickstart", [r'data.system="Answer in \boxed{}, please (once)."'])
+    assert composed.data.system == r"Answer in \boxed{}, please (once)."
+
+
 def test_a_function_that_cannot_be_imported_is_one_line(capsys, own):
     (own / "algorithm" / "twice.yaml").write_text(ALGORITHM.replace("my_objective", "their_objective"))
     line = refusal(capsys, "train", "mine", "--config-dir", str(own), "algorithm=twice")
@@ -306,6 +351,14 @@ def run_folder(tmp_path, inputs) -> Path:
         ("steps=many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
         ("steps", "'steps' is no override: expected key=value, e.g. steps=10"),
         ("algorithm=dapo", "algorithm=dapo: expected the content of a file like recipes/algorithm/grpo.yaml"),
+        (
+            "cluster=inline",
+            "cluster=inline: a run that goes on takes single values and no file, e.g. cluster.kind=...",
+        ),
+        *(
+            (word, f"{word}: a run that goes on takes key=value and nothing else, e.g. steps=100")
+            for word in ("+steps=9", "++steps=9", "~steps", "~steps=3")
+        ),
     ],
 )
 def test_a_wrong_override_of_a_resume_is_one_line_and_changes_nothing(capsys, run_folder, override, line):

@@ -117,7 +117,10 @@ def checked(verifier: str, words: Sequence[str]) -> dict[str, Any]:
 def read_lines(path: str) -> Iterator[dict[str, Any]]:
     if path != "-" and not Path(path).is_file():
         raise RecipeError(f"{path}: no such file")
-    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

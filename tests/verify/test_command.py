@@ -88,6 +88,8 @@ def test_run_keeps_groups_together(own, capsys):
     [
         (["verifiers", "run", "mahts", "s.jsonl"], "did you mean math"),
         (["verifiers", "run", "math", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["verifiers", "run", "math", "latin1.jsonl"], "latin1.jsonl: cannot be read: 'utf-8' codec"),
+        (["verifiers", "test", "math", "latin1.jsonl"], "latin1.jsonl: cannot be read: 'utf-8' codec"),
         (["verifiers", "run", "mine.py:ends", "bad.jsonl"], "bad.jsonl, line 1: not JSON"),
         (["verifiers", "run", "mine.py:ends", "bad.jsonl", "scle=1"], "did you mean scale"),
         (["verifiers", "run", "mine.py:ends", "bad.jsonl", "scale"], "expected key=value"),
@@ -97,6 +99,7 @@ def test_run_keeps_groups_together(own, capsys):
 )
 def test_a_wrong_word_costs_a_line(own, capsys, words, said):
     (own / "bad.jsonl").write_text("{\n")
+    (own / "latin1.jsonl").write_bytes(b'{"prompt": "\xe9"}\n')
     written(own / "rows.jsonl", {"problem": "q", "answer": "5"})
     assert main(words) == 2
     assert said in capsys.readouterr().err
