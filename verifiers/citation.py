@@ -68,7 +68,7 @@ async def citation(
     if why := unusable(sample.answer, sample.row, corpus):
         return abstained("documents_invalid", why)
     documents = documents_for(sample.row, corpus)
-    text = after_thoughts(sample.completion)
+    text = after_thoughts(sample.completion, sample.thinking)
     if text is None:
         return rejected("no_answer", "the thoughts are never closed")
     if len(text) > MAX_CHARACTERS:

@@ -110,7 +110,7 @@ def verdict_of(found: Grade, text: str, partial: bool) -> Verdict:
 def extracted(sample: Sample, how: str) -> str | None:
     if how == "continued":
         return str(sample.row.get("prompt", sample.prompt)) + sample.completion
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return None
     if how == "all":

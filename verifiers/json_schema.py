@@ -43,7 +43,7 @@ def json_schema(
     """
     if why := unusable(sample.answer, sample.row, schema):
         return abstained("schema_invalid", why)
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
     if len(region) > MAX_CHARACTERS:

@@ -51,7 +51,7 @@ def language(sample: Sample, language: str = "", thoughts: bool = True, least: f
     expected = LANGUAGES[wanted] if wanted else scripts_of_prompt(sample.prompt)
     if not expected:
         return abstained("language_unknown", "no option, no column `language`, and no letter in the prompt")
-    text = sample.completion if thoughts else after_thoughts(sample.completion) or ""
+    text = sample.completion if thoughts else after_thoughts(sample.completion, sample.thinking) or ""
     if not text.strip():
         return rejected("empty")
     found = letters(text)

@@ -83,7 +83,7 @@ def math(
     gold = parsed(str(sample.answer), choices)
     if gold.problem or gold.shape is None:
         return abstained("gold_unparsed", gold.problem)
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
     answer = last_answer(region)

@@ -57,7 +57,7 @@ def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str |
     return None
 
 
-@verifier("rubric", version="1", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
+@verifier("rubric", version="2", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
 async def rubric(
     sample: Sample,
     criteria: Sequence[Mapping[str, Any]] | None = None,
@@ -82,11 +82,12 @@ async def rubric(
     text = gradable(sample, thoughts, max_characters)
     if isinstance(text, Verdict):
         return text
-    total = await graded(replace(sample, completion=text), wanted, chosen, votes)
+    # what it is cut down to holds no thoughts any more
+    total = await graded(replace(sample, completion=text, thinking=sample.thinking and thoughts), wanted, chosen, votes)
     judged = any(criterion.judge for criterion in wanted)
     planted = control_for(sample.prompt, chosen.seed, controls) if chosen and judged else None
     if total.trainable and planted is not None:
-        control = await graded(replace(sample, completion=planted), wanted, chosen, votes)
+        control = await graded(replace(sample, completion=planted, thinking=False), wanted, chosen, votes)
         if not control.trainable:
             return control
         if (control.reward or 0.0) >= 0.5:

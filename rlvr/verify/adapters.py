@@ -146,6 +146,7 @@ def to_trl(
                 token_ids=tuple(ids[n]), messages=() if isinstance(prompt, str) else tuple(prompt),
                 row={key: value[n] for key, value in lists.items() if key != answer},
                 group=prompt if isinstance(prompt, str) else json.dumps(prompt, default=str),
+                thinking=isinstance(prompt, str) and prompt.rstrip().endswith("<think>"),
             )
             for n, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]  # fmt: skip

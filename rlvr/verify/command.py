@@ -135,12 +135,12 @@ def sample_of(row: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
     prompt = row.get("prompt", "")
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
     reference = row.get("reference", row.get("answer"))
-    own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row"}
+    own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row", "thinking"}
     columns = {key: value for key, value in row.items() if key not in own} | dict(row.get("row") or {})
     question = str(messages[-1]["content"]) if messages else ""
     sample = Sample(
         question, row.get("completion", ""), reference, row.get("stop_reason", "eos"), tuple(row.get("token_ids", ())),
-        messages, columns, str(row.get("group", question)),
+        messages, columns, str(row.get("group", question)), bool(row.get("thinking")),
     )  # fmt: skip
     return sample, row
 

@@ -53,13 +53,14 @@ class Sample(Record):
     messages: tuple[Mapping[str, str], ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)  # the data set's other columns
     group: str = ""  # the prompt's id: completions of one prompt share it
+    thinking: bool = False  # the prompt ends in `<think>`: what the completion begins with are thoughts
 
 
 def sample_of(prompt: Prompt, completion: Completion) -> Sample:
     question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
     return Sample(
         question, completion.text, prompt.answer, completion.stop_reason, tuple(completion.token_ids), prompt.messages,
-        prompt.row, prompt.id,
+        prompt.row, prompt.id, prompt.thinking,
     )  # fmt: skip
 
 

@@ -83,6 +83,8 @@ def test_the_last_box_behind_the_thoughts_counts():
     assert judged("2", "\\boxed{1} or \\boxed{2}").reward == 0.0
     assert judged("7", "<think>\\boxed{7}</think> I do not know").outcome == Outcome.REJECTED
     assert judged("7", "<think>\\boxed{7}").reason == "no_answer"
+    assert math(Sample("", "\\boxed{7}, or is it", "7", thinking=True)).reason == "no_answer"
+    assert math(Sample("", "\\boxed{6}?</think>\\boxed{7}", "7", thinking=True)).reward == 1.0
     assert judged("7", "thoughts without a start \\boxed{6} </think> \\boxed{7}").reward == 1.0
     assert judged("\\frac{1}{2}", "\\boxed{\\frac{1}{2}} \\boxed{\\frac{").reward == 1.0
 

@@ -251,7 +251,7 @@ def test_what_a_resume_no_longer_has_is_forgotten_and_what_is_new_begins_empty()
 
 def test_a_control_comes_back_as_it_was():
     one = group([1.0, 0.0, None], "text\ud800")
-    one = replace(one, prompt=replace(one.prompt, token_ids=(), row={"a": [1, {"b": None}]}))
+    one = replace(one, prompt=replace(one.prompt, token_ids=(), row={"a": [1, {"b": None}]}, thinking=True))
     run = Run()
     run.step(one)
     after = Run()
