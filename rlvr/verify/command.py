@@ -168,8 +168,9 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
         print(f"{knob}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
         for prompt in [prompt for prompt in prompts if prompt.id in bad][:SHOWN]:
             print(f"  row {prompt.position}, id {prompt.id}: {bad[prompt.id]}; reference {str(prompt.answer)!r:.100}")
-    if blind := [part for part, chain in plan.chains.items() if chain[0].verifier.check_answer is None]:
-        print(f"not checked: {', '.join(blind)} (the verifier has no check_answer)")
+    chains = plan.chains.items()
+    if blind := [part for part, chain in chains if any(one.verifier.check_answer is None for one in chain)]:
+        print(f"not checked: {', '.join(blind)} (a verifier without check_answer)")
     return 0 if usable else 1
 
 

@@ -134,6 +134,9 @@ class Verifier:
         for parameter in known:
             if parameter.default is parameter.empty and parameter.name not in params:
                 raise PluginError(f"{knob}: verifier {self.name!r} needs the option {parameter.name!r}")
+            value = params.get(parameter.name, False)
+            if parameter.annotation in (bool, "bool") and not isinstance(value, bool):
+                raise PluginError(f"{knob}.{parameter.name}={value!r}: verifier {self.name!r} wants true or false")
 
     def unusable(self, answer: Any, params: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
         """Why the reference `answer` cannot be verified against; None when it can, or when nobody knows."""

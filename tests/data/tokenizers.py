@@ -13,7 +13,8 @@ TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
-WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?", "<think>", "</think>"]
+WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?"]
+WORDS += ["<think>", "</think>"]
 
 
 def model_folder(folder: Path, template: str | None = TEMPLATE) -> str:

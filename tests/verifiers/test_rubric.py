@@ -39,6 +39,13 @@ CRITERIA = [
 ]
 
 
+def test_a_pattern_that_is_none_is_found_when_the_data_is_read():
+    row = {"rubric": [{"name": "greets", "regex": "(hello"}]}
+    assert "greets: '(hello': " in rubric.unusable(None, {}, row)
+    row = {"rubric": [{"name": "greets", "regex": "(?i)hello"}]}
+    assert rubric.unusable(None, {}, row) is None
+
+
 def test_what_the_criteria_see_holds_no_thoughts_any_more():
     criteria = [{"name": "bird", "verifier": "regex", "params": {"pattern": "crane"}}]
     for thoughts in (False, True):
