@@ -6,7 +6,7 @@ Read once, typed, never written to. Defaults live here and nowhere else; recipes
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig
+from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig, unworkable
 from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
 from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 from rlvr.trainer_config import TrainerConfig, untrainable
@@ -264,6 +264,8 @@ def check(cfg: Recipe) -> None:
         raise RecipeError("rollout.compile=true is for rollout.engine=transformers: vllm sees to itself")
     if not cfg.reward.parts:
         raise RecipeError("reward.parts is empty: a run needs at least one verifier")
+    if wrong := unworkable(cfg.reward, cfg.verify):
+        raise RecipeError(wrong)
     for name, part in cfg.reward.parts.items():
         for other in part.requires:
             if other == name or other not in cfg.reward.parts:

@@ -55,6 +55,11 @@ class Renderer:
             ) from None
         return tuple(rendered)
 
+    def ends_in_thoughts(self, token_ids: Sequence[int]) -> bool:
+        """Whether they end in `<think>`, in a text that shows such tags: completions are decoded like this too."""
+        text = str(self.tokenizer.decode(list(token_ids[-16:]), skip_special_tokens=True))
+        return text.rstrip().endswith("<think>")
+
 
 def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room: int) -> list[Prompt]:
     """Every row of `source` as a Prompt of at most `room` tokens."""
@@ -88,14 +93,16 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
     messages = list(messages)
     if data.system:
         messages.insert(0, {"role": "system", "content": data.system})
+    token_ids = render(tuple(messages))
     return Prompt(
         id=str(row.get("id", number)),
         position=number,
         messages=tuple(messages),
-        token_ids=render(tuple(messages)),
+        token_ids=token_ids,
         answer=row[data.answer],
         domain=str(row[data.domain]) if data.domain else "default",
         row={key: value for key, value in row.items() if key not in (data.prompt, data.answer)},
+        thinking=isinstance(render, Renderer) and render.ends_in_thoughts(token_ids),
     )
 
 

@@ -7,6 +7,7 @@ Asked where verifiers run, in processes that are killed: a reference may be as h
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from rlvr.config import RecipeError
 from rlvr.types import Outcome, Prompt, Verdict
@@ -53,8 +54,9 @@ def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[P
 
 
 def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[str, str]]:
-    """Of each data set prompt id -> why a verifier that rewards cannot use its reference answer. RecipeError when a row
-    brings options that its verifier does not take. All are asked by the same processes: they take seconds to start."""
+    """Of each data set prompt id -> why a part that decides cannot use its reference: every verifier that would be
+    asked in turn refuses it. RecipeError when a row brings options that its verifier does not take. All are asked by
+    the same processes: they take seconds to start."""
     questions = [asked(plan, prompts) for prompts in data]
     count = sum(len(references) + len(options) for references, options in questions)
     if not count:
@@ -70,28 +72,36 @@ def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[str, str
 
 def asked(plan: Plan, prompts: Sequence[Prompt]) -> tuple[list[Asked], list[Asked]]:
     """What is to be asked: every reference that can be checked, and once each set of options that rows bring."""
-    references = []
+    references, decisive = [], plan.reward.decisive()
     options: dict[tuple[str, tuple[str, str]], tuple[Prompt, Assignment]] = {}
     for prompt in prompts:
-        for part, cfg in plan.reward.parts.items():
-            first = plan.chain(part, prompt)[0]
+        for part in plan.chains:
+            chain = plan.chain(part, prompt)
+            first = chain[0]
             if first is not plan.chains[part][0]:
                 options.setdefault((part, first.key), (prompt, first))
-            if (cfg.weight or cfg.gate) and first.verifier.check_answer is not None:
-                references.append((prompt, Assignment(part, CHECK + first.reference, first.params)))
+            if part in decisive and all(one.verifier.check_answer is not None for one in chain):
+                references += [(prompt, Assignment(part, CHECK + one.reference, one.params)) for one in chain]
     return references, list(options.values())
 
 
 def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[str, str]]:
     """(prompt id, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
     seen: set[str] = set()
-    for prompt, assignment, verdict in answers(references, pool):
-        name = assignment.verifier.name
-        if verdict.outcome == Outcome.ERROR:
-            raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
-        if verdict.outcome != Outcome.OK and prompt.id not in seen:
-            seen.add(prompt.id)
-            yield prompt.id, f"{name}: {verdict.detail}"
+    for _, said in groupby(answers(references, pool), lambda answer: (id(answer[0]), answer[1].part)):
+        refusals = [(prompt.id, why_not(prompt, assignment, verdict)) for prompt, assignment, verdict in said]
+        prompt_id, why = refusals[0]
+        if all(reason for _, reason in refusals) and prompt_id not in seen:
+            seen.add(prompt_id)
+            yield prompt_id, why
+
+
+def why_not(prompt: Prompt, assignment: Assignment, verdict: Verdict) -> str:
+    """Empty where the verifier can use the reference."""
+    name = assignment.verifier.name
+    if verdict.outcome == Outcome.ERROR:
+        raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
+    return "" if verdict.outcome == Outcome.OK else f"{name}: {verdict.detail}"
 
 
 def try_options(options: Sequence[Asked], pool: Pool) -> None:

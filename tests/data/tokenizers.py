@@ -14,6 +14,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
 WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?"]
+WORDS += ["<think>", "</think>"]
 
 
 def model_folder(folder: Path, template: str | None = TEMPLATE) -> str:
