@@ -4,6 +4,7 @@ Read once, typed, never written to. Defaults live here and nowhere else; recipes
 """
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig, unworkable
@@ -22,7 +23,7 @@ class ModelConfig:
     """Tokens of prompt and completion together. Longer prompts are refused when the data is read."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none; `plain` is the
-    bare text."""
+    bare text, behind the token that begins a text where the tokenizer puts one there (Llama's does)."""
     attention: str = "auto"
     """The trainer's. `varlen` is PyTorch's own flash attention for packed rows, on a GPU in bfloat16; `auto` takes it
     there, and `sdpa` elsewhere. Others are transformers': `eager`, or `flash_attention_2` or `_3`, which need a GPU
@@ -60,7 +61,7 @@ class RolloutConfig:
     group_size: int = 8
     """Completions of a prompt (G). The baseline is their mean: below 4 it is mostly noise."""
     temperature: float = 1.0
-    """Of the sampling, and of the logprobs trained on. Above 0; with vLLM from 0.01 to 2."""
+    """Of the sampling, and of the logprobs trained on. At least 0.01; with vLLM at most 2."""
     top_p: float = 1.0
     """Sample from the likeliest tokens that together reach this probability. Below 1 needs `top_k`, and an algorithm
     with `keep_sampling_mask`: the policy that is trained must be the one that sampled."""
@@ -166,7 +167,9 @@ class Recipe:
     """A complete run."""
 
     name: str = MISSING
+    """Of the run's folder too, where `run.folder` names none."""
     seed: int = 0
+    """From 0 to 4294967295."""
     steps: int = MISSING
     """Optimizer steps of the run."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -226,6 +229,10 @@ def check(cfg: Recipe) -> None:
     for key, (value, limit) in at_least.items():
         if value < limit:
             raise RecipeError(f"{key}={value}: at least {limit}")
+    if not 0 <= cfg.seed < 2**32:
+        raise RecipeError(f"seed={cfg.seed}: from 0 to {2**32 - 1}")  # numpy's, which vLLM seeds, takes no other
+    if not cfg.name.strip() or not cfg.name.isprintable() or "/" in cfg.name or cfg.name.startswith("."):
+        raise RecipeError(f"name={cfg.name!r:.80}: names a folder, so it is not empty, has no / and no dot in front")
     if not cfg.rollout.temperature > 0:
         raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: must be above 0")
     if cfg.rollout.engine == "vllm" and not 0.01 <= cfg.rollout.temperature <= 2:
@@ -233,6 +240,8 @@ def check(cfg: Recipe) -> None:
             f"rollout.temperature={cfg.rollout.temperature}: with rollout.engine=vllm from 0.01 to 2; less it takes "
             "for 0.01 without an error, and the trainer would train on another distribution; more it refuses"
         )
+    if not 0.01 <= cfg.rollout.temperature < inf:
+        raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: at least 0.01, and finite")
     if not 0 < cfg.rollout.top_p <= 1:
         raise RecipeError(f"rollout.top_p={cfg.rollout.top_p}: above 0, at most 1")
     if cfg.rollout.top_p < 1 and not cfg.rollout.top_k:

@@ -145,6 +145,12 @@ def refusal(capsys, *argv: str) -> str:
             )
             for outside in (0.005, 2.5)
         ),
+        *((f"seed={seed}", f"seed={seed}: from 0 to 4294967295") for seed in (-1, 2**32)),
+        *(
+            (f"name={name}", f"name='{name}': names a folder, so it is not empty, has no / and no dot in front")
+            for name in ("../evil", "a/b", "/a", "..", ".hidden")
+        ),
+        ("name=''", "name='': names a folder, so it is not empty, has no / and no dot in front"),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
         (
             "rollout.top_p=0.9",
@@ -162,6 +168,12 @@ def refusal(capsys, *argv: str) -> str:
 )
 def test_a_wrong_override_is_one_line_that_names_the_key_and_the_nearest_valid_one(capsys, override, line):
     assert refusal(capsys, "train", "quickstart", override) == line
+
+
+@pytest.mark.parametrize("outside", ["inf", "1e-30", "0.005"])
+def test_the_other_engine_has_bounds_of_the_temperature_too(capsys, outside):
+    words = ["rollout.engine=transformers", f"rollout.temperature={outside}"]
+    assert refusal(capsys, "train", "quickstart", *words) == f"rollout.temperature={outside}: at least 0.01, and finite"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ What the rows say is in code_task.py, how programs are graded in code_grade.py, 
 machine in `rlvr sandbox probe`. A slot or two are kept warm in each verifier process.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,28 @@ def open_sandbox(min_level: str = "confined", allow_unsafe: bool = False) -> San
     return _open[key]
 
 
+def set_up(
+    template: str = "{code}",
+    cpu_s: float = 2.0,
+    memory_mb: int = 1024,
+    total_s: float = 30.0,
+    tolerance: float = 1e-6,
+    min_level: str = "confined",
+    allow_unsafe: bool = False,
+) -> None:
+    """Refuses limits by which right programs would be graded wrong, or wrong ones right."""
+    if "{code}" not in str(template):
+        raise ValueError(f"code: template={template!r:.80}: no {{code}} in it, so no completion would be run")
+    times = {"cpu_s": (cpu_s, 0.1), "total_s": (total_s, 0.1)}
+    for name, (value, least) in {**times, "memory_mb": (memory_mb, 16), "tolerance": (tolerance, 0)}.items():
+        if not (isinstance(value, (int, float)) and least <= value < math.inf):
+            raise ValueError(f"code: {name}={value!r}: a number, at least {least}")
+    if memory_mb != int(memory_mb):
+        raise ValueError(f"code: memory_mb={memory_mb!r}: a whole number")
+    Limits(cpu_s=cpu_s, memory_mb=memory_mb)
+    open_sandbox(min_level, allow_unsafe)
+
+
 def close_sandboxes() -> None:
     while _open:
         _open.popitem()[1].close()
@@ -52,7 +75,7 @@ def wrong_answer(answer: Any, row: Mapping[str, Any] | None = None) -> str | Non
     version="2",
     timeout_s=60.0,
     isolation="sandbox",
-    setup=open_sandbox,
+    setup=set_up,
     close=close_sandboxes,
     check_answer=wrong_answer,
 )

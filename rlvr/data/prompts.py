@@ -1,6 +1,7 @@
 """Rows -> Prompts -> a stream in which every position always holds the same prompt."""
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -10,11 +11,12 @@ from typing import Any
 from jinja2 import TemplateError
 
 from rlvr.config import DataConfig, ModelConfig, RecipeError
-from rlvr.data.rows import Row, read_rows
+from rlvr.data.rows import Row, one_line, read_rows
 from rlvr.types import Prompt
 
 Messages = tuple[Mapping[str, str], ...]
 Render = Callable[[Messages], tuple[int, ...]]  # a Renderer, or whatever is enough for the purpose
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 
@@ -29,15 +31,18 @@ class Renderer:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model.path)
         except (OSError, ValueError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {said}") from None
+            raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {one_line(error)}") from None
         if model.chat_template == "plain":
-            self.tokenizer.chat_template = PLAIN
+            begins = [self.tokenizer.bos_token_id] == self.tokenizer("a").input_ids[:1]
+            self.tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN
         elif model.chat_template is not None:
             template = Path(model.chat_template)
             if not template.is_file():
                 raise RecipeError(f"model.chat_template={template}: no such file")
-            self.tokenizer.chat_template = template.read_text()
+            try:
+                self.tokenizer.chat_template = template.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(f"model.chat_template={template} cannot be read: {one_line(error)}") from None
         if not self.tokenizer.chat_template:
             raise RecipeError(
                 f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template to a Jinja "
@@ -45,20 +50,25 @@ class Renderer:
             )
 
     def __call__(self, messages: Messages) -> tuple[int, ...]:
+        """At least one token; RecipeError where the template refuses, breaks or writes nothing."""
         try:
             rendered = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
             )
-        except TemplateError as error:  # some templates refuse a system message, or two user messages in a row
-            raise RecipeError(
-                f"the chat template (model.chat_template, or the tokenizer's own) refuses {messages!r:.200}: {error}"
-            ) from None
+        except Exception as error:  # some refuse a system message, or two user messages in a row; others just break
+            said = one_line(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {one_line(error)}"
+            raise RecipeError(f"{TEMPLATE} refuses {messages!r:.200}: {said}") from None
+        if not rendered:
+            raise RecipeError(f"{TEMPLATE} makes no token of {messages!r:.200}")
         return tuple(rendered)
 
     def ends_in_thoughts(self, token_ids: Sequence[int]) -> bool:
         """Whether they end in `<think>`, in a text that shows such tags: completions are decoded like this too."""
         text = str(self.tokenizer.decode(list(token_ids[-16:]), skip_special_tokens=True))
         return text.rstrip().endswith("<think>")
+
+
+TEMPLATE = "the chat template (model.chat_template, or the tokenizer's own)"
 
 
 def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room: int) -> list[Prompt]:
@@ -87,15 +97,18 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
     question = row[data.prompt]
     if not question:
         raise RecipeError(f"{source}, row {number}: {data.prompt} is empty")
-    messages: list[Any] = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise RecipeError(f"{source}, row {number}: {data.prompt}={question!r:.80} is neither text nor chat messages")
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    if why := wrong_messages(messages):
+        raise RecipeError(f"{source}, row {number}: {data.prompt}={question!r:.80} {why}")
     messages = list(messages)
     if data.system:
         messages.insert(0, {"role": "system", "content": data.system})
-    token_ids = render(tuple(messages))
+    try:
+        token_ids = render(tuple(messages))
+    except RecipeError as error:
+        raise RecipeError(f"{source}, row {number}: {error}") from None
     return Prompt(
-        id=str(row.get("id", number)),
+        id=str(number if row.get("id") is None else row["id"]),
         position=number,
         messages=tuple(messages),
         token_ids=token_ids,
@@ -104,6 +117,21 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
         row={key: value for key, value in row.items() if key not in (data.prompt, data.answer)},
         thinking=isinstance(render, Renderer) and render.ends_in_thoughts(token_ids),
     )
+
+
+def wrong_messages(messages: Any) -> str | None:
+    """Why they cannot be a prompt. Chat templates pass over what they do not know, so the model would see less."""
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return "is neither text nor chat messages"
+    for place, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            return f"has the role {role!r:.40} in message {place}; there are: {', '.join(ROLES)}"
+        if not isinstance(content, str):
+            return f"has no text as the content of message {place}, but {content!r:.40}"
+        if re.search(r"[\ud800-\udfff]", content):
+            return f"holds half of a surrogate pair in message {place}, which no tokenizer reads"
+    return None if any(message["content"] for message in messages) else "is empty"
 
 
 def refuse_overlap(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:

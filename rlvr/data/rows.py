@@ -72,6 +72,8 @@ def _text(path: Path, knob: str) -> str:
         return path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
     except UnicodeDecodeError as error:
         raise RecipeError(f"{knob}={path}: not UTF-8: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{knob}={path}: cannot be read: {error.strerror}") from None
 
 
 def _parquet(path: Path, knob: str) -> list[Row]:
@@ -80,8 +82,8 @@ def _parquet(path: Path, knob: str) -> list[Row]:
 
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise RecipeError(f"{knob}={path}: not a parquet file: {error}") from None
+    except (pyarrow.ArrowException, OSError) as error:  # the latter for a damaged page too
+        raise RecipeError(f"{knob}={path}: not a parquet file, or a damaged one: {one_line(error)}") from None
 
 
 READERS = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
@@ -93,11 +95,15 @@ def _from_hub(source: str, split: str, knob: str) -> list[Row]:
     name, *parts = source.split(":")
     if len(parts) > 2:
         raise RecipeError(f"{knob}={source}: a data set is name, name:split or name:configuration:split")
+    if not name.strip():
+        raise RecipeError(f"{knob}={source!r} names no data set")
     configuration, own_split = (None, None, *parts)[-2:]
     try:
         return datasets.load_dataset(name, configuration, split=own_split or split).to_list()
-    except (OSError, ValueError) as error:  # no such data set, no such split, no network
-        first_line = str(error).splitlines()[0]
-        raise RecipeError(
-            f"{knob}={source}: neither a .jsonl/.json/.parquet file nor a data set: {first_line}"
-        ) from None
+    except Exception as error:  # no such data set, no such split, no network, a script, a damaged file: each its own
+        said = one_line(error) + (f": {one_line(error.__cause__)}" if error.__cause__ else "")
+        raise RecipeError(f"{knob}={source}: neither a .jsonl/.json/.parquet file nor a data set: {said}") from None
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from rlvr import config
@@ -24,7 +25,7 @@ def add_parser(commands: Any, recipe_of: Compose) -> None:
     one.add_argument("--count", type=int, help="how many; none: as many as the recipe uses")
     one.add_argument("--price", type=float, help="of one, USD an hour")
     one.add_argument("--tokens", type=float, help="mean length of a completion; none: half of rollout.max_tokens")
-    one.add_argument("--prompt-tokens", type=float, default=200.0, help="mean length of a prompt (200)")
+    one.add_argument("--prompt-tokens", type=float, help="mean length of a prompt; none: 200, where there is room")
     one.add_argument("--sampled", type=float, default=1.0, help="groups sampled for one of groups_per_step (1)")
     one.add_argument("--trained", type=float, default=1.0, help="groups trained on for one of groups_per_step (1)")
     one.add_argument("--verify-s", type=float, default=0.01, help="seconds of a verdict (0.01)")
@@ -46,16 +47,20 @@ def plan(cfg: Recipe, args: argparse.Namespace) -> Report:
     config.check(cfg)
     for name in ("count", "tokens", "prompt_tokens", "sampled", "trained", "verify_s", "price"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise RecipeError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        if value is not None and not 0 < value < inf:
+            raise RecipeError(f"--{name.replace('_', '-')} {value}: must be above 0, and finite")
     device = find(args.gpu)
     if args.price:
         device = replace(device, price=args.price)
     tokens = args.tokens or cfg.rollout.max_tokens / 2
     if tokens > cfg.rollout.max_tokens:
         raise RecipeError(f"--tokens {tokens:g} > rollout.max_tokens={cfg.rollout.max_tokens}")
+    room = cfg.model.max_context - cfg.rollout.max_tokens
+    prompt_tokens = args.prompt_tokens or min(200.0, room)
+    if prompt_tokens > room:
+        raise RecipeError(f"--prompt-tokens {prompt_tokens:g} > {room} = model.max_context - rollout.max_tokens")
     model = read(args.model_config or cfg.model.path)
     setting = Setting(
-        cfg, device, model, 0, args.prompt_tokens, tokens, args.sampled, args.trained, args.verify_s
+        cfg, device, model, 0, prompt_tokens, tokens, args.sampled, args.trained, args.verify_s
     )  # fmt: skip
     return report(replace(setting, count=args.count or (1 if device.cpu else setting.needed)))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         limits = Limits(cpu_s=args.cpu_s, memory_mb=args.memory_mb)
         with opened(args) as sandbox:
             result = sandbox.run(Job({"mode": "script", "program": program}, stdin, limits))
-    except (OSError, UnicodeDecodeError, Refused) as error:
+    except (OSError, ValueError, Refused) as error:  # ValueError: limits that are none, a text that is no UTF-8
         print(f"rlvr: {error}", file=sys.stderr)
         return 2
     print(json.dumps(described(result, limits), indent=2))

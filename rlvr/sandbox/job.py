@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
+MOST_CPU_S = 1_000_000
+MOST_MEMORY_MB = 1 << 24
+
 
 class Level(IntEnum):
     """What the canaries of a slot observed; see docs/sandbox.md. Each protects more than the one below it."""
@@ -39,6 +42,12 @@ class Limits:
     output_bytes: int = 1 << 20  # of stdout and of stderr, each
     scratch_mb: int = 64  # of /tmp, where there is a private one
     threads: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cpu_s <= MOST_CPU_S:
+            raise ValueError(f"cpu_s={self.cpu_s}: CPU seconds, above 0 and at most {MOST_CPU_S}")
+        if not 1 <= self.memory_mb <= MOST_MEMORY_MB:
+            raise ValueError(f"memory_mb={self.memory_mb}: from 1 to {MOST_MEMORY_MB}")
 
     @property
     def wall_s(self) -> float:

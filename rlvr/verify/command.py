@@ -166,8 +166,9 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
         usable += len(prompts) - len(bad)
         share = f"{len(bad) / len(prompts):.2%}"
         print(f"{knob}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
-        for prompt in [prompt for prompt in prompts if prompt.id in bad][:SHOWN]:
-            print(f"  row {prompt.position}, id {prompt.id}: {bad[prompt.id]}; reference {str(prompt.answer)!r:.100}")
+        for prompt in [prompt for prompt in prompts if prompt.position in bad][:SHOWN]:
+            why = bad[prompt.position]
+            print(f"  row {prompt.position}, id {prompt.id}: {why}; reference {str(prompt.answer)!r:.100}")
     chains = plan.chains.items()
     if blind := [part for part, chain in chains if any(one.verifier.check_answer is None for one in chain)]:
         print(f"not checked: {', '.join(blind)} (a verifier without check_answer)")

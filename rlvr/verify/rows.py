@@ -1,7 +1,8 @@
 """Whether the rows of a data set can be used: the references that they have, and the options that they bring.
 
-    rows --each reference--------> check_answer of its verifier      why not: the row is left out
-         --each set of options---> its setup, and one empty answer   an exception: the data is refused
+    rows   --each reference--------> check_answer of its verifier      why not: the row is left out
+           --each set of options---> its setup, and one empty answer   an exception: the data is refused
+    recipe --each set of options---> the same                          the recipe is
 
 Asked where verifiers run, in processes that are killed: a reference may be as hostile as a completion.
 """
@@ -11,7 +12,7 @@ from itertools import groupby
 
 from rlvr.config import RecipeError
 from rlvr.types import Outcome, Prompt, Verdict
-from rlvr.verify.plan import Plan
+from rlvr.verify.plan import AUDIT, Plan
 from rlvr.verify.plugin import Sample, Verifier
 from rlvr.verify.pool import Pool
 from rlvr.verify.process import Assignment
@@ -40,10 +41,11 @@ def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[P
     others. RecipeError when none is left."""
     left, said = [], []
     for (knob, prompts), bad in zip(data.items(), unusable(plan, list(data.values())), strict=True):
-        left.append([prompt for prompt in prompts if prompt.id not in bad])
+        left.append([prompt for prompt in prompts if prompt.position not in bad])
         if not bad:
             continue
-        first, why = next(iter(bad.items()))
+        position, why = next(iter(bad.items()))
+        first = next(prompt.id for prompt in prompts if prompt.position == position)
         if not left[-1]:
             raise RecipeError(f"{knob}: no row has a reference that can be used; the first is {first}: {why}")
         said.append(
@@ -53,16 +55,18 @@ def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[P
     return left, said
 
 
-def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[str, str]]:
-    """Of each data set prompt id -> why a part that decides cannot use its reference: every verifier that would be
-    asked in turn refuses it. RecipeError when a row brings options that its verifier does not take. All are asked by
-    the same processes: they take seconds to start."""
+def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[int, str]]:
+    """Of each data set prompt position (ids need not be of one row each) -> why a part that decides cannot use its
+    reference: every verifier that would be asked in turn refuses it. RecipeError when the recipe or a row has options
+    that a verifier does not take. All are asked by the same processes: they take seconds to start."""
+    own = [(prompts[0], assignment) for prompts in data[:1] for assignment in plan.assignments() if to_try(assignment)]
     questions = [asked(plan, prompts) for prompts in data]
-    count = sum(len(references) + len(options) for references, options in questions)
+    count = len(own) + sum(len(references) + len(options) for references, options in questions)
     if not count:
         return [{} for _ in data]
     pool = Pool([], min(PROCESSES, count))
     try:
+        try_options(own, pool, of_rows=False)
         for _, options in questions:
             try_options(options, pool)
         return [dict(refused(references, pool)) for references, _ in questions]
@@ -85,15 +89,15 @@ def asked(plan: Plan, prompts: Sequence[Prompt]) -> tuple[list[Asked], list[Aske
     return references, list(options.values())
 
 
-def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[str, str]]:
-    """(prompt id, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
-    seen: set[str] = set()
+def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[int, str]]:
+    """(position, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
+    seen: set[int] = set()
     for _, said in groupby(answers(references, pool), lambda answer: (id(answer[0]), answer[1].part)):
-        refusals = [(prompt.id, why_not(prompt, assignment, verdict)) for prompt, assignment, verdict in said]
-        prompt_id, why = refusals[0]
-        if all(reason for _, reason in refusals) and prompt_id not in seen:
-            seen.add(prompt_id)
-            yield prompt_id, why
+        refusals = [(prompt.position, why_not(prompt, assignment, verdict)) for prompt, assignment, verdict in said]
+        position, why = refusals[0]
+        if all(reason for _, reason in refusals) and position not in seen:
+            seen.add(position)
+            yield position, why
 
 
 def why_not(prompt: Prompt, assignment: Assignment, verdict: Verdict) -> str:
@@ -104,15 +108,23 @@ def why_not(prompt: Prompt, assignment: Assignment, verdict: Verdict) -> str:
     return "" if verdict.outcome == Outcome.OK else f"{name}: {verdict.detail}"
 
 
-def try_options(options: Sequence[Asked], pool: Pool) -> None:
+def to_try(assignment: Assignment) -> bool:
+    """Whether it has options of its own, and does not load a model first, which takes minutes and the workers' GPUs."""
+    return bool(assignment.params) and assignment.verifier.memory_gib is not None
+
+
+def try_options(options: Sequence[Asked], pool: Pool, of_rows: bool = True) -> None:
     """RecipeError for options with which the verifier cannot be set up, or raises about an empty completion."""
     for prompt, assignment, verdict in answers(options, pool):
         if verdict.reason == "verifier_failed":
-            raise RecipeError(
-                f"prompt {prompt.id}: {assignment.verifier.name} does not take the options "
-                f"{assignment.params!s:.200} that its row brings for reward.parts.{assignment.part}: "
-                f"{verdict.detail}"
-            )
+            name, said = assignment.verifier.name, f"the options {assignment.params!s:.200}"
+            part = f"reward.parts.{assignment.part.removeprefix(AUDIT)}"
+            if of_rows:
+                said = f"prompt {prompt.id}: {name} does not take {said} that its row brings for {part}"
+            else:
+                part += ".audit" if assignment.part.startswith(AUDIT) else ""
+                said = f"{part}: {name} does not take {said}"
+            raise RecipeError(f"{said}: {verdict.detail}")
 
 
 def answers(questions: Sequence[Asked], pool: Pool) -> Iterator[tuple[Prompt, Assignment, Verdict]]:

@@ -52,6 +52,50 @@ def test_chat_messages_are_taken_as_they_are(tmp_path, render):
     assert made.token_ids == ids("system be brief <end> user 1 <end> assistant 2 <end> user 3 <end> assistant")
 
 
+def test_rows_may_have_the_same_id_or_none(tmp_path, render):
+    rows = [{"problem": "1", "answer": "1", "id": n} for n in ("a", "a", None, 0)]
+    assert [(p.id, p.position) for p in load(tmp_path, rows, render)] == [("a", 0), ("a", 1), ("2", 2), ("0", 3)]
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        ([{"content": "1"}], "has the role None in message 0; there are: system, "),
+        ([{"from": "human", "value": "1"}], "has the role None in message 0"),
+        ([{"role": "user", "content": "1"}, {"role": "robot", "content": "2"}], "has the role 'robot' in message 1"),
+        ([{"role": ["user"], "content": "1"}], r"has the role \['user'\] in message 0"),
+        ([{"role": "user"}], "has no text as the content of message 0, but None"),
+        ([{"role": "user", "content": None}], "has no text as the content of message 0, but None"),
+        ([{"role": "user", "content": [{"type": "text", "text": "1"}]}], "has no text as the content of message 0"),
+        ([{"role": "user", "content": 1}], "has no text as the content of message 0, but 1"),
+        ([{"role": "user", "content": ""}], "is empty"),
+        ("1 \ud800", "holds half of a surrogate pair in message 0"),
+    ],
+)
+def test_chat_messages_of_another_form_are_refused_with_their_row_and_column(tmp_path, render, chat, said):
+    rows = [{"q": "1", "answer": "1"}, {"q": chat, "answer": "2"}]
+    with pytest.raises(RecipeError, match=rf"a\.jsonl, row 1: q=.* {said}"):
+        load(tmp_path, rows, render, prompt="q")
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "1", "user", "role", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["role", "content", "from"]), inner, max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(chat=JSONS)
+def test_whatever_a_prompt_column_holds_is_taken_as_text_or_refused_in_a_line(tmp_path_factory, render, chat):
+    try:
+        (made,) = load(tmp_path_factory.mktemp("rows"), [{"problem": chat, "answer": "1"}], render)
+    except RecipeError as error:
+        assert "row 0: " in str(error) and "\n" not in str(error)
+    else:
+        assert made.token_ids and all(isinstance(message["content"], str) for message in made.messages)
+
+
 def test_a_missing_column_is_answered_with_those_that_are_there(tmp_path, render):
     for knob in ("prompt", "answer", "domain"):
         said = rf"^data\.{knob}=nope: no such column in .*; it has problem, answer, level$"
@@ -109,6 +153,13 @@ def test_plain_is_the_bare_text_also_for_a_model_without_template(tmp_path):
     assert render(messages) == ids("be brief 1 ?")
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_plain_text_begins_as_the_tokenizer_begins_a_text(tmp_path, begins):
+    render = Renderer(ModelConfig(path=model_folder(tmp_path, template=None, begins=begins), chat_template="plain"))
+    bare = ids("1 ?")
+    assert render(({"role": "user", "content": "1 ?"},)) == ((*ids("<begin>"), *bare) if begins else bare)
+
+
 def test_a_model_without_chat_template_needs_one_from_the_recipe(tmp_path):
     with pytest.raises(RecipeError, match=r"has no chat template; set model\.chat_template"):
         Renderer(ModelConfig(path=model_folder(tmp_path, template=None)))
@@ -118,10 +169,21 @@ def test_a_template_that_is_not_there_or_refuses_is_one_clear_line(tmp_path, mod
     with pytest.raises(RecipeError, match=r"model\.chat_template=nope\.jinja: no such file"):
         Renderer(ModelConfig(path=model, chat_template="nope.jinja"))
     own = tmp_path / "own.jinja"
-    for text, said in (("{{ raise_exception('no system') }}", "no system"), ("{% if %}", "Expected an expression")):
+    for text, said in (
+        ("{{ raise_exception('no system') }}", "refuses .*no system"),
+        ("{% if %}", "refuses .*Expected an expression"),
+        ("{{ 1 / 0 }}", "refuses .*ZeroDivisionError: division by zero"),
+        ("{{ 'a' + messages }}", "refuses .*TypeError: "),
+        ("{{ '' }}", "makes no token of "),
+    ):
         own.write_text(text)
-        with pytest.raises(RecipeError, match=rf"model\.chat_template.* refuses .*{said}"):
-            Renderer(ModelConfig(path=model, chat_template=str(own)))(({"role": "user", "content": "1"},))
+        with pytest.raises(RecipeError, match=rf"a\.jsonl, row 0: .*model\.chat_template.* {said}") as refused:
+            render = Renderer(ModelConfig(path=model, chat_template=str(own)))
+            load(tmp_path, [{"problem": "1", "answer": "1"}], render)
+        assert "\n" not in str(refused.value)
+    own.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"model\.chat_template=.*own\.jinja cannot be read: .*utf-8"):
+        Renderer(ModelConfig(path=model, chat_template=str(own)))
 
 
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path):

@@ -86,6 +86,16 @@ def test_a_file_that_is_not_there_is_told_with_the_folder_that_was_looked_in(tmp
         read("a.jsonl")
 
 
+def test_a_damaged_parquet_file_is_one_clear_line(tmp_path):
+    """Its ends are right, a page in the middle is not."""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"problem": "a"}]), path := tmp_path / "a.parquet")
+    path.write_bytes(path.read_bytes()[:10] + b"\xff" * 30 + path.read_bytes()[40:])
+    said = r"^data\.train=.*a\.parquet: not a parquet file, or a damaged one: "
+    with pytest.raises(RecipeError, match=said) as refused:
+        read(path)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.fixture
 def data_set(tmp_path, monkeypatch):
     """A folder that `datasets` reads as it reads a hub name, with two splits."""
@@ -120,6 +130,24 @@ def test_a_data_set_with_configurations_is_read_by_that_too(data_set):
 def test_a_split_that_is_not_there_is_one_clear_line(data_set):
     with pytest.raises(RecipeError, match=r"^data\.train=.*:tset: neither .* nor a data set: .*tset"):
         read(f"{data_set}:tset")
+
+
+@pytest.mark.parametrize("name", ["", " ", ":", ":test"])
+def test_an_empty_name_is_one_clear_line(name):
+    with pytest.raises(RecipeError, match=r"^data\.train='.*' names no data set$"):
+        read_rows(name, "train", "data.train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("train.jsonl", '{"a": \n'), ("set.py", "import datasets\n")], ids=["damaged", "script"]
+)
+def test_a_data_set_that_cannot_be_read_is_one_clear_line(data_set, name, content):
+    for path in data_set.iterdir():
+        path.unlink()
+    (data_set / name).write_text(content)
+    with pytest.raises(RecipeError, match=r"^data\.train=.*: neither .* nor a data set: \S") as refused:
+        read(data_set)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_data_set_that_is_not_there_is_one_clear_line(data_set):

@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 TEMPLATE = (
@@ -14,14 +15,18 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
 WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?"]
-WORDS += ["<think>", "</think>"]
+WORDS += ["<begin>", "<think>", "</think>"]
 
 
-def model_folder(folder: Path, template: str | None = TEMPLATE) -> str:
-    """Words that are not in the vocabulary are `<unk>`: one word is one token."""
+def model_folder(folder: Path, template: str | None = TEMPLATE, begins: bool | None = None) -> str:
+    """Words that are not in the vocabulary are `<unk>`: one word is one token. `begins`: whether the tokenizer puts
+    `<begin>` before a text by itself; None: it has no such token."""
     core = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
     core.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<end>")
+    if begins:
+        core.post_processor = TemplateProcessing("<begin> $A", special_tokens=[("<begin>", WORDS.index("<begin>"))])
+    more = {} if begins is None else {"bos_token": "<begin>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<end>", **more)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}))

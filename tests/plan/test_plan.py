@@ -233,6 +233,12 @@ def test_steps_of_a_trainer_on_an_h200_are_met_within_a_fifth(turn):
         (["--gpu", "h1000"], "--gpu h1000: one of"),
         (["--tokens", "65"], "--tokens 65 > rollout.max_tokens=64"),
         (["--count", "0"], "--count 0: must be above 0"),
+        *(
+            ([f"--{name}", value], f"--{name} {float(value)}: must be above 0, and finite")
+            for name in ("tokens", "prompt-tokens", "sampled", "trained", "verify-s", "price")
+            for value in ("inf", "nan", "0")
+        ),
+        (["--prompt-tokens", "193"], "--prompt-tokens 193 > 192 = model.max_context - rollout.max_tokens"),
         (["model.path=no/Such-7B"], "--model-config"),
         (["--gpu", "no.json"], "no.json"),
     ],
@@ -240,6 +246,15 @@ def test_steps_of_a_trainer_on_an_h200_are_met_within_a_fifth(turn):
 def test_what_cannot_be_planned_is_said_in_a_line(words, complaint, capsys):
     assert main(["plan", "quickstart", *words]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_prompts_are_assumed_no_longer_than_there_is_room_for(capsys):
+    said = []
+    for words in ([], ["--prompt-tokens", "192"], ["model.max_context=300"], ["--prompt-tokens", "200"]):
+        context = ["model.max_context=300"] if words == ["--prompt-tokens", "200"] else []
+        assert main(["plan", "quickstart", "--gpu", "h100", "--json", *words, *context]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1] and said[2] == said[3]
 
 
 # NVIDIA NeMo RL v0.4, docs/about/performance-summary.md: GRPO on OpenMathInstruct-2, DGX H100, bfloat16, on policy,

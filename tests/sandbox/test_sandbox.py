@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rlvr import cli
 from rlvr.sandbox import Job, Level, Limits, Refused, Sandbox
 from rlvr.sandbox.seccomp import for_process, program
 from rlvr.sandbox.syscalls import ARCHITECTURES
@@ -279,3 +280,18 @@ def test_the_filter_is_well_formed_on_every_architecture_we_know(name):
             assert for_process(code, 4242).count((4242).to_bytes(4, "little")) == 3  # kill, tgkill, prlimit64
     for name_of_call in ("fork", "execve", "socket", "ptrace", "bpf", "mount", "io_uring_setup", "memfd_create"):
         assert name_of_call not in arch.allowed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--cpu-s", value] for value in ("0", "-1", "nan", "inf", "1e9")),
+        *(["--memory-mb", value] for value in ("0", "-1", "99999999999")),
+    ],
+)
+def test_limits_that_are_none_are_refused_in_one_line(tmp_path, capsys, words):
+    (tmp_path / "a.py").write_text("print(1)")
+    assert cli.main(["sandbox", "run", str(tmp_path / "a.py"), *words]) == 2
+    said = capsys.readouterr().err
+    knob = words[0].removeprefix("--").replace("-", "_")
+    assert said.startswith(f"rlvr: {knob}=") and said.count("\n") == 1

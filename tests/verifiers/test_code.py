@@ -123,6 +123,28 @@ def test_a_program_may_be_a_block_a_box_everything_or_a_continuation():
         extracted(sample(text, ADD), "box")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"cpu_s": value} for value in (0, -1, 0.01, math.nan, math.inf, 1e9, "2")),
+        *({"memory_mb": value} for value in (0, -1, 1, 100.5, math.nan, 1 << 40, None)),
+        *({"total_s": value} for value in (0, -1, math.nan, math.inf)),
+        *({"tolerance": value} for value in (-1e-9, math.nan, math.inf, "loose")),
+        {"template": "print(1)"},
+    ],
+)
+def test_options_by_which_right_programs_would_be_wrong_or_wrong_ones_right_are_refused(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=name):
+        code.setup(**options)
+
+
+def test_options_at_their_limits_grade_as_ever():
+    least = {"cpu_s": 0.1, "memory_mb": 16, "total_s": 0.1, "tolerance": 0}
+    code.setup(**least)
+    assert code(sample(fenced("def add(a, b): return a + b"), ADD), **least).reward == 1
+
+
 # verdicts ------------------------------------------------------------------------------------------------------------
 
 

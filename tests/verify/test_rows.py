@@ -1,9 +1,11 @@
 """A data set's rows are looked at before a run, and however hostile they are, the driver lives."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlvr.config import RecipeError
-from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Outcome, Prompt
 from rlvr.verify.plan import Plan
 from rlvr.verify.plugin import Sample
@@ -50,9 +52,9 @@ def test_a_reference_that_takes_for_ever_is_left_out_and_the_others_are_judged(m
     plan = Plan(RewardConfig({"task": PartConfig(mine)}))
     rows = [prompt(n, answer) for n, answer in enumerate(["1", "loop", "2", "memory", "deep", "3"])]
     (found,) = unusable(plan, [rows])
-    assert list(found) == ["p1", "p2", "p3", "p4"]
-    assert "more than 5 s of CPU time" in found["p1"] and found["p2"] == "mine: even"
-    assert "GiB" in found["p3"] and "too deeply" in found["p4"]
+    assert list(found) == [1, 2, 3, 4]
+    assert "more than 5 s of CPU time" in found[1] and found[2] == "mine: even"
+    assert "GiB" in found[3] and "too deeply" in found[4]
 
 
 @pytest.mark.parametrize(("answer", "said"), [("raise", "KeyError"), ("die", "ended with code 0")])
@@ -76,6 +78,16 @@ def test_two_data_sets_are_asked_about_by_the_same_processes_and_may_have_the_sa
     assert [line.partition(":")[0] for line in said] == ["data.train=a", "data.heldout=b"]
 
 
+def test_a_bad_row_takes_no_other_of_the_same_id_with_it(mine):
+    plan = Plan(RewardConfig({"task": PartConfig(mine)}))
+    rows = [replace(prompt(n, answer), id="same") for n, answer in enumerate(["1", "2", "3", "4"])]
+    ((left,), said) = leave_out(plan, {"data.train=a": rows})
+    assert left == [rows[0], rows[2]]
+    assert said == [
+        "data.train=a: 2 of 4 rows are left out, as their reference cannot be used; the first is same: mine: even"
+    ]
+
+
 def test_no_process_is_started_where_there_is_nothing_to_ask(monkeypatch):
     monkeypatch.setattr("rlvr.verify.rows.Pool", None)
     assert unusable(Plan(RewardConfig({"form": PartConfig("format")})), [[prompt(0)]]) == [{}]
@@ -91,7 +103,7 @@ HOSTILE = (
 def test_hostile_references_of_the_math_verifier_are_decided_and_the_others_kept():
     rows = [prompt(n, reference) for n, reference in enumerate(HOSTILE)]
     (found,) = unusable(Plan(RewardConfig({"math": PartConfig("math")})), [[*rows, prompt(99, "4")]])
-    assert "p99" not in found and {"p1", "p2", "p3", "p12"} <= set(found)
+    assert 99 not in found and {1, 2, 3, 12} <= set(found)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +125,33 @@ def test_options_that_a_verifier_does_not_take_are_refused_when_the_data_is_read
     assert unusable(plan, [good]) == [{}]
     with pytest.raises(RecipeError, match=said):
         unusable(plan, [[*good, prompt(3, verifier=name, verifier_params=options)]])
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (PartConfig("math", {"percent": "maybe"}), r"reward\.parts\.task: math does not take the options .*maybe"),
+        (PartConfig("math", audit=AuditConfig("math", {"percent": "maybe"})), r"reward\.parts\.task\.audit: math does"),
+        (PartConfig("math", first_decided=[VerifierChoice("math", {"tolerance": "loose"})]), r"parts\.task: .*loose"),
+        (PartConfig("code", {"cpu_s": 0}), r"reward\.parts\.task: code does not take the options .*cpu_s=0"),
+    ],
+)
+def test_options_of_the_recipe_are_tried_before_a_run_too(part, said):
+    plan = Plan(RewardConfig({"task": part}))
+    with pytest.raises(RecipeError, match=said) as refused:
+        unusable(plan, [[prompt(0)]])
+    assert "\n" not in str(refused.value)
+
+
+def test_no_model_is_loaded_to_try_options(tmp_path, monkeypatch):
+    (tmp_path / "large.py").write_text(
+        "from rlvr.verify import verifier\n"
+        "@verifier('large', memory_gib=None)\n"
+        "def large(sample, path=''): return True\n"
+    )
+    monkeypatch.setattr("rlvr.verify.rows.Pool", None)
+    plan = Plan(RewardConfig({"task": PartConfig(f"{tmp_path}/large.py:large", {"path": "x"})}))
+    assert unusable(plan, [[prompt(0)]]) == [{}]
 
 
 def test_a_sample_that_cannot_be_sent_is_masked_and_the_others_are_judged(mine):
