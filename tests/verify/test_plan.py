@@ -160,7 +160,7 @@ def test_a_row_stays_while_anybody_in_turn_can_use_its_reference(tmp_path):
         "def anything(sample): return True\n"
     )
     rows = [Prompt(f"p{n}", n, (), (1,), str(n)) for n in range(4)]
-    for names, bad in ((["b"], {"p2": "a: even"}), (["b", "anything"], {})):
+    for names, bad in ((["b"], {2: "a: even"}), (["b", "anything"], {})):
         later = [VerifierChoice(f"{tmp_path}/c.py:{name}") for name in names]
         plan = Plan(RewardConfig({"x": PartConfig(f"{tmp_path}/c.py:a", first_decided=later)}))
         assert unusable(plan, [rows]) == [bad]
