@@ -60,8 +60,8 @@ def train(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     folder = RunFolder.open(str(cfg.run.folder)) if again else open_folder(cfg)
-    folder.write_config(to_yaml(composed))
     try:
+        folder.write_config(to_yaml(composed))
         return go(cfg, objective, inputs, folder)
     except (RecipeError, RunError):
         folder.remove_unused()
@@ -78,7 +78,7 @@ def begun(composed: Any, cfg: Recipe) -> bool:
     if not saved.is_file():
         return False
     changed = differing(saved_recipe(saved.read_text(encoding="utf-8")), composed)
-    if changed := [key for key in changed if key not in ("cluster", "log")]:  # where it runs, not what
+    if changed := [key for key in changed if key not in ("cluster", "log", "run")]:  # where it runs, not what
         raise RecipeError(
             f"--resume: the run in {cfg.run.folder} was begun with another {', '.join(changed)}; "
             f"`rlvr resume {cfg.run.folder} key=value` changes what may be changed"
@@ -99,8 +99,14 @@ def resume(args: argparse.Namespace) -> int:
     inputs = read_inputs(cfg, objective)
     if cfg.log.console:
         show(cfg, composed, inputs)
+    before, steps = folder.config_text(), folder.last_step
     folder.write_config(to_yaml(composed))
-    return go(cfg, objective, inputs, folder)
+    try:
+        return go(cfg, objective, inputs, folder)
+    except BaseException:
+        if folder.last_step == steps:  # what it cannot go on with is not its recipe
+            folder.write_config(before)
+        raise
 
 
 def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig
+from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig, unworkable
 from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
 from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 from rlvr.trainer_config import TrainerConfig, untrainable
@@ -218,6 +218,9 @@ def check(cfg: Recipe) -> None:
         "checkpoint.keep_every": (cfg.checkpoint.keep_every, 0),
         "checkpoint.probation": (cfg.checkpoint.probation, 1),
         "evaluation.samples": (cfg.evaluation.samples, 1),
+        "evaluation.every": (cfg.evaluation.every, 0),
+        "evaluation.limit": (1 if cfg.evaluation.limit is None else cfg.evaluation.limit, 1),
+        "log.completions_every": (cfg.log.completions_every, 0),
         "rollout.max_staleness": (cfg.rollout.max_staleness, 0),
         "cluster.restarts": (cfg.cluster.restarts, 0),
         "cluster.restart_hours": (cfg.cluster.restart_hours, 0),
@@ -270,6 +273,8 @@ def check(cfg: Recipe) -> None:
         raise RecipeError("rollout.compile=true is for rollout.engine=transformers: vllm sees to itself")
     if not cfg.reward.parts:
         raise RecipeError("reward.parts is empty: a run needs at least one verifier")
+    if wrong := unworkable(cfg.reward, cfg.verify):
+        raise RecipeError(wrong)
     for name, part in cfg.reward.parts.items():
         for other in part.requires:
             if other == name or other not in cfg.reward.parts:

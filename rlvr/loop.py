@@ -35,8 +35,9 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
     state = replace(state, lineage=state.lineage.branch(above=run.rollouts.newest_version()))
     run.observer.event("begin", f"going on after step {state.step}" if state.step else "from the start", to=state.step)
-    published = publish(cfg, state, run)
-    last = state.step >= cfg.steps or run.stop()
+    last = run.stop()  # while everything started: then there is no time for an evaluation
+    published = {} if last else publish(cfg, state, run)
+    last = last or state.step >= cfg.steps or run.stop()
     while not last:
         treatment = treat(objective, cfg.sentinel, state.remedies, state.anchor)
         taken = run.rollouts.take(state)
@@ -70,7 +71,7 @@ def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
     if state.step in (0, cfg.steps) or (every and state.step % every == 0):
         accuracy = run.rollouts.evaluate()
         run.checkpoints.evaluated(state, accuracy)
-        run.observer.evaluation(state.step, accuracy)
+        run.observer.evaluation(state, accuracy)
         metrics |= accuracy
     return metrics
 

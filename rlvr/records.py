@@ -31,6 +31,7 @@ def completion_records(
             }
             if i == 0:  # once a group: rows may hold whole documents and tests
                 record["row"] = group.prompt.row
+                record |= {"thinking": True} if group.prompt.thinking else {}
             if group.verdicts:
                 record |= verdict_record(group.verdicts[i])
             if advantages is not None:
@@ -49,7 +50,7 @@ def group_of(records: Sequence[dict[str, Any]]) -> Group:
     first = records[0]
     prompt = Prompt(
         first["prompt"], first["position"], tuple(first["messages"]), (), first["reference"], first["domain"],
-        first.get("row", {}),
+        first.get("row", {}), first.get("thinking", False),
     )  # fmt: skip
     return Group(prompt, tuple(map(completion_of, records)), tuple(map(verdict_of, records)))
 

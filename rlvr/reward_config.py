@@ -1,5 +1,7 @@
 """What a recipe may say about its reward, and about those who compute it. A part of rlvr.config."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,8 @@ class VerifierChoice:
     params: dict[str, Any] = field(default_factory=dict)
     """The verifier's own options."""
     timeout_s: float | None = None
-    """Seconds until a verification is killed; none: the verifier's own limit."""
+    """CPU seconds until a verification is killed, and seconds that one which asks others may wait for them; none: the
+    verifier's own limit."""
 
 
 @dataclass
@@ -27,7 +30,7 @@ class PartConfig(VerifierChoice):
     weight: float = 1.0
     """Of this part in the reward. 0 reports the part and does not train on it."""
     gate: bool = False
-    """A gate that is 0 makes the whole reward 0, e.g. format before correctness."""
+    """Where a gate is 0 nothing is earned, e.g. format before correctness; parts that punish still do."""
     requires: dict[str, float] = field(default_factory=dict)
     """This part is 0 unless the parts named here reach at least these values, e.g. {math: 1.0} for a length reward
     that only right answers earn (GDPO, arXiv:2601.05242, eq. 8)."""
@@ -47,13 +50,19 @@ class RewardConfig:
     parts: dict[str, PartConfig] = field(default_factory=dict)
     """Name -> verifier. The first one is the main part: its verdict is `accuracy`."""
     combine: str = "sum"
-    """How parts become the reward: `sum` by weight, `product`, or `min`; the two last over the parts with a weight."""
+    """How parts become the reward: `sum` by weight, `product`, or `min`; the two last over the parts with a weight. A
+    product is below 0 when any of them is."""
 
     def weights(self) -> dict[str, float]:
         """What is trained on: the parts of a sum each with its weight; a product or minimum as one part, `combined`."""
         if self.combine == "sum":
             return {name: part.weight for name, part in self.parts.items()}
         return {"combined": 1.0}
+
+    def decisive(self) -> set[str]:
+        """Parts without whose verdict there is no reward: with a weight, gates, and what these require."""
+        own = {name for name, part in self.parts.items() if part.weight or part.gate}
+        return own | {other for name in own for other in self.parts[name].requires}
 
 
 @dataclass
@@ -73,3 +82,31 @@ class VerifyConfig:
     sudden: str = "stop"
     """When a verifier calls `window` completions all alike that it used to tell apart, and no longer stands by its
     earlier verdicts: `stop` or `warn`."""
+
+
+def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
+    """Which value cannot work, with its key and its limit."""
+    for key, share in (("verify.mask_warn", verify.mask_warn), ("verify.mask_stop", verify.mask_stop)):
+        if not 0 <= share <= 1:
+            return f"{key}={share}: a share, from 0 to 1"
+    for name, part in reward.parts.items():
+        knob = f"reward.parts.{name}"
+        if not math.isfinite(part.weight):
+            return f"{knob}.weight={part.weight}: a finite number"
+        for key, choice in choices(knob, part):
+            if choice.timeout_s is not None and not 0 < choice.timeout_s < math.inf:
+                return f"{key}.timeout_s={choice.timeout_s}: seconds, above 0 and finite"
+        for other, least in part.requires.items():
+            if not math.isfinite(least):
+                return f"{knob}.requires.{other}={least}: a finite number"
+        if part.audit is not None and not 0 <= part.audit.share <= 1:
+            return f"{knob}.audit.share={part.audit.share}: a share, from 0 to 1"
+    return None
+
+
+def choices(knob: str, part: PartConfig) -> Iterator[tuple[str, VerifierChoice]]:
+    yield knob, part
+    for n, later in enumerate(part.first_decided):
+        yield f"{knob}.first_decided.{n}", later
+    if part.audit is not None:
+        yield f"{knob}.audit", part.audit

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -117,11 +118,12 @@ class Recorder:
             self.writing.begin(partial(self.folder.write_completions, state.step, taken.groups, advantages))
         self.sinks.log(state.step, row)
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+    def evaluation(self, state: State, metrics: Mapping[str, float]) -> None:
         if metrics:
             shares = [(n, x) for name, x in metrics.items() if (n := name.removeprefix("eval/accuracy_")) != name]
-            said = ", ".join(f"{name} {value:.1%}" for name, value in shares)
-            self.event("evaluation", f"held-out accuracy after step {step}: {said}", step=step, **metrics)
+            said = ", ".join(f"{name} {value:.1%}" for name, value in shares) or "nothing could be judged"
+            where = {"step": state.step, "version": state.lineage.version}
+            self.event("evaluation", f"held-out accuracy after step {state.step}: {said}", **where, **metrics)
             self.last = perf_counter()  # evaluations are not step time
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
@@ -139,22 +141,25 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         memory = stack.enter_context(PeakMemory())
         probe = probe_tokens(inputs.vocabulary)
         checkpoints = DiskCheckpoints(
-            folder.path / "checkpoints", cfg.checkpoint, probe, lambda kind, text: recorder.event(kind, text)
-        )
+            folder.path / "checkpoints", cfg.checkpoint, probe, lambda kind, text: recorder.event(kind, text),
+            max(1e-2, probe_tolerance(cfg, cfg.model.dtype)),
+        )  # fmt: skip
         done = checkpoints.newest_step() or 0
         folder.undo_after(done, "begin")
         sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
         stack.callback(sinks.close)
         recorder = Recorder(cfg, folder, sinks)
         stack.callback(recorder.writing.close)
-        for note in inputs.notes:
+        lost = done - len(folder.read_metrics())  # a checkpoint is on the disk before its step's line may be
+        for note in (*inputs.notes, *([f"the lines of {lost} steps are missing in metrics.jsonl"] if lost > 0 else [])):
             recorder.event("warning", note)
+        stop = stack.enter_context(stop_on_signals(recorder.event))
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
             trainer, pipeline, revive = stack.enter_context(workers(cfg))
-        stop = stack.enter_context(stop_on_signals(recorder.event))  # now: Ray's start puts its own handler of SIGTERM
         rollouts = SampledRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
-            (probe, probe_tolerance(cfg)), lambda text: recorder.event("warning", text),
+            (probe, probe_tolerance(cfg, cfg.model.dtype, engine_dtype(cfg))),
+            lambda text: recorder.event("warning", text),
         )  # fmt: skip
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
@@ -164,6 +169,8 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         status = "finished"
         try:
             state = going_on(lambda: train(cfg, objective, parts), revive, recorder)
+            if not all(map(isfinite, trainer.score(probe))):  # no step follows whose metrics would tell
+                raise Diverged(f"step {state.step} left weights that give logprobs that are no numbers", state.step)
             if state.step < cfg.steps:
                 status = "interrupted"
         except Diverged as diverged:
@@ -176,7 +183,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             raise
         recorder.writing.settle()
         with display.phase("exporting the model"):
-            trainer.export(str(folder.path / "model"))
+            trainer.export(str((folder.path / "model").resolve()))  # its processes may stand in another folder
         summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)
         folder.write_summary(summary)
     return summary
@@ -204,7 +211,12 @@ def summarise(
     seconds = sum(row["time/step"] for row in rows)
     evaluations = [event["fields"] for event in folder.read_events() if event["kind"] == "evaluation"]
     before: dict[str, Any] = next((e for e in evaluations if e["step"] == 0), {})
-    after: dict[str, Any] = next((e for e in reversed(evaluations) if e["step"] == state.step and state.step > 0), {})
+    of_step = [e for e in reversed(evaluations) if e["step"] == state.step and state.step > 0]
+    # after a rollback there are several of a step, and a run that gave up may go back to the first
+    same = [e for e in of_step if e.get("version") == state.lineage.version]
+    after: dict[str, Any] = next(iter(same + of_step), {})
+    if before.get("eval/problems") != after.get("eval/problems", before.get("eval/problems")):
+        before = {}  # evaluation.limit was changed between them
     memory.sample()
     return Summary(
         recipe=cfg.name,
@@ -245,15 +257,17 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | Non
         yield cluster.trainer, cluster.pipeline, cluster.trainer.revive
 
 
-def probe_tolerance(cfg: Recipe) -> float:
+def probe_tolerance(cfg: Recipe, *dtypes: str) -> float:
     """Two float32 implementations differ by rounding; bfloat16 ones by percents."""
     if cfg.trainer.probe_tolerance is not None:
         return cfg.trainer.probe_tolerance
     from rlvr.train.policy import DTYPES, dtype_of
 
-    engine = cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
-    exact = dtype_of(cfg.model.dtype) == dtype_of(engine) == DTYPES["float32"]
-    return 1e-3 if exact else 0.25
+    return 1e-3 if all(dtype_of(dtype) == DTYPES["float32"] for dtype in dtypes) else 0.25
+
+
+def engine_dtype(cfg: Recipe) -> str:
+    return cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
 
 
 @contextmanager

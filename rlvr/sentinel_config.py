@@ -184,6 +184,8 @@ def what_is_wrong(cfg: SentinelConfig) -> str | None:
         for x in value if isinstance(value, list) else [value]:
             if not low <= x <= high:
                 return f"{key}={value}: at least {low}" + (f", at most {high}" if high < inf else "")
+            if key.endswith(("window", "windows", "patience")) and x > cfg.memory:
+                return f"{key}={value}: at most memory={cfg.memory}, the steps that are remembered"
         if value == []:
             return f"{key} is empty"
     return None

@@ -40,6 +40,7 @@ class Prompt(Record):
     answer: Any  # the reference, as the data set gave it
     domain: str = "default"
     row: Mapping[str, Any] = field(default_factory=dict)  # further columns that verifiers asked for
+    thinking: bool = False  # it ends in `<think>`: the chat template has opened the thoughts
 
 
 StopReason = Literal["eos", "stop", "length", "abort"]  # end token; stop string; ran into a limit; engine gave up

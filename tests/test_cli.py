@@ -147,6 +147,9 @@ def refusal(capsys, *argv: str) -> str:
         ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
         ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
         ("rollout.max_staleness=-1", "rollout.max_staleness=-1: at least 0"),
+        ("evaluation.every=-5", "evaluation.every=-5: at least 0"),
+        ("evaluation.limit=0", "evaluation.limit=0: at least 1"),
+        ("log.completions_every=-1", "log.completions_every=-1: at least 0"),
         ("cluster.restarts=-1", "cluster.restarts=-1: at least 0"),
         ("cluster.placement=together", "cluster.placement=together: one of disaggregated, colocated"),
         ("trainer.betas=[0.9]", "trainer.betas=[0.9]: two numbers, each at least 0 and below 1"),
@@ -441,7 +444,41 @@ def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkey
     assert capsys.readouterr().out.splitlines()[-1] == f"Run folder: {run_folder}"
 
 
-def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(own, tmp_path, capsys):
+def test_what_a_run_cannot_go_on_with_does_not_become_its_recipe(capsys, run_folder, monkeypatch):
+    from rlvr.config import RunError
+
+    before = (run_folder / "config.yaml").read_text()
+    launched(monkeypatch, RunError("other weights"))
+    assert cli.main(["resume", str(run_folder), "trainer.lora.rank=8"]) == 1
+    assert (run_folder / "config.yaml").read_text() == before
+
+
+def test_what_went_on_for_a_step_keeps_what_it_was_told(run_folder, monkeypatch):
+    from rlvr.config import RunError
+
+    def launch(cfg, objective, inputs, folder, display):
+        folder.log(1, {"reward/mean": 0.5})
+        raise RunError("the node went away")
+
+    monkeypatch.setattr("rlvr.run.launch", launch)
+    assert cli.main(["resume", str(run_folder), "steps=99"]) == 1
+    assert "steps: 99" in (run_folder / "config.yaml").read_text()
+
+
+def test_a_start_that_the_disk_has_no_room_for_can_be_tried_again(tmp_path, inputs, monkeypatch):
+    from rlvr.observe.runfolder import RunFolder, RunFolderError
+
+    def full(self, text):
+        raise RunFolderError("no space left on device")
+
+    launched(monkeypatch, "finished")
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write_config", full)
+        assert cli.main(["train", "quickstart", *inputs, f"run.folder={tmp_path / 'run'}"]) == 2
+    assert cli.main(["train", "quickstart", *inputs, f"run.folder={tmp_path / 'run'}"]) == 0
+
+
+def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(own, tmp_path, capsys, monkeypatch):
     def again(*words: str) -> bool:
         composed = compose_recipe("mine", words, str(own))
         return cli.begun(composed, typed(composed)[0])
@@ -455,5 +492,7 @@ def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(o
     (run / "config.yaml").write_text(to_yaml(compose_recipe("mine", [here], str(own))))
     assert again(here)
     assert again(here, "cluster.kind=ray", "cluster.address=10.0.0.9:6379")  # a requeued job may be somewhere else
+    monkeypatch.chdir(tmp_path)
+    assert again("run.folder=run")
     assert cli.main(["train", "mine", "--config-dir", str(own), "--resume", here, "steps=4", "trainer.ranks=2"]) == 2
     assert f"the run in {run} was begun with another steps, trainer;" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Every recipe we ship can be run as it is, with every algorithm."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from rlvr import config
 from rlvr.compose import compose_recipe, typed
 from rlvr.objective import Objective
+from rlvr.reward_config import AuditConfig, VerifierChoice
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -69,6 +72,39 @@ def test_every_cluster_is_one_word_away(cluster):
 def test_placements_that_cannot_work_are_refused(overrides, said):
     with pytest.raises(config.RecipeError, match=said):
         config.check(typed(compose_recipe("quickstart", overrides))[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["reward.parts.math.timeout_s=-1"], r"reward\.parts\.math\.timeout_s=-1\.0: seconds, above 0 and finite"),
+        (["reward.parts.math.timeout_s=0"], r"timeout_s=0\.0"),
+        (["reward.parts.math.timeout_s=nan"], r"timeout_s=nan"),
+        (["reward.parts.math.timeout_s=inf"], r"timeout_s=inf"),
+        (["reward.parts.math.weight=nan"], r"reward\.parts\.math\.weight=nan: a finite number"),
+        (["verify.mask_stop=nan"], r"verify\.mask_stop=nan: a share, from 0 to 1"),
+        (["verify.mask_stop=20"], r"verify\.mask_stop=20"),
+        (["verify.mask_warn=-3"], r"verify\.mask_warn=-3"),
+    ],
+)
+def test_rewards_that_cannot_work_are_refused(overrides, said):
+    with pytest.raises(config.RecipeError, match=said):
+        config.check(typed(compose_recipe("quickstart", overrides))[0])
+
+
+def test_a_reward_is_checked_in_all_its_parts():
+    recipe = typed(compose_recipe("quickstart", []))[0]
+    part = recipe.reward.parts["math"]
+    for name, wrong, said in (
+        ("audit", AuditConfig("math", share=1.5), r"reward\.parts\.math\.audit\.share=1\.5: a share, from 0 to 1"),
+        ("audit", AuditConfig("math", timeout_s=-1.0), r"reward\.parts\.math\.audit\.timeout_s=-1\.0"),
+        ("first_decided", [VerifierChoice("math", timeout_s=0.0)], r"math\.first_decided\.0\.timeout_s=0\.0"),
+        ("requires", {"format": math.nan}, r"reward\.parts\.math\.requires\.format=nan: a finite number"),
+        ("requires", {"nobody": 1.0}, r"reward\.parts\.math\.requires: no other part 'nobody'"),
+    ):
+        recipe.reward.parts["math"] = replace(part, **{name: wrong})
+        with pytest.raises(config.RecipeError, match=said):
+            config.check(recipe)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

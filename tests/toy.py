@@ -179,8 +179,8 @@ class ToyObserver:
         self.steps.append(state.step)
         self.metrics.append(dict(metrics))
 
-    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        self.evaluations.append((step, metrics["eval/accuracy_greedy"]))
+    def evaluation(self, state: State, metrics: dict[str, float]) -> None:
+        self.evaluations.append((state.step, metrics["eval/accuracy_greedy"]))
 
     def event(self, kind: str, message: str, **fields) -> None:
         self.hook("event")

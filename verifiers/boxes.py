@@ -14,10 +14,10 @@ BARE = re.compile(r"\\(?:boxed|fbox)[ \t]{1,8}([^\s${}\\]{1,400})")
 STATED = re.compile(r"answer(?: is)?:?\**[ ]{0,3}:?[ ]{0,3}(\S.{0,300})$", re.IGNORECASE)
 
 
-def after_thoughts(completion: str) -> str | None:
-    """What follows the last `</think>`; None when the thoughts never end."""
+def after_thoughts(completion: str, thinking: bool = False) -> str | None:
+    """What follows the last `</think>`; None when the thoughts never end. `thinking`: they begin in the prompt."""
     thoughts, closed, region = completion.rpartition("</think>")
-    if "<think>" in region:
+    if "<think>" in region or (thinking and not closed):
         return None
     return region if closed else thoughts + region
 

@@ -48,7 +48,7 @@ def unusable(answer: Any, row: Mapping[str, Any], corpus: str = "") -> str | Non
     return None
 
 
-@verifier("citation", version="1", timeout_s=300.0, memory_gib=8.0, setup=prepare_citation, check_answer=unusable)
+@verifier("citation", version="2", timeout_s=300.0, memory_gib=8.0, setup=prepare_citation, check_answer=unusable)
 async def citation(
     sample: Sample,
     corpus: str = "",
@@ -68,7 +68,7 @@ async def citation(
     if why := unusable(sample.answer, sample.row, corpus):
         return abstained("documents_invalid", why)
     documents = documents_for(sample.row, corpus)
-    text = after_thoughts(sample.completion)
+    text = after_thoughts(sample.completion, sample.thinking)
     if text is None:
         return rejected("no_answer", "the thoughts are never closed")
     if len(text) > MAX_CHARACTERS:
@@ -76,8 +76,9 @@ async def citation(
     found = citations(text)
     if len(found) > MAX_CITATIONS:
         return rejected("too_many", f"more than {MAX_CITATIONS} citations")
-    found = list(dict.fromkeys(found))  # the same one twice is one
-    distinct = {(one.identifier, plain(one.quotation or "")) for one in found}
+    distinct = {(one.identifier, plain(one.quotation or "")): one for one in found}
+    # the same one twice is one; a judge looks at each sentence in which it stands
+    found = list(distinct.values()) if endpoint is None else list(dict.fromkeys(found))
     if len(distinct) < least:
         return said(0.0, "too_few", f"{len(distinct)} different citations, {least} asked for")
     wrong = {one: fault for one in found if (fault := fault_of(one, documents, quotes, min_words))}

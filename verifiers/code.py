@@ -72,7 +72,7 @@ def wrong_answer(answer: Any, row: Mapping[str, Any] | None = None) -> str | Non
 
 @verifier(
     "code",
-    version="1",
+    version="2",
     timeout_s=60.0,
     isolation="sandbox",
     setup=set_up,
@@ -93,7 +93,7 @@ def code(
 ) -> Verdict:
     """1 when the program passes everything, else 0; with `partial` the share of cases that it passes.
 
-    `extract`: the last `fenced` block of code, the last `boxed` expression, `all` of the text, or `continued`: the
+    `extract`: the last `fenced` block of Python, the last `boxed` expression, `all` of the text, or `continued`: the
     row's prompt with the completion behind it. `template`: the program, with the text in place of {code}. `cpu_s`: of
     one run, `total_s` of all runs for one completion. `tolerance`: of expected floats, relative above 1. `min_level`:
     what the sandbox must be worth: isolated, confined, or less safe: filtered, limited (with `allow_unsafe`).
@@ -133,7 +133,7 @@ def verdict_of(found: Grade, text: str, partial: bool) -> Verdict:
 def extracted(sample: Sample, how: str) -> str | None:
     if how == "continued":
         return str(sample.row.get("prompt", sample.prompt)) + sample.completion
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return None
     if how == "all":
@@ -147,8 +147,8 @@ def extracted(sample: Sample, how: str) -> str | None:
 
 
 def last_block(text: str) -> str | None:
-    """The content of the last closed block of code that says Python, or nothing, of its language."""
-    found: str | None = None
+    """The content of the last closed block of code that says Python; where none does, of the last that says nothing."""
+    found: dict[bool, str] = {}  # by whether it says Python
     opened: tuple[str, str] | None = None  # fence, language
     lines: list[str] = []
     for line in text.split("\n"):
@@ -158,8 +158,8 @@ def last_block(text: str) -> str | None:
             opened, lines = (fence, bare[len(fence) :].strip().lower()), []
         elif opened is not None and bare == fence and len(fence) >= len(opened[0]):
             if opened[1] in PYTHON and "".join(lines).strip():
-                found = "\n".join(lines) + "\n"
+                found[bool(opened[1])] = "\n".join(lines) + "\n"
             opened = None
         elif opened is not None:
             lines.append(line)
-    return found
+    return found.get(True, found.get(False))

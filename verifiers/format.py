@@ -11,7 +11,7 @@ from rlvr_verifiers.boxes import TAIL, boxes
 from rlvr.verify import Outcome, Sample, Verdict, verifier
 
 
-@verifier("format", version="2")
+@verifier("format", version="3")
 def format(
     sample: Sample,
     think: bool = True,
@@ -20,7 +20,7 @@ def format(
     partial: bool = False,
     think_ids: Sequence[int] | None = None,
 ) -> Verdict:
-    """1 when the form is kept, else 0 and what is wrong. An opening tag may stand in the prompt.
+    """1 when the form is kept, else 0 and what is wrong. One opening tag at most, that of the prompt included.
 
     `answer_tags`: the rest stands in one pair of <answer> tags. `partial`: the share of the rules that are kept.
     `think_ids`: the token ids of the opening and the closing tag, where the tokenizer has tokens for them: then tokens
@@ -31,7 +31,7 @@ def format(
     text = sample.completion.strip()
     rules: list[str] = []  # what is wrong, "" where a rule is kept
     if think:
-        wrong, text = thoughts_and_rest(text, sample.token_ids, think_ids)
+        wrong, text = thoughts_and_rest(text, sample, think_ids)
         rules.append(wrong)
     if answer_tags:
         wrong, text = inside_answer_tags(text, strict=think)
@@ -45,13 +45,14 @@ def format(
     return Verdict(reward, Outcome.OK, reason=broken[0], detail=", ".join(broken))
 
 
-def thoughts_and_rest(text: str, token_ids: Sequence[int], ids: Sequence[int] | None) -> tuple[str, str]:
+def thoughts_and_rest(text: str, sample: Sample, ids: Sequence[int] | None) -> tuple[str, str]:
     """What is wrong with the thoughts, and what follows them."""
+    token_ids = sample.token_ids
     if ids is None:
         opened, closed = text.count("<think>"), text.count("</think>")
     else:
         opened, closed = counted(token_ids, ids)
-    if opened > 1 or closed != 1:
+    if opened + sample.thinking > 1 or closed != 1:
         return "think_tags", text.rpartition("</think>")[2]
     if ids is not None and "</think>" not in text:  # the tags' tokens are special: decoded without them
         return ("" if tokens_between(token_ids, ids) else "no_thoughts"), text

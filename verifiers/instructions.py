@@ -31,7 +31,7 @@ def unusable(answer: Any, row: Mapping[str, Any], checks: Any = None) -> str | N
     return None
 
 
-@verifier("instructions", version="1", check_answer=unusable)
+@verifier("instructions", version="2", check_answer=unusable)
 def instructions(
     sample: Sample, checks: list[dict[str, Any]] | None = None, strict: bool = True, thoughts: bool = False
 ) -> Verdict:
@@ -43,7 +43,7 @@ def instructions(
     if why := unusable(sample.answer, sample.row, checks):
         return abstained("instructions_invalid", why)
     asked = asked_of(sample.row, checks)
-    text = sample.completion if thoughts else after_thoughts(sample.completion)
+    text = sample.completion if thoughts else after_thoughts(sample.completion, sample.thinking)
     if text is None:
         return rejected("no_answer", "the thoughts are never closed")
     if not text.strip():

@@ -32,7 +32,7 @@ def unusable(answer: Any, row: Mapping[str, Any], schema: dict[str, Any] | None 
     return None
 
 
-@verifier("json_schema", version="1", timeout_s=3.0, setup=load_library, check_answer=unusable)
+@verifier("json_schema", version="2", timeout_s=3.0, setup=load_library, check_answer=unusable)
 def json_schema(
     sample: Sample, schema: dict[str, Any] | None = None, fenced: bool = True, bare: bool = True
 ) -> Verdict:
@@ -43,7 +43,7 @@ def json_schema(
     """
     if why := unusable(sample.answer, sample.row, schema):
         return abstained("schema_invalid", why)
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
     if len(region) > MAX_CHARACTERS:
@@ -65,6 +65,8 @@ def json_schema(
         broken = next(validator_for(sample.row, schema).iter_errors(value), None)
     except Unresolvable as error:
         return abstained("schema_invalid", f"a reference leads nowhere: {error}")
+    except ArithmeticError as error:  # a number that no float holds; a pattern that counts too far
+        return rejected("too_large", str(error))
     if broken is None:
         return said(1.0, "valid", answer=json.dumps(value, sort_keys=True)[:2000])
     return said(0.0, f"breaks_{broken.validator}", f"{broken.json_path}: {broken.message}")

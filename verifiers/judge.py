@@ -29,7 +29,7 @@ CONTROLS = (
 )
 
 
-@verifier("judge", version="1", timeout_s=300.0, setup=prepare, concurrency=32)
+@verifier("judge", version="2", timeout_s=300.0, setup=prepare, concurrency=32)
 async def judge(
     sample: Sample,
     endpoint: Mapping[str, Any],
@@ -73,7 +73,7 @@ async def judge(
 
 def gradable(sample: Sample, thoughts: bool, max_characters: int) -> str | Verdict:
     """What the judge is shown, or why it is not even asked. Too long a text would be silence, which is masked."""
-    text = sample.completion if thoughts else after_thoughts(sample.completion)
+    text = sample.completion if thoughts else after_thoughts(sample.completion, sample.thinking)
     if text is None:
         return rejected("no_answer", "the thoughts are never closed")
     if not any(character.isalnum() for character in text):

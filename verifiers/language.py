@@ -16,6 +16,7 @@ from rlvr.verify import Sample, Verdict, verifier
 # the first word of a letter's Unicode name -> script; other first words are names of scripts themselves
 NAMED = {"CJK": "HAN", "IDEOGRAPHIC": "HAN", "HALFWIDTH": "", "FULLWIDTH": "", "MODIFIER": "", "MATHEMATICAL": ""}
 NEUTRAL = {"", "SCRIPT", "DOUBLE-STRUCK", "BLACK-LETTER", "OHM", "KELVIN", "ANGSTROM", "MICRO", "FEMININE", "MASCULINE"}
+FORMULAS = {"LATIN", "GREEK"}  # the letters of formulas and code
 LATIN = """en de fr es it pt nl sv da no nb nn fi pl cs sk sl hr ro hu
 tr vi id ms sw tl et lv lt is ga cy eu ca gl af az uz"""
 LANGUAGES = {code: {"LATIN"} for code in LATIN.split()} | {
@@ -32,12 +33,12 @@ LANGUAGES = {code: {"LATIN"} for code in LATIN.split()} | {
 }  # fmt: skip
 # formulas, code and tags have no language; no opening is searched past the next one: linear
 NO_LANGUAGE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$[^$]*\$\$|\$[^$\n]*\$|\\\((?:(?!\\\().)*?\\\)|\\\[(?:(?!\\\[).)*?\\\]|\\[A-Za-z]+|</?[a-z]+>|https?://\S+",
+    r"```.*?```|`[^`\n]*`|\$\$[^$]*\$\$|\$[^$\n]*\$|\\\((?:(?!\\\().)*?\\\)|\\\[(?:(?!\\\[).)*?\\\]|\\[A-Za-z]+|</?[a-z]+>|https?://\S+",
     re.DOTALL,
 )
 
 
-@verifier("language", version="1")
+@verifier("language", version="2")
 def language(sample: Sample, language: str = "", thoughts: bool = True, least: float = 0.0) -> Verdict:
     """The share of letters in the scripts of the language (ISO 639-1 code, e.g. "zh").
 
@@ -50,7 +51,7 @@ def language(sample: Sample, language: str = "", thoughts: bool = True, least: f
     expected = LANGUAGES[wanted] if wanted else scripts_of_prompt(sample.prompt)
     if not expected:
         return abstained("language_unknown", "no option, no column `language`, and no letter in the prompt")
-    text = sample.completion if thoughts else after_thoughts(sample.completion) or ""
+    text = sample.completion if thoughts else after_thoughts(sample.completion, sample.thinking) or ""
     if not text.strip():
         return rejected("empty")
     found = letters(text)
@@ -70,11 +71,12 @@ def scripts_of_prompt(prompt: str) -> set[str]:
 
 
 def letters(text: str) -> Counter[str]:
-    """Script -> letters, formulas and code left out."""
+    """Script -> letters; in formulas and code not the Latin and Greek ones: others are no less foreign there."""
     found: Counter[str] = Counter()
-    for character, count in Counter(NO_LANGUAGE.sub(" ", text)).items():
-        if script := script_of(character):
-            found[script] += count
+    for part, theirs in ((text, False), (NO_LANGUAGE.sub(" ", text), True)):
+        for character, count in Counter(part).items():
+            if (script := script_of(character)) and (script in FORMULAS) == theirs:
+                found[script] += count
     return found
 
 

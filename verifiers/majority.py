@@ -15,7 +15,7 @@ from rlvr_verifiers.verdicts import abstained, rejected, said
 from rlvr.verify import Sample, Verdict, verifier
 
 
-@verifier("majority", version="1", scope="group")
+@verifier("majority", version="2", scope="group")
 def majority(
     samples: Sequence[Sample], unlabelled: bool = False, agreement: float = 0.5, least: int = 4
 ) -> list[Verdict]:
@@ -50,7 +50,7 @@ def one_verdict(answer: str | None, winner: str, detail: str) -> Verdict:
 
 def answer_of(sample: Sample) -> str | None:
     """The last box, numbers in one spelling; None where there is none, or one that is too long."""
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     boxed = last_answer(region) if region is not None else None
     if boxed is None or not boxed.strip() or too_large(boxed):
         return None

@@ -59,7 +59,7 @@ def unusable(answer: Any, choices: str = LETTERS) -> str | None:
     return parsed(str(answer), choices).problem or None
 
 
-@verifier("math", version="2", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
+@verifier("math", version="3", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
 def math(
     sample: Sample,
     tolerance: str | float = "exact",
@@ -83,7 +83,7 @@ def math(
     gold = parsed(str(sample.answer), choices)
     if gold.problem or gold.shape is None:
         return abstained("gold_unparsed", gold.problem)
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
     answer = last_answer(region)

@@ -84,7 +84,8 @@ def parsed(text: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
     from sympy import Basic, MatrixBase
 
-    configuration = [LatexExtractionConfig(boxed_match_priority=0)]
+    # without an anchor it would look for a fraction in what it could not read
+    configuration = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
     found = parse(f"\\boxed{{{text}}}", configuration, fallback_mode="no_fallback", parsing_timeout=None)
     return [expression for expression in found if isinstance(expression, (Basic, MatrixBase))]
 

@@ -15,9 +15,9 @@ from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra
 from rlvr_verifiers.math_reals import reals, same_set
 from rlvr_verifiers.math_scalars import Options, near, same_ratio, scalar, value_tree
-from rlvr_verifiers.math_shapes import Shape
+from rlvr_verifiers.math_shapes import Shape, read
 from rlvr_verifiers.math_syntax import Tree, Unreadable, tree
-from rlvr_verifiers.math_units import NO_UNITS
+from rlvr_verifiers.math_units import NO_NAMES
 
 NAME = re.compile(
     r"(?:\\?[A-Za-z]{1,10}'?|\\text ?\{[^{}]*\}|m? ?\\angle ?[A-Z]{1,3}|\\overline ?\{[A-Z]{1,2}\}|\|[A-Z]{2}\|)"
@@ -27,6 +27,7 @@ VARIABLE = re.compile(r"(\\?[A-Za-z]{1,8})(?: ?_ ?\{?\w{1,3}\}?)?")
 POINT = re.compile(r"(?:[A-Za-z] ?)?\([A-Za-z](?:,[A-Za-z]){1,9}\)")
 
 
+PRICE = re.compile(r"\$(?=[0-9.])")
 STRICT = Options()
 
 
@@ -65,7 +66,7 @@ def related(gold: Shape, answer: Shape, o: Options) -> bool | None:
         return relations(gold, answer, o)
     if answer.kind == "relation":
         if set(answer.marks) <= set("=\u2248"):
-            return any(same(gold, said, o) for said in values_of(answer))
+            return any(same(gold, said, o) for said in values_of(answer, gold))
         if answer.marks == "\u2208" and (gold.kind != "list" or answer.parts[1].kind == "set"):
             return named(answer.parts[0]) and same(gold, answer.parts[1], o)
         return same_reals(gold, answer)
@@ -85,7 +86,7 @@ def named(shape: Shape) -> bool:
         letters = re.findall("[A-Za-z]", shape.text.partition("(")[2])
         return letters == sorted(letters) or not neighbours(sorted(letters))
     if shape.kind == "text":
-        return len(shape.text) <= 40 and not NO_UNITS & set(shape.text.split(" "))
+        return len(shape.text) <= 40 and not NO_NAMES & set(shape.text.split(" "))
     return bool(NAME.fullmatch(shape.text))
 
 
@@ -94,13 +95,14 @@ def neighbours(letters: list[str]) -> bool:
     return all(ord(b) - ord(a) == 1 for a, b in pairwise(letters))
 
 
-def values_of(answer: Shape) -> list[Shape]:
-    """What a chain says in the end: `x = 3+1 = 4` 4, `1/3 \\approx 0.33` both; nothing where a link does not hold."""
+def values_of(answer: Shape, gold: Shape) -> list[Shape]:
+    """What a chain says in the end: `x = 3+1 = 4` 4; nothing where a link does not hold. `1/3 \\approx 0.33` says both,
+    the second where the reference is a decimal too: 17.96 is not 18 for being rounded to 18.0."""
     links = answer.parts
     if len(links) == 2 and answer.marks == "=" and VARIABLE.fullmatch(links[1].text) and _is_constant(links[0]):
         links = (links[1], links[0])  # 5 = x
     start = 1 if named(links[0]) else 0
-    if start == 0 and len(links) == 2 and not _is_constant(links[0]):
+    if start == 0 and len(links) == 2 and not _is_constant(unpriced(links[0])):
         return []
     exact = links[start:]
     for at in range(start, len(links) - 1):
@@ -108,9 +110,19 @@ def values_of(answer: Shape) -> list[Shape]:
             if at != len(links) - 2 or not _rounded(links[at], links[-1]):
                 return []
             exact = links[start:-1]
-        elif not same(links[at], links[at + 1], STRICT):
+        elif not same(unpriced(links[at]), unpriced(links[at + 1]), STRICT):
             return []
-    return [exact[-1], links[-1]] if exact[-1] is not links[-1] and "." in links[-1].text else [exact[-1]]
+    rounded = exact[-1] is not links[-1] and _is_decimal(links[-1]) and _is_decimal(gold)
+    return [exact[-1], links[-1]] if rounded else [exact[-1]]
+
+
+def _is_decimal(shape: Shape) -> bool:
+    return shape.number is not None and shape.number.decimals is not None
+
+
+def unpriced(shape: Shape) -> Shape:
+    """`9 \\times \\$2` as the calculation that it is."""
+    return read(PRICE.sub("", shape.text)) if shape.kind == "expression" else shape
 
 
 def _is_constant(shape: Shape) -> bool:
@@ -137,7 +149,7 @@ def relations(gold: Shape, answer: Shape, o: Options) -> bool | None:
     if one and other:
         return one[0] == other[0] and same_set(one[1], other[1])
     if len(gold.marks) == 1 and len(answer.marks) > 1 and set(answer.marks) == {"="} and named(answer.parts[0]):
-        values = values_of(answer)
+        values = values_of(answer, gold.parts[1])
         return bool(same(gold.parts[0], answer.parts[0], o)) and any(same(gold.parts[1], said, o) for said in values)
     if len(gold.marks) != 1 or len(answer.marks) != 1 or gold.marks == "\u2248":
         return False

@@ -11,6 +11,7 @@ from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra
 from rlvr_verifiers.math_shapes import Shape, undressed
 from rlvr_verifiers.math_syntax import Foreign, Tree, Unreadable, tree
+from rlvr_verifiers.math_units import DOUBTFUL
 from rlvr_verifiers.numbers import Quantity, ratio
 
 SPELT_RATIO = re.compile(r"([0-9.]{1,20}) ?(?:\\text ?\{ ?to ?\}|to) ?([0-9.]{1,20})")  # 4 to 7
@@ -39,7 +40,10 @@ class Options:
 def near(found: Tree, target: Fraction, within: Fraction) -> bool:
     if math_values.symbols(found) or math_values.mentions(found, "i"):
         return False
-    number = math_values.value(found).number
+    try:
+        number = math_values.value(found).number
+    except math_arithmetic.Undefined:
+        return False
     mp = math_arithmetic.context(40)
     as_mpf = mp.mpf(number.numerator) / number.denominator if isinstance(number, Fraction) else number
     if not mp.isfinite(as_mpf):
@@ -62,6 +66,8 @@ def same_ratio(gold: Shape, answer: Shape) -> bool:
 
 
 def scalar(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    if gold.percent != answer.percent and (gold.unit or answer.unit) and o.units != "ignored":
+        return False  # 25% is not 25 dollars
     if gold.number and answer.number:
         return quantities(gold.number, answer.number, o)
     if o.evaluated and gold.number:
@@ -106,6 +112,8 @@ def undressed_equal(gold: Shape, answer: Shape) -> bool:
 def quantities(gold: Quantity, answer: Quantity, o: Options) -> bool:
     """Units may be left out, not changed. A percent sign may be spelt out, or left out where the size says so."""
     needed = o.units == "required" or answer.unit
+    if o.units != "ignored" and re.split("[ /]", answer.unit)[0] in DOUBTFUL and answer.unit != gold.unit:
+        return False
     if o.units != "ignored" and gold.unit and needed and gold.unit != answer.unit:
         return False
     if gold.percent == answer.percent:

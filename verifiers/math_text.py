@@ -23,7 +23,10 @@ CHARACTERS = str.maketrans(
     }
 )  # fmt: skip
 
-WORDY = r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|rm|bf)"
+WORDY = (
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|rm|bf|boldsymbol|bm"
+    r"|bold)"
+)
 SPELLINGS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "lbrace": "{",
@@ -43,6 +46,9 @@ NO_BRACKET = re.compile(r"\\(?:left|right) ?\.")
 ROOT = re.compile("\u221a ?([0-9]{1,300})")
 SPACE = re.compile(r"(?<!\\)\\ ")
 ROW_END = re.compile(r"\\\\(?: ?\[[0-9a-z.]{1,8}\])?")
+CONCLUDES = re.compile(r"\\(?:implies|Rightarrow|approx)(?![A-Za-z])")  # what an answer may begin with
+DONE = ("\\checkmark", "\\blacksquare", "\\square")  # and end with
+HSPACE = re.compile(r"\\hspace ?\*? ?\{[^{}]{1,20}\}")
 COLOUR = re.compile(r"\\(?:text)?color ?\{ ?[A-Za-z]{1,20} ?\}|\\underline ?(?=\{)")
 OVER = re.compile(r"\{([^{}]{1,200})\\over(?![A-Za-z])([^{}]{1,200})\}")
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:(?:\{,\}|,\\! ?|\\, ?|\{,\\!\})\d{3}){1,100})(?![\d])")
@@ -99,7 +105,7 @@ def normalised(text: str) -> str:
         text = STARS.sub(r"^{\1}", text)  # as Python writes a power
     text = text.replace("~", " ") if "\\~" not in text else text
     if "\\" in text or "{" in text:
-        text = OVER.sub(r"\\frac{\1}{\2}", COLOUR.sub("", text))
+        text = OVER.sub(r"\\frac{\1}{\2}", COLOUR.sub("", HSPACE.sub(" ", text)))
         text = ROW_END.sub(" \u23ce ", text) if "\\begin" in text else text.replace("\\\\", "\\")
         text = THOUSANDS.sub(lambda found: re.sub(r"[^\d]", "", found[1]), text)
         text = re.sub(r"\\[,;:> ]", " ", text.replace("\\!", "").replace("\\$", "$").replace("\\%", "%"))
@@ -113,13 +119,17 @@ def normalised(text: str) -> str:
 
 
 def undelimited(text: str) -> str:
-    """Without dollar signs around it, emphasis, and the full stop of a sentence."""
+    """Without dollar signs around it, emphasis, what leads up to an answer, and what says that it was one."""
     before = None
     while before != text:
         before = text = text.strip()
         if text[:2] in ("\\(", "\\[") and text[-2:] in ("\\)", "\\]"):
             text = text[2:-2]
         text = text.rstrip("\\")  # the end of a line
+        if found := CONCLUDES.match(text):
+            text = text[found.end() :]
+        for mark in DONE:
+            text = text.removesuffix(mark) or text
         if len(text) > 1 and text[0] == text[-1] == "$":
             text = text[1:-1]
         if len(text) > 4 and text[:2] == text[-2:] == "**":

@@ -27,10 +27,13 @@ ALIASES = {
     for name in names.split()
 }
 PLAIN = {name for name in ALIASES if len(name) > 1} - {"in", "min", "sec"}  # read as units without \text around them
+CURRENCIES = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen"}
+LETTERS = set("msghlLNJWVCFTK")  # units of one letter; any other letter may be a variable, or a million
+DOUBTFUL = {"k", "t"}  # kelvin or a thousand, tesla or a trillion: a unit only where the reference has it too
 POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
 
-# a number before one of these is another number, or no number at all
-NO_UNITS = set(WORDS) | set(
+# beside a number one of these says that it is another number, or none at all
+NO_NAMES = set(WORDS) | set(
     re.findall(
         r"\S+",
         """
@@ -40,10 +43,25 @@ NO_UNITS = set(WORDS) | set(
         pairs score hundred thousand million billion trillion pi root to through between at most least about
         approximately around nearly almost power factorial sqrt theta alpha beta gamma lambda omega infinity infty
         sinh cosh tanh arcsin arccos arctan th st nd rd maybe with without for unless except a the can cannot none
-        false true undefined
+        false true undefined incorrect invalid rejected excluded excluding impossible unlikely perhaps possibly probably
+        never too instead rather untrue
         """,
     )
 )
+# ... and behind it one of these too; before it they are names: gross = 20
+NO_UNITS = NO_NAMES | set(
+    re.findall(
+        r"\S+",
+        """
+        negative inverse reciprocal opposite double doubled triple tripled quadruple quadrupled halved twice thrice cube
+        below above under beyond tens hundreds thousands millions billions trillions dozens scores gross grand myriad
+        mil mils mill mln mio bn tn mn lakh lakhs lac crore crores mille permille permil ppm ppb binary octal
+        hexadecimal
+        """,
+    )
+)
+
+
 def spelt_number(text: str) -> int | None:
     """36 of `thirty-six`, 105 of `one hundred and five`; None of other words."""
     found = COMPOUND.fullmatch(text.strip().lower())
@@ -56,6 +74,7 @@ def spelt_number(text: str) -> int | None:
 
 
 WORD = re.compile(r"[A-Za-z']+")
+LETTER = re.compile(r"(?<![A-Za-z'])[A-Za-z](?![A-Za-z']|-[A-Za-z]{2})")  # alone: not that of x-intercepts
 
 
 @lru_cache(maxsize=4096)
@@ -71,6 +90,8 @@ def unit_of(text: str) -> str:
             return ""
         return _spelt(name[1].lower(), name[2])
     inside = found[1] + re.sub(r"\\text ?|[{}]", "", found[3])
+    if not LETTERS.issuperset(LETTER.findall(inside.replace(".", ""))):
+        return ""
     return _spelt(inside.lower(), found[2])
 
 

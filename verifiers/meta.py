@@ -33,7 +33,7 @@ def prepare_both(endpoint: Mapping[str, Any], meta_endpoint: Mapping[str, Any] |
             prepare(options)
 
 
-@verifier("meta", version="1", timeout_s=600.0, setup=prepare_both)
+@verifier("meta", version="2", timeout_s=600.0, setup=prepare_both)
 async def meta(
     sample: Sample,
     endpoint: Mapping[str, Any],

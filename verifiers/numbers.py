@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rlvr_verifiers.math_units import MULTIPLES, spelt_number, unit_of
+from rlvr_verifiers.math_units import CURRENCIES, MULTIPLES, spelt_number, unit_of
 
 NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?"
 SIGNED = rf"[+-]? ?{NUMBER}"
@@ -24,7 +24,7 @@ SCIENTIFIC = re.compile(rf"({NUMBER}) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{{ ?([
 E_NOTATION = re.compile(r"([0-9]+\.[0-9]+|[0-9]+(?=E))[eE]([+-]?[0-9]{1,3})")
 RATIO = re.compile(r"[0-9.]{1,20}(?: ?: ?[0-9.]{1,20}){1,9}")
 UNIT = re.compile(r"(.*?\S)(?: ?\^ ?(\\circ) ?| ?(\\text ?\{.*))")
-PLAIN_UNIT = re.compile(r"(.*[0-9.})]) ?()([A-Za-z$€£].*)")
+PLAIN_UNIT = re.compile(r"(.*[0-9.})]) ?()([A-Za-z$€£¥].*)")
 SIMPLE = re.compile(r"(-?)(?:([0-9]{1,300})(?:\.([0-9]{1,18}))?|\\frac\{([0-9]{1,18})\}\{(0*[1-9][0-9]{0,17})\})")
 
 
@@ -52,7 +52,7 @@ def quantity(text: str) -> Quantity | None:
         return _simple(*found.groups(default=""))
     unit, sign = "", ""
     if found := re.match(r"([+-]?) ?([$€£¥])", text):
-        unit, sign = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen"}[found[2]], found[1]
+        unit, sign = CURRENCIES[found[2]], found[1]
         text = sign + text[found.end() :].lstrip()
     text, percent, behind = without_unit(text)
     if behind is None or (behind and unit not in ("", behind)):
@@ -82,11 +82,13 @@ def without_unit(text: str) -> tuple[str, bool, str | None]:
         return found[1].rstrip(), False, "degree"
     if re.fullmatch(r"\\text ?\{ ?(?:percent|per cent|percentage points?) ?\}|percent", found[3].strip()):
         return found[1].rstrip(), True, ""
-    many = re.match(r"(?:\\text ?\{ ?)?(" + "|".join(MULTIPLES) + r")\b ?(?:\}|(?= ))?", found[3])
+    if found[3] in CURRENCIES:
+        return found[1].rstrip(), False, CURRENCIES[found[3]]
+    many = re.match(r"(?:\\text ?\{ ?)?(" + "|".join(MULTIPLES) + r")s?\b ?(?:\}|(?= ))?", found[3])
     if many:
-        rest = found[3][many.end() :].strip().removesuffix("}").strip()
+        rest = re.sub(r"\\text ?\{|\}", "", found[3][many.end() :]).strip()
         unit = unit_of(f"\\text{{{rest}}}") if rest else ""
-        return f"{found[1].rstrip()} {many[1]}", False, unit
+        return (f"{found[1].rstrip()} {many[1]}", False, unit) if unit or not rest else (text, False, "")
     unit = unit_of(found[3])
     return (found[1].rstrip(), False, unit) if unit else (text, False, "")
 
@@ -121,7 +123,7 @@ def _unsigned(text: str) -> Fraction | None:
     if found := SLASHED.fullmatch(text) or FRACTION.fullmatch(text):
         return _divided(found[1], found[2])
     if found := BRACKETED.fullmatch(text):
-        return rational(found[3]) if found[3] else _divided(found[1], found[2])
+        return rational(found[3]) if found[3] is not None else _divided(found[1], found[2])
     if found := REPEATING.fullmatch(text):
         whole, fixed, repeated = found[1] or "0", found[2], found[3] or found[4] or found[5]
         nines = (10 ** len(repeated) - 1) * 10 ** len(fixed)

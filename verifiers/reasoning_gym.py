@@ -31,7 +31,7 @@ def unusable(answer: Any, row: Mapping[str, Any], task: str = "") -> str | None:
     return None
 
 
-@verifier("reasoning_gym", version="1", timeout_s=5.0, setup=load_library, check_answer=unusable)
+@verifier("reasoning_gym", version="2", timeout_s=5.0, setup=load_library, check_answer=unusable)
 def reasoning_gym(sample: Sample, task: str = "", partial: bool = False) -> Verdict:
     """1 for a full score by the task's own scorer, else 0; with `partial` the score itself, 0 to 1.
 
@@ -46,7 +46,7 @@ def reasoning_gym(sample: Sample, task: str = "", partial: bool = False) -> Verd
     metadata = metadata_of(sample.row)
     score_answer = scorer(task or metadata["source_dataset"])
     entry = {"question": sample.row.get("question", sample.prompt), "answer": sample.answer, "metadata": metadata}
-    region = after_thoughts(sample.completion)
+    region = after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
     answer = answer_in(region)

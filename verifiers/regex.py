@@ -23,7 +23,7 @@ def unusable(answer: Any, row: Mapping[str, Any], pattern: str = "", ignore_case
     return None
 
 
-@verifier("regex", version="1", timeout_s=3.0, check_answer=unusable)
+@verifier("regex", version="2", timeout_s=3.0, check_answer=unusable)
 def regex(
     sample: Sample,
     pattern: str = "",
@@ -43,7 +43,7 @@ def regex(
     if why := unusable(sample.answer, sample.row, pattern, ignore_case):
         return abstained("pattern_invalid", why)
     compiled = compiled_pattern(pattern or sample.row.get("pattern") or sample.answer, ignore_case)
-    region = sample.completion if where == "all" else after_thoughts(sample.completion)
+    region = sample.completion if where == "all" else after_thoughts(sample.completion, sample.thinking)
     if region is None:
         return rejected("no_answer", "the thoughts are never closed")
     text = last_answer(region) if where == "box" else region.strip()

@@ -17,6 +17,7 @@ from rlvr_verifiers.chat import Endpoint, prepare
 from rlvr_verifiers.judge import case_of, control_for, gradable, grade_name
 from rlvr_verifiers.judging import settled, signature, silence, voted
 from rlvr_verifiers.regex import regex
+from rlvr_verifiers.regex import unusable as unreadable
 from rlvr_verifiers.verdicts import abstained, failed, said
 
 from rlvr.verify import PluginError, Sample, Verdict, verifier
@@ -49,7 +50,7 @@ def prepare_rubric(endpoint: Mapping[str, Any] | None = None, criteria: Sequence
                 found.setup(**named(found.setup, criterion.params))
 
 
-def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str | None:
+def invalid(row: Mapping[str, Any], criteria: Any = None) -> str | None:
     try:
         read(criteria if criteria is not None else row.get("rubric"))
     except (ValueError, TypeError) as error:
@@ -57,7 +58,14 @@ def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str |
     return None
 
 
-@verifier("rubric", version="1", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
+def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str | None:
+    if why := invalid(row, criteria):
+        return why
+    patterns = [one for one in read(criteria if criteria is not None else row.get("rubric")) if one.regex]
+    return next((f"{one.name}: {why}" for one in patterns if (why := unreadable(answer, row, one.regex))), None)
+
+
+@verifier("rubric", version="2", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
 async def rubric(
     sample: Sample,
     criteria: Sequence[Mapping[str, Any]] | None = None,
@@ -73,7 +81,7 @@ async def rubric(
     where a judge decides; `controls` as in the judge: on that share of prompts an answer that is worth nothing is
     graded too, and where it earns half of the rubric nothing is believed.
     """
-    if why := unusable(sample.answer, sample.row, criteria):
+    if why := invalid(sample.row, criteria):
         return abstained("rubric_invalid", why)
     wanted = read(criteria if criteria is not None else sample.row.get("rubric"))
     chosen = Endpoint.of(endpoint) if endpoint is not None else None
@@ -82,11 +90,12 @@ async def rubric(
     text = gradable(sample, thoughts, max_characters)
     if isinstance(text, Verdict):
         return text
-    total = await graded(replace(sample, completion=text), wanted, chosen, votes)
+    # what it is cut down to holds no thoughts any more
+    total = await graded(replace(sample, completion=text, thinking=sample.thinking and thoughts), wanted, chosen, votes)
     judged = any(criterion.judge for criterion in wanted)
     planted = control_for(sample.prompt, chosen.seed, controls) if chosen and judged else None
     if total.trainable and planted is not None:
-        control = await graded(replace(sample, completion=planted), wanted, chosen, votes)
+        control = await graded(replace(sample, completion=planted, thinking=False), wanted, chosen, votes)
         if not control.trainable:
             return control
         if (control.reward or 0.0) >= 0.5:

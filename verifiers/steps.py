@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlvr_verifiers.arithmetic import calculations
-from rlvr_verifiers.verdicts import failed, rejected, said
+from rlvr_verifiers.verdicts import abstained, failed, rejected, said
 
 from rlvr.verify import Outcome, PluginError, Sample, Verdict, verifier
 from rlvr.verify.discover import load
@@ -37,7 +37,11 @@ def prepare(tokenizer: str, by: str = "arithmetic", params: Mapping[str, Any] | 
             found.setup(**named(found.setup, params or {}))
 
 
-@verifier("steps", version="1", timeout_s=60.0, setup=prepare)
+def unusable(answer: Any, row: Mapping[str, Any], by: str = "arithmetic", params: Any = None) -> str | None:
+    return None if by == "arithmetic" else load(by).unusable(answer, params or {}, row)
+
+
+@verifier("steps", version="2", timeout_s=60.0, setup=prepare, check_answer=unusable)
 async def steps(
     sample: Sample,
     tokenizer: str,
@@ -50,7 +54,8 @@ async def steps(
 
     Steps stand between matches of `separator`. `by` "arithmetic" asks whether what a step calculates is true, and has
     nothing to say of a step that calculates nothing; any other verifier is asked about each step as if it were the
-    completion. `tokenizer`: the model's folder, or its tokenizer.json; empty where only the reward is wanted.
+    completion, and where it abstains on one, so does this. `tokenizer`: the model's folder, or its tokenizer.json;
+    empty where only the reward is wanted.
     """
     if total not in ("mean", "min", "until_wrong"):
         raise ValueError(f"steps: total={total!r} is none of mean, min, until_wrong")
@@ -63,6 +68,9 @@ async def steps(
     broken = next((v for v in verdicts if v is not None and v.outcome == Outcome.ERROR), None)
     if broken is not None:
         return failed(f"step_{broken.reason}", broken.detail, provenance=broken.provenance)
+    silent = next((v for v in verdicts if v is not None and v.outcome == Outcome.ABSTAIN), None)
+    if silent is not None:
+        return abstained(f"step_{silent.reason}", silent.detail, provenance=silent.provenance)
     valued = [
         (span, v.reward) for span, v in zip(spans, verdicts, strict=True) if v is not None and v.reward is not None
     ]
@@ -81,7 +89,8 @@ async def steps(
 async def judged(sample: Sample, step: str, by: str, params: Mapping[str, Any]) -> Verdict | None:
     """None where a step gives nothing to judge."""
     if by != "arithmetic":
-        return await asyncio.to_thread(load(by), replace(sample, completion=step, token_ids=()), **params)
+        alone = replace(sample, completion=step, token_ids=(), thinking=False)
+        return await asyncio.to_thread(load(by), alone, **params)
     found = [truth for line in step.split("\n") for truth in calculations(line)]
     return said(all(found), "right" if all(found) else "wrong") if found else None
 

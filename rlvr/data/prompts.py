@@ -62,6 +62,11 @@ class Renderer:
             raise RecipeError(f"{TEMPLATE} makes no token of {messages!r:.200}")
         return tuple(rendered)
 
+    def ends_in_thoughts(self, token_ids: Sequence[int]) -> bool:
+        """Whether they end in `<think>`, in a text that shows such tags: completions are decoded like this too."""
+        text = str(self.tokenizer.decode(list(token_ids[-16:]), skip_special_tokens=True))
+        return text.rstrip().endswith("<think>")
+
 
 TEMPLATE = "the chat template (model.chat_template, or the tokenizer's own)"
 
@@ -110,6 +115,7 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
         answer=row[data.answer],
         domain=str(row[data.domain]) if data.domain else "default",
         row={key: value for key, value in row.items() if key not in (data.prompt, data.answer)},
+        thinking=isinstance(render, Renderer) and render.ends_in_thoughts(token_ids),
     )
 
 

@@ -6,7 +6,7 @@ from rlvr.types import Verdict
 
 
 def correct(verdict: Verdict, part: str) -> bool:
-    """Whether `part`, the recipe's main verifier, found the completion right. What it could not judge is not right."""
+    """Whether `part`, the recipe's main verifier, found the completion right."""
     return verdict.trainable and verdict.parts[part] >= 1.0
 
 

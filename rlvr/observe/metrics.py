@@ -82,6 +82,7 @@ TABLE = (
     Metric("packing/shared", "share", "mean", "tokens not computed, as another completion's row has their prompt"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
     Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
+    Metric("eval/masked", "share", "last", "completions that an evaluation could not judge: not in its accuracies"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
 )
 

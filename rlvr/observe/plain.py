@@ -12,7 +12,8 @@ from rlvr.observe.progress import Clock, readings
 from rlvr.observe.summary import Summary, duration, words
 
 LINES = 20  # of steps in the whole run, about
-URGENT = ("error", "stopped", "rollback", "interrupt", "warning")  # kinds of event that even a quiet run shows
+# kinds of event that even a quiet run shows
+URGENT = ("error", "stopped", "rollback", "restart", "interrupt", "warning", "checkpoint_failed")
 ESCAPE_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -55,7 +55,8 @@ def work(setting: Setting) -> Work:
         prompts=prompts if shares_prompts(setting) else (),
     )
     one = work_of(packed, lengths, prompt, hidden)
-    return Work(*(cfg.mini_batches * value for value in (one.tokens, one.attended, one.micro_batches)))
+    n = cfg.mini_batches
+    return Work(n * one.tokens, n * one.attended, n * one.micro_batches)
 
 
 def work_of(packed: Layout, lengths: Sequence[int], prompt: int, hidden: bool) -> Work:

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
-from rlvr.evaluate import accuracy, correct
+from rlvr.evaluate import accuracy
 from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
 from rlvr.state import State, Taken
 from rlvr.types import Group, Prompt, Sampling
-from rlvr.verify.health import Health
+from rlvr.verify.health import FEW, Health, VerifiersFailed
 from rlvr.weights import Destination, Source, transfer
 
 SAMPLED_EVALUATION = 2**40  # added to held-out positions: no training seed is ever theirs
@@ -75,7 +75,7 @@ class SampledRollouts:
     ):
         """`probe`: the token ids that prove a transfer, and the tolerance on their logprobs."""
         self.cfg, self.objective, self.pipeline, self.stream = cfg, objective, pipeline, stream
-        self.heldout, self.probe = heldout, probe
+        self.heldout, self.probe, self.warn = heldout, probe, warn
         self.weights = cfg.reward.weights()
         self.main_part = next(iter(cfg.reward.parts))
         self.health = Health(cfg, warn, pipeline.verify)
@@ -180,10 +180,11 @@ class SampledRollouts:
         return metrics
 
     def evaluate(self) -> dict[str, float]:
-        """Greedy and sampled accuracy on the held-out problems; nothing without held-out problems."""
+        """Greedy and sampled accuracy on the held-out problems, of what could be judged; nothing without problems. Too
+        many that could not be are no wrong answers: VerifiersFailed."""
         if not self.heldout:
             return {}
-        cfg, result = self.cfg, {"eval/problems": float(len(self.heldout))}
+        cfg, masked, result = self.cfg, [], {"eval/problems": float(len(self.heldout))}
         greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
         sampled = replace(
             greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature,
@@ -192,5 +193,17 @@ class SampledRollouts:
         elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
         for name, sampling in (("greedy", greedy), ("sampled", sampled)):
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
-            result[f"eval/accuracy_{name}"] = sum(correct(v, self.main_part) for v in verdicts) / len(verdicts)
-        return result
+            masked += [not verdict.trainable for verdict in verdicts]
+            if any(verdict.trainable for verdict in verdicts):
+                result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
+        return result | {"eval/masked": self._bearable(masked)}
+
+    def _bearable(self, masked: list[bool]) -> float:
+        """The share of masked verdicts of an evaluation, told of where it is large."""
+        share, verify = sum(masked) / len(masked), self.cfg.verify
+        said = f"{share:.1%} of the {len(masked)} verdicts of an evaluation are masked"
+        if share > verify.mask_stop and len(masked) >= FEW:
+            raise VerifiersFailed(f"{said} > verify.mask_stop {verify.mask_stop:.0%}")
+        if share > verify.mask_warn:
+            self.warn(f"{said} > verify.mask_warn {verify.mask_warn:.0%}: its accuracy is of the others")
+        return share

@@ -114,7 +114,15 @@ def close_pools() -> None:
 def _judged(reference: str, params: Mapping[str, Any], samples: Sequence[Sample], processes: int) -> list[Verdict]:
     assignment = Assignment("reward", reference, dict(params))
     assignment.verifier.check_params(params, reference)
-    return _pool(processes, reference, json.dumps(params, sort_keys=True)).submit(assignment, samples).result()
+    pool = _pool(processes, reference, json.dumps(params, sort_keys=True))
+    if assignment.verifier.scope != "group":
+        return pool.submit(assignment, samples).result()
+    groups: dict[str, list[int]] = {}
+    for place, sample in enumerate(samples):
+        groups.setdefault(sample.group, []).append(place)
+    asked = [(places, pool.submit(assignment, [samples[n] for n in places])) for places in groups.values()]
+    said = {place: verdict for places, future in asked for place, verdict in zip(places, future.result(), strict=True)}
+    return [said[place] for place in range(len(samples))]
 
 
 def text_of(completion: Any) -> str:
@@ -136,7 +144,9 @@ def to_trl(
             Sample(
                 prompt=text_of(prompt), completion=text_of(completion), answer=lists[answer][n],
                 token_ids=tuple(ids[n]), messages=() if isinstance(prompt, str) else tuple(prompt),
-                row={key: value[n] for key, value in lists.items() if key != answer}, group=text_of(prompt),
+                row={key: value[n] for key, value in lists.items() if key != answer},
+                group=prompt if isinstance(prompt, str) else json.dumps(prompt, default=str),
+                thinking=isinstance(prompt, str) and prompt.rstrip().endswith("<think>"),
             )
             for n, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]  # fmt: skip

@@ -138,12 +138,12 @@ def sample_of(row: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
     prompt = row.get("prompt", "")
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
     reference = row.get("reference", row.get("answer"))
-    own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row"}
+    own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row", "thinking"}
     columns = {key: value for key, value in row.items() if key not in own} | dict(row.get("row") or {})
     question = str(messages[-1]["content"]) if messages else ""
     sample = Sample(
         question, row.get("completion", ""), reference, row.get("stop_reason", "eos"), tuple(row.get("token_ids", ())),
-        messages, columns, str(row.get("group", question)),
+        messages, columns, str(row.get("group", question)), bool(row.get("thinking")),
     )  # fmt: skip
     return sample, row
 
@@ -172,8 +172,9 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
         for prompt in [prompt for prompt in prompts if prompt.position in bad][:SHOWN]:
             why = bad[prompt.position]
             print(f"  row {prompt.position}, id {prompt.id}: {why}; reference {str(prompt.answer)!r:.100}")
-    if blind := [part for part, chain in plan.chains.items() if chain[0].verifier.check_answer is None]:
-        print(f"not checked: {', '.join(blind)} (the verifier has no check_answer)")
+    chains = plan.chains.items()
+    if blind := [part for part, chain in chains if any(one.verifier.check_answer is None for one in chain)]:
+        print(f"not checked: {', '.join(blind)} (a verifier without check_answer)")
     return 0 if usable else 1
 
 

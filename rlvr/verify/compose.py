@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, prod
 
-from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.reward_config import RewardConfig
 from rlvr.types import Outcome, Provenance, Verdict
 
 
@@ -21,14 +21,13 @@ def attributed(part: str, verdicts: list[Verdict]) -> Verdict:
 
 
 def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
-    """Sum, product or minimum; a gate that is 0 makes every part 0, and so is a part whose `requires` are not reached.
+    """Sum, product or minimum; a gate that is 0 takes what every part adds to the reward, and leaves what a part takes
+    off it, or it would pay to close the gate. A part whose `requires` are not reached is 0.
 
     `verdicts` in the order of the parts, the main part first. A part that cannot say masks the completion, unless it
     has no say anyway (weight 0, no gate, required by none): then it is left out.
     """
-    parts = reward.parts
-    decisive = {name for name, part in parts.items() if part.weight or part.gate}
-    decisive |= {other for name in decisive for other in parts[name].requires}
+    parts, decisive = reward.parts, reward.decisive()
     masked = [(name, v) for name, v in verdicts.items() if name in decisive and not v.trainable]
     provenance = tuple(p for v in verdicts.values() for p in v.provenance)
     main = next(iter(verdicts.values()))
@@ -41,17 +40,20 @@ def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
     said = {name: v.reward for name, v in verdicts.items() if v.reward is not None}
     missed = {name for name in said for other, least in parts[name].requires.items() if said.get(other, -inf) < least}
     values = {name: 0.0 if name in missed else value for name, value in said.items()}
-    closed = next((name for name, part in parts.items() if part.gate and values[name] == 0), None)
+    closed = [name for name, part in parts.items() if part.gate and values[name] == 0]
+    rest = [value for name, value in values.items() if parts[name].weight and name not in closed]
     if closed:
-        values = dict.fromkeys(values, 0.0)
-    total = HOW[reward.combine](values, parts)
-    if reward.combine != "sum":
-        values["combined"] = total
+        values = {name: value if parts[name].weight * value < 0 else 0.0 for name, value in values.items()}
+    if reward.combine == "sum":
+        total = sum(parts[name].weight * value for name, value in values.items())
+    else:
+        total = product(rest) if reward.combine == "product" else min(rest, default=0.0)
+        total = values["combined"] = min(total, 0.0) if closed else total
     return Verdict(
         reward=total,
         outcome=main.outcome if main.trainable else Outcome.OK,
         parts=values,
-        reason=f"gate_{closed}" if closed else main.reason,
+        reason=f"gate_{closed[0]}" if closed else main.reason,
         detail=main.detail,
         answer=main.answer,
         step_rewards=main.step_rewards,
@@ -59,12 +61,8 @@ def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
     )
 
 
-def weighed(values: Mapping[str, float], parts: Mapping[str, PartConfig]) -> list[float]:
-    return [value for name, value in values.items() if parts[name].weight]
+def product(values: list[float]) -> float:
+    """Below 0 when any of them is: two faults make no virtue."""
+    total = prod(values)
+    return -abs(total) if total and min(values) < 0 else total
 
-
-HOW = {
-    "sum": lambda values, parts: sum(parts[name].weight * value for name, value in values.items()),
-    "product": lambda values, parts: prod(weighed(values, parts)),
-    "min": lambda values, parts: min(weighed(values, parts)),
-}

@@ -7,10 +7,12 @@ is for ourselves: the references that it can use.
 import difflib
 import importlib
 import importlib.util
+import sys
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from rlvr.verify.plugin import PluginError, Verifier
 
@@ -45,8 +47,11 @@ def load(reference: str) -> Verifier:
         module, _, attribute = plugins[reference].value.rpartition(":")
     try:
         loaded = _file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise PluginError(f"verifier {reference!r}: {module} cannot be imported: {error}") from error
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise PluginError(f"verifier {reference!r}: {module} cannot be imported: {said}") from error
     found = getattr(loaded, attribute, None)
     if isinstance(found, Verifier):
         return found
@@ -58,8 +63,13 @@ def load(reference: str) -> Verifier:
 def _file(path: Path) -> Any:
     if not path.is_file():
         raise PluginError(f"verifier file {path}: no such file (looked in {path.resolve().parent})")
-    spec = importlib.util.spec_from_file_location(f"rlvr_verifier_{path.stem}", path.resolve())
+    name = f"rlvr_verifier_{path.stem}_{crc32(bytes(path.resolve())):08x}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look for their module there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

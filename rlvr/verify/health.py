@@ -100,11 +100,7 @@ class Health:
     def __init__(self, cfg: Recipe, tell: Callable[[str], None], again: Callable[[Sequence[Group]], list[Group]]):
         """`tell` takes a warning; `again` judges groups once more."""
         self.reward, self.verify, self.tell, self.again = cfg.reward, cfg.verify, tell, again
-        window = cfg.verify.window
-        self.parts = {
-            part: Watched(deque(maxlen=window), deque(maxlen=window), deque(maxlen=window), deque(maxlen=window))
-            for part in cfg.reward.parts
-        }
+        self.from_json({})
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """The step's metrics; VerifiersFailed when its verdicts should not be trained on."""
@@ -124,7 +120,13 @@ class Health:
         return {part: seen.to_json() for part, seen in self.parts.items()}
 
     def from_json(self, saved: Mapping[str, Any]) -> None:
-        """Go on from there. Parts that the recipe no longer has are forgotten, new ones begin empty."""
+        """Go on from there, and forget what was seen since. Parts that the recipe no longer has are forgotten too, new
+        ones begin empty."""
+        window = self.verify.window
+        self.parts = {
+            part: Watched(deque(maxlen=window), deque(maxlen=window), deque(maxlen=window), deque(maxlen=window))
+            for part in self.reward.parts
+        }
         for part in set(self.parts) & set(saved):
             self.parts[part].from_json(saved[part])
 
@@ -163,16 +165,11 @@ class Health:
         reasons = Counter(reason for reason in seen.reasons if reason)
         worst = ", ".join(f"{reason} {times}" for reason, times in reasons.most_common(3))
         said = f"{part}: {share:.1%} of its last {count} verdicts are masked ({worst})"
-        if share > self.verify.mask_stop and count >= min(FEW, self.verify.window) and self._decides(part):
+        if share > self.verify.mask_stop and count >= min(FEW, self.verify.window) and part in self.reward.decisive():
             raise VerifiersFailed(f"{said} > verify.mask_stop {self.verify.mask_stop:.0%}")
         full = count == self.verify.window
         self._warn(seen, "masked", full and share > self.verify.mask_warn, share <= self.verify.mask_warn / 2,
                    f"{said} > verify.mask_warn {self.verify.mask_warn:.0%}")  # fmt: skip
-
-    def _decides(self, part: str) -> bool:
-        """Whether a completion that this part cannot judge is masked."""
-        cfg = self.reward.parts[part]
-        return bool(cfg.weight or cfg.gate or any(part in p.requires for p in self.reward.parts.values() if p.weight))
 
     def _check_sudden(self, part: str, seen: Watched) -> None:
         stretch, least = seen.stretch, min(FEW, self.verify.window)
@@ -182,7 +179,8 @@ class Health:
         if "sudden" in seen.warned or not stretch.told_apart(least):
             return
         seen.warned.add("sudden")
-        asked = list(seen.controls)
+        # a resume may have changed the size of groups, and they are asked about together
+        asked = [group for group in seen.controls if len(group.completions) == len(seen.controls[-1].completions)]
         told = f"{part}: its last {stretch.length} verdicts are all {stretch.value:g}, and it used to tell them apart"
         if not asked:
             self.tell(f"{told}; no group that it judged in two ways is at hand to ask again: read some in completions/")

@@ -40,6 +40,8 @@ HOSTILE = {
     "quotes": "\"'\\" * 50_000,
     "tower": "\\boxed{9^{9^{9^{9^9}}}}",
     "factorials": "\\boxed{((9!)!)!}",
+    "nothing in brackets": "\\boxed{()}",
+    "no number": "\\boxed{\\frac{1}{0}}",
     "nested roots": "\\boxed{" + "\\sqrt{" * 500 + "2" + "}" * 501,
     "code": "\\boxed{__import__('os').system('exit 1')}",
     "format": "{0.__class__} %s %n {}",

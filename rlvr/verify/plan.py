@@ -94,14 +94,14 @@ def assignment(part: str, choice: VerifierChoice, knob: str, params: bool = True
 
 
 def params_of(words: Iterable[str]) -> Mapping[str, Any]:
-    """`key=value` words as a verifier's options; a value that is JSON is that, any other is text."""
+    """`key=value` words as a verifier's options; a value that is JSON, or True or False, is that, any other is text."""
     options: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier():
             raise RecipeError(f"{word!r}: expected key=value")
         try:
-            options[key] = json.loads(value)
+            options[key] = json.loads(value.lower() if value.lower() in ("true", "false") else value)
         except ValueError:
             options[key] = value
     return options

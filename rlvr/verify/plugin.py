@@ -53,13 +53,14 @@ class Sample(Record):
     messages: tuple[Mapping[str, str], ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)  # the data set's other columns
     group: str = ""  # the prompt's id: completions of one prompt share it
+    thinking: bool = False  # the prompt ends in `<think>`: what the completion begins with are thoughts
 
 
 def sample_of(prompt: Prompt, completion: Completion) -> Sample:
     question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
     return Sample(
         question, completion.text, prompt.answer, completion.stop_reason, tuple(completion.token_ids), prompt.messages,
-        prompt.row, prompt.id,
+        prompt.row, prompt.id, prompt.thinking,
     )  # fmt: skip
 
 
@@ -133,6 +134,9 @@ class Verifier:
         for parameter in known:
             if parameter.default is parameter.empty and parameter.name not in params:
                 raise PluginError(f"{knob}: verifier {self.name!r} needs the option {parameter.name!r}")
+            value = params.get(parameter.name, False)
+            if parameter.annotation in (bool, "bool") and not isinstance(value, bool):
+                raise PluginError(f"{knob}.{parameter.name}={value!r}: verifier {self.name!r} wants true or false")
 
     def unusable(self, answer: Any, params: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
         """Why the reference `answer` cannot be verified against; None when it can, or when nobody knows."""

@@ -196,7 +196,8 @@ class Pool:
             asked = [[sample for job in call for sample in job.samples] for call in calls]
             if verifier.isolation == "inline":
                 self._set_up(assignment)
-                answers: Iterator[list[Entry]] = (entries(verifier, samples, assignment.params) for samples in asked)
+                timed = replace(verifier, timeout_s=assignment.limit_s)
+                answers: Iterator[list[Entry]] = (entries(timed, samples, assignment.params) for samples in asked)
             else:
                 answers = process.verify(assignment, asked)
             began = perf_counter()

@@ -37,7 +37,7 @@ RECYCLE = 5_000  # samples: libraries cache, and caches grow
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one reward part asks for: a verifier by reference, its options, its limit in CPU seconds."""
+    """What one reward part asks for: a verifier by reference, its options, its limit (see `Verifier.timeout_s`)."""
 
     part: str
     reference: str
@@ -55,7 +55,7 @@ class Assignment:
     @cached_property
     def key(self) -> tuple[str, str]:
         """Samples with the same one may share a call."""
-        return self.reference, fingerprint(self.params)
+        return self.reference, f"{fingerprint(self.params)}/{self.timeout_s}"
 
 
 class TimedOut(Exception):
@@ -204,7 +204,8 @@ class Child:
         """How many of them it is asked: those before one that cannot be pickled."""
 
         def pickled(some: Sequence[list[Sample]]) -> Any:
-            return ForkingPickler.dumps((assignment.reference, assignment.params, list(some), self.calls))
+            asked = (assignment.reference, assignment.params, list(some), self.calls, assignment.limit_s)
+            return ForkingPickler.dumps(asked)
 
         def fits(call: list[Sample]) -> bool:
             try:
@@ -227,7 +228,7 @@ class Child:
         limit_s, verifier = assignment.limit_s, assignment.verifier
         waits = verifier.is_async and not verifier.takes_list
         rounds = -(-count // verifier.concurrency) if waits else 1
-        wall_s = PATIENCE * limit_s + (rounds * verifier.timeout_s if verifier.is_async else 0)
+        wall_s = PATIENCE * limit_s + (rounds * limit_s if verifier.is_async else 0)
         try:
             said = decode(self.receive(limit_s, wall_s), self.calls, count)
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # it wrote into the pipe of its own accord

@@ -8,6 +8,7 @@ Asked where verifiers run, in processes that are killed: a reference may be as h
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from rlvr.config import RecipeError
 from rlvr.types import Outcome, Prompt, Verdict
@@ -55,9 +56,9 @@ def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[P
 
 
 def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[int, str]]:
-    """Of each data set prompt position -> why a verifier that rewards cannot use its reference answer (ids need not be
-    of one row each). RecipeError when the recipe or a row has options that a verifier does not take. All are asked by
-    the same processes: they take seconds to start."""
+    """Of each data set prompt position (ids need not be of one row each) -> why a part that decides cannot use its
+    reference: every verifier that would be asked in turn refuses it. RecipeError when the recipe or a row has options
+    that a verifier does not take. All are asked by the same processes: they take seconds to start."""
     own = [(prompts[0], assignment) for prompts in data[:1] for assignment in plan.assignments() if to_try(assignment)]
     questions = [asked(plan, prompts) for prompts in data]
     count = len(own) + sum(len(references) + len(options) for references, options in questions)
@@ -75,28 +76,36 @@ def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[int, str
 
 def asked(plan: Plan, prompts: Sequence[Prompt]) -> tuple[list[Asked], list[Asked]]:
     """What is to be asked: every reference that can be checked, and once each set of options that rows bring."""
-    references = []
+    references, decisive = [], plan.reward.decisive()
     options: dict[tuple[str, tuple[str, str]], tuple[Prompt, Assignment]] = {}
     for prompt in prompts:
-        for part, cfg in plan.reward.parts.items():
-            first = plan.chain(part, prompt)[0]
+        for part in plan.chains:
+            chain = plan.chain(part, prompt)
+            first = chain[0]
             if first is not plan.chains[part][0]:
                 options.setdefault((part, first.key), (prompt, first))
-            if (cfg.weight or cfg.gate) and first.verifier.check_answer is not None:
-                references.append((prompt, Assignment(part, CHECK + first.reference, first.params)))
+            if part in decisive and all(one.verifier.check_answer is not None for one in chain):
+                references += [(prompt, Assignment(part, CHECK + one.reference, one.params)) for one in chain]
     return references, list(options.values())
 
 
 def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[int, str]]:
     """(position, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
     seen: set[int] = set()
-    for prompt, assignment, verdict in answers(references, pool):
-        name = assignment.verifier.name
-        if verdict.outcome == Outcome.ERROR:
-            raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
-        if verdict.outcome != Outcome.OK and prompt.position not in seen:
-            seen.add(prompt.position)
-            yield prompt.position, f"{name}: {verdict.detail}"
+    for _, said in groupby(answers(references, pool), lambda answer: (id(answer[0]), answer[1].part)):
+        refusals = [(prompt.position, why_not(prompt, assignment, verdict)) for prompt, assignment, verdict in said]
+        position, why = refusals[0]
+        if all(reason for _, reason in refusals) and position not in seen:
+            seen.add(position)
+            yield position, why
+
+
+def why_not(prompt: Prompt, assignment: Assignment, verdict: Verdict) -> str:
+    """Empty where the verifier can use the reference."""
+    name = assignment.verifier.name
+    if verdict.outcome == Outcome.ERROR:
+        raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
+    return "" if verdict.outcome == Outcome.OK else f"{name}: {verdict.detail}"
 
 
 def to_try(assignment: Assignment) -> bool:

@@ -1,7 +1,8 @@
 """The process in which verifiers run: `python -m rlvr.verify.worker FD PARENT`. It may be killed at any moment.
 
     parent --pickle: (reference, options of its setup)-------> loaded once; {"ready": true}
-    parent --pickle: (reference, options, [[sample, ...]], n)-> {"to": n, "said": [entry, ...]}, one for each call
+    parent --pickle: (reference, options, [[sample, ...]], n, limit_s)
+                                                             -> {"to": n, "said": [entry, ...]}, one for each call
 
 Answers are JSON, not pickle: whatever a completion does to a verifier, it cannot run code in the parent.
 """
@@ -15,6 +16,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -90,8 +92,8 @@ class Worker:
             reply = {"error": f"{type(error).__name__}: {error}"}
         self.pipe.send_bytes(json.dumps(reply).encode())
 
-    def ask(self, reference: str, params: dict[str, Any], calls: list[list[Sample]], to: int) -> None:
-        verifier = self.loaded[reference]
+    def ask(self, reference: str, params: dict[str, Any], calls: list[list[Sample]], to: int, limit_s: float) -> None:
+        verifier = replace(self.loaded[reference], timeout_s=limit_s)
         limit_memory(None if verifier.isolation == "sandbox" else verifier.memory_gib)
         for n, samples in enumerate(calls, to):
             self.pipe.send_bytes(encode(n, entries(verifier, samples, params, self.runner)))

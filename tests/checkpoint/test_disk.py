@@ -170,7 +170,7 @@ def test_a_ledger_that_the_disk_has_no_room_for_is_written_later(three, told, mo
         three.evaluated(at(3), {"eval/accuracy_greedy": 0.5})
         three.settle(Trainer(), 5)
         three.settle(Trainer(), 6)
-        with pytest.raises(CheckpointFailed, match="a rollback could not be noted in .*No space left"):
+        with pytest.raises(CheckpointFailed, match=r"a rollback could not be noted in .*No space left"):
             three.note_rollback(replace(at(2), restored=name(2)))
     (said,) = told.of("checkpoint_failed")
     assert "No space left" in said

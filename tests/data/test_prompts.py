@@ -132,6 +132,21 @@ def test_the_recipes_chat_template_replaces_the_tokenizers(tmp_path, model):
     assert render(({"role": "user", "content": "1"},)) == ids("1 +")
 
 
+def test_a_prompt_knows_that_its_template_opens_the_thoughts(tmp_path, model):
+    rows = [{"problem": "what is <think> ?", "answer": "2"}]
+    for ending, thinking in (("assistant <think>\n", True), ("assistant", False), ("<think> </think>\n", False)):
+        (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}" + ending)
+        (made,) = load(tmp_path, rows, Renderer(ModelConfig(path=model, chat_template=str(tmp_path / "own.jinja"))))
+        assert made.thinking == thinking, ending
+
+
+def test_a_tag_that_no_completion_shows_opens_nothing(tmp_path, render):
+    render = Renderer(ModelConfig(path=model_folder(tmp_path)))
+    assert render.ends_in_thoughts(ids("user <think>"))
+    render.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>"]})  # decoded without it
+    assert not render.ends_in_thoughts(ids("user <think>"))
+
+
 def test_plain_is_the_bare_text_also_for_a_model_without_template(tmp_path):
     render = Renderer(ModelConfig(path=model_folder(tmp_path, template=None), chat_template="plain"))
     messages = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "1 ?"})

@@ -14,7 +14,8 @@ TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
-WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?", "<begin>"]
+WORDS = ["<unk>", "<end>", "system", "user", "assistant", "be", "brief", "what", "is", *"12345+?"]
+WORDS += ["<begin>", "<think>", "</think>"]
 
 
 def model_folder(folder: Path, template: str | None = TEMPLATE, begins: bool | None = None) -> str:

@@ -3,7 +3,10 @@
 import json
 from types import SimpleNamespace
 
+import pytest
+
 from rlvr.rollout.rollouts import SampledRollouts
+from rlvr.verify.health import VerifiersFailed
 from tests import builders, toy
 from tests.verify.test_health import group
 
@@ -32,4 +35,33 @@ def test_an_evaluation_says_of_how_many_problems_it_is():
     one = rollouts()
     one.heldout = [builders.prompt(position) for position in range(5)]
     one.pipeline.groups = lambda prompts, _: [builders.group([float(p.position % 2)], of=p) for p in prompts]
-    assert one.evaluate() == {"eval/problems": 5, "eval/accuracy_greedy": 0.4, "eval/accuracy_sampled": 0.4}
+    accuracies = {"eval/accuracy_greedy": 0.4, "eval/accuracy_sampled": 0.4}
+    assert one.evaluate() == {"eval/problems": 5, "eval/masked": 0, **accuracies}
+
+
+def evaluated(problems: int, masked: int) -> tuple[dict[str, float], list[str]]:
+    """Every other problem is solved, of those that are judged; what it said, and what it warned of."""
+    one, told = rollouts(), []
+    one.warn = told.append
+    one.heldout = [builders.prompt(position) for position in range(problems)]
+
+    def groups(prompts, _):
+        for n, prompt in enumerate(prompts):
+            yield builders.group([None if n < masked else float(n % 2)], of=prompt)
+
+    one.pipeline.groups = groups
+    return one.evaluate(), told
+
+
+def test_what_could_not_be_judged_is_no_wrong_answer():
+    said, told = evaluated(problems=40, masked=20)
+    assert said["eval/accuracy_greedy"] == said["eval/accuracy_sampled"] == 0.5 and said["eval/masked"] == 0.5
+    assert told == ["50.0% of the 80 verdicts of an evaluation are masked > verify.mask_warn 2%: its accuracy is of "
+                    "the others"]  # fmt: skip
+    assert evaluated(problems=40, masked=40)[0] == {"eval/problems": 40, "eval/masked": 1.0}
+    assert evaluated(problems=100, masked=1)[1] == []
+
+
+def test_an_evaluation_whose_verifiers_fail_is_an_error():
+    with pytest.raises(VerifiersFailed, match=r"of an evaluation are masked > verify.mask_stop"):
+        evaluated(problems=100, masked=90)

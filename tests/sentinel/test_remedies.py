@@ -115,6 +115,7 @@ def test_the_defaults_can_work_and_every_knob_has_limits():
         ("reward", "windows", [12, 0], "reward.windows=[12, 0]: at least 1"),
         ("reward", "windows", [], "reward.windows is empty"),
         ("kl", "factor", 0.5, "kl.factor=0.5: at least 1"),
+        ("nonfinite", "patience", 5000, "nonfinite.patience=5000: at most memory=1000"),
     ],
 )
 def test_a_knob_that_cannot_work_is_named_with_value_and_limit(section, knob, value, said):

@@ -56,6 +56,12 @@ def test_the_same_citation_twice_is_one():
     assert judged(once + '"feeds in marshes and sleeps" [birds]', least=2).reward == 1.0
 
 
+def test_a_true_quotation_in_many_sentences_does_not_outweigh_a_false_one():
+    true = '"feeds in marshes, and sleeps" [birds]'
+    false = 'It swims: "the moon is made of cheese" [birds]. '
+    assert judged(false + " ".join(f"Point {n}: {true}." for n in range(50))).reward == 0.5
+
+
 def test_an_identifier_alone_can_be_allowed():
     assert judged("It is a large bird [birds].", quotes=False).reward == 1.0
     assert judged("It is a large bird [bees].", quotes=False).reason == "unknown_source"

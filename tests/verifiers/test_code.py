@@ -108,6 +108,8 @@ def test_a_row_without_tests_abstains_and_says_why(answer):
 def test_the_last_closed_block_of_python_counts():
     assert last_block("```\na\n```\n```python\nb\n```\n```bash\nc\n```\n```python\nopen") == "b\n"
     assert last_block("````md\n```python\na\n```\n````") is None
+    assert last_block("```python\na\n```\nIt prints:\n```\n3\n```") == "a\n"
+    assert last_block("```\na\n```\n```\nb\n```") == "b\n"
     assert last_block("no code") is None
 
 

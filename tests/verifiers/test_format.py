@@ -45,6 +45,16 @@ def test_as_a_small_weight_each_kept_rule_earns_its_share():
     assert judged("<think>a</think>\\boxed{5}", stop_reason="length", partial=True).reward == 0.0
 
 
+def test_the_tag_that_the_prompt_ends_in_is_the_one_opening_tag():
+    for completion, reason in (
+        ("a</think>\\boxed{5}", "kept"),
+        ("</think>\\boxed{5}", "no_thoughts"),
+        ("\\boxed{5}", "think_tags"),
+        ("<think>a</think>\\boxed{5}", "think_tags"),
+    ):
+        assert format(Sample("q", completion, "5", thinking=True)).reason == reason, completion
+
+
 IDS = {"think_ids": [OPEN, CLOSE]}
 
 

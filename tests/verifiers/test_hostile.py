@@ -51,6 +51,15 @@ def test_a_hostile_completion_gets_a_trainable_verdict_in_time(name, kind):
     assert verdict.outcome in (Outcome.OK, Outcome.REJECTED)  # whatever it writes, the policy cannot have it masked
 
 
+@pytest.mark.parametrize("name", ["citation", "instructions", "json_schema", "regex"])
+def test_thoughts_that_the_prompt_opened_and_nothing_closes_hold_no_answer(name):
+    verifier, options, row = ASKED[name]
+    sample = Sample("Name a bird.", "It might be a crane", "crane", row=row, thinking=True)
+    assert verifier(sample, **options).reason == "no_answer"
+    done = Sample("Name a bird.", "It might be a</think>crane", "crane", row=row, thinking=True)
+    assert verifier(done, **options).reason != "no_answer"
+
+
 @pytest.mark.parametrize("name", sorted(set(ASKED) - {"repetition", "language", "format"}))
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_completion_earns_nothing_where_content_is_judged(name, kind):

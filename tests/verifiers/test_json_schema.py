@@ -41,6 +41,18 @@ def test_valid_or_the_first_thing_that_is_wrong(completion, reason):
     assert (verdict.reason, verdict.reward) == (reason, float(reason == "valid"))
 
 
+@pytest.mark.parametrize(
+    ("completion", "schema"),
+    [
+        ("1" + "0" * 400, {"type": "number", "multipleOf": 0.01}),
+        ('"a{99999999999999}"', {"type": "string", "format": "regex"}),
+    ],
+)
+def test_what_a_check_cannot_compute_is_rejected(completion, schema):
+    verdict = json_schema(Sample("q", completion, None), schema=schema)
+    assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "too_large")
+
+
 def test_the_fence_can_be_asked_for_or_forbidden():
     bare, fenced = Sample("q", "{}", None), Sample("q", "```json\n{}\n```", None)
     assert json_schema(bare, schema={}, bare=False).reason == "no_fence"

@@ -35,6 +35,14 @@ def test_formulas_code_and_tags_have_no_language():
     assert share(text, "zh") == 1.0
 
 
+def test_code_and_formulas_do_not_hide_another_script():
+    for hidden in ("`这是中文`", "$这是中文$", "```\n这是中文\n```"):
+        assert share(hidden, "en") == 0.0, hidden
+        assert share(f"{hidden} four", "en") == 0.5, hidden
+    assert share("```\nthis fence never closes", "zh") == 0.0
+    assert share("`x_1` $\\alpha$", "en") == 1.0
+
+
 def test_the_language_may_stand_in_the_row_or_in_the_prompt():
     assert language(Sample("q", "hello", "5", row={"language": "zh-Hans"})).reward == 0.0
     assert share("hello", prompt="一加一等于几？") == 0.0

@@ -35,6 +35,11 @@ def test_it_counts_tokens_not_characters():
     assert (one.reward, one.detail, one.reason) == (0.9, "1 tokens", "longish")
 
 
+def test_without_token_ids_words_stand_for_tokens():
+    assert length(Sample("", "word " * 100_000, ""), limit=10).reward == 0.0
+    assert length(Sample("", "two words", ""), limit=10).reward == 0.8
+
+
 @pytest.mark.parametrize("options", [{"limit": 0}, {"limit": 5, "free": 5}, {"limit": 5, "shape": "square"}])
 def test_options_that_cannot_work_are_refused(options):
     with pytest.raises(ValueError, match="length: "):

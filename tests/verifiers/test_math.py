@@ -83,6 +83,8 @@ def test_the_last_box_behind_the_thoughts_counts():
     assert judged("2", "\\boxed{1} or \\boxed{2}").reward == 0.0
     assert judged("7", "<think>\\boxed{7}</think> I do not know").outcome == Outcome.REJECTED
     assert judged("7", "<think>\\boxed{7}").reason == "no_answer"
+    assert math(Sample("", "\\boxed{7}, or is it", "7", thinking=True)).reason == "no_answer"
+    assert math(Sample("", "\\boxed{6}?</think>\\boxed{7}", "7", thinking=True)).reward == 1.0
     assert judged("7", "thoughts without a start \\boxed{6} </think> \\boxed{7}").reward == 1.0
     assert judged("\\frac{1}{2}", "\\boxed{\\frac{1}{2}} \\boxed{\\frac{").reward == 1.0
 
@@ -101,11 +103,43 @@ def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
         "9" * 301,
         "\\begin{cases} 1 \\\\ 2 \\end{cases}",
         "9^{9^{9^9}}",
+        "()",
+        "-\\to\\frac{1}{2}",
+        "3\\text{ dozens}",
     ):
         assert unusable(gold), gold
         assert judged(gold, "\\boxed{5}").outcome == Outcome.ABSTAIN
     for gold in ("5", "\\text{east}", "1, 2, \\ldots, n", "C", "#### 5", "so \\boxed{x^2}", "f(x)+2"):
         assert unusable(gold) is None, gold
+
+
+PIECES = re.findall(
+    r"\S+",
+    r"""
+    ( ) [ ] { } \{ \} 1 2 0 10 x i e + - * / ^ _ = < , ; . ... ! | % $ \frac \sqrt \pm \cup \in \setminus \infty \pi cm
+    \text{ \text{or} \le \approx \log \ln \binom \lfloor \rfloor ^\circ : & \\ \to \circ \div () {} [] million 1.5
+    3:4 10_2 \frac{1}{2} \frac{1}{0} 0^0 \ln0
+    """,
+)
+ANY_OPTIONS = [
+    {},
+    {"tolerance": "digits"},
+    {"tolerance": 0.01},
+    {"evaluated": True},
+    {"units": "required"},
+    {"percent": "value", "units": "ignored"},
+]
+ANY_GOLDS = re.findall(r"\S+", r"5 1.50 \sqrt2 \frac12 (1,2) x=5 \{1,2\} 5\text{cm} 25\% x>2 B \text{red}")
+
+
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=6),
+    gold=st.sampled_from(ANY_GOLDS),
+    options=st.sampled_from(ANY_OPTIONS),
+)
+@settings(deadline=None, max_examples=400)
+def test_nothing_that_stands_in_the_box_is_masked_whatever_the_options(pieces, gold, options):
+    assert judged(gold, "\\boxed{" + " ".join(pieces) + "}", **options).trainable
 
 
 def test_a_verdict_says_the_answer_and_which_rung_decided():

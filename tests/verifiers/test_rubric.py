@@ -1,6 +1,7 @@
 """Weighted criteria over a judge, patterns and other verifiers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from rlvr_verifiers import chat
@@ -36,6 +37,21 @@ CRITERIA = [
     {"name": "short", "weight": 1, "verifier": "instructions", "params": {"checks": [{"check": "words", "most": 3}]}},
     {"name": "shouts", "weight": -2, "regex": "!"},
 ]
+
+
+def test_a_pattern_that_is_none_is_found_when_the_data_is_read():
+    row = {"rubric": [{"name": "greets", "regex": "(hello"}]}
+    assert "greets: '(hello': " in rubric.unusable(None, {}, row)
+    row = {"rubric": [{"name": "greets", "regex": "(?i)hello"}]}
+    assert rubric.unusable(None, {}, row) is None
+
+
+def test_what_the_criteria_see_holds_no_thoughts_any_more():
+    criteria = [{"name": "bird", "verifier": "regex", "params": {"pattern": "crane"}}]
+    for thoughts in (False, True):
+        sample = Sample("q", "hm</think>crane", None, row={"rubric": criteria}, thinking=True)
+        assert rubric(sample, thoughts=thoughts).reward == 1.0
+    assert rubric(replace(sample, completion="crane")).reason == "no_answer"
 
 
 @pytest.mark.parametrize(

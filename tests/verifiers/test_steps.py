@@ -118,7 +118,19 @@ def test_characters_are_counted_as_the_whole_text_is_decoded(tokenizer, text):
 def test_another_verifier_can_judge_the_steps(tokenizer):
     verdict = judged("a cat\na dog\na catfish", tokenizer, by="regex", params={"pattern": "cat"}, separator="\n")
     assert [value for *_, value in verdict.step_rewards] == [1.0, 0.0, 1.0]
-    assert judged("a cat", tokenizer, by="regex", params={"pattern": "("}).reason == "no_steps"  # abstains on each
+
+
+def test_where_a_step_cannot_be_judged_nothing_is_said(tokenizer, tmp_path):
+    verdict = judged("a cat", tokenizer, by="regex", params={"pattern": "("})
+    assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "step_pattern_invalid")
+    (tmp_path / "odd.py").write_text("def odd(sample):\n    return None if 'b' in sample.completion else 1.0\n")
+    assert judged("a\nb", tokenizer, by=f"{tmp_path}/odd.py:odd").outcome == Outcome.ABSTAIN
+
+
+def test_references_are_checked_by_whoever_judges_the_steps():
+    assert steps.unusable("\\frac{1}{", {"tokenizer": "", "by": "math"}, {})
+    assert steps.unusable("5", {"tokenizer": "", "by": "math"}, {}) is None
+    assert steps.unusable("\\frac{1}{", {"tokenizer": ""}, {}) is None
 
 
 def test_an_error_on_one_step_is_an_error(tokenizer, tmp_path):

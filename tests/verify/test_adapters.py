@@ -121,6 +121,15 @@ def test_our_verifiers_are_trl_reward_functions():
     assert reward(prompts=[[{"role": "user", "content": "q"}]], completions=talk, solution=["5"]) == [1.0]
 
 
+def test_a_group_verifier_sees_the_completions_of_one_prompt_at_a_time():
+    reward = to_trl("majority", processes=1, unlabelled=True, least=1)
+    said = reward(prompts=["a", "b", "a", "b"], completions=[rf"\boxed{{{n}}}" for n in (1, 2, 1, 2)], answer=[""] * 4)
+    assert said == [1.0] * 4
+    asked = [[{"role": "system", "content": s}, {"role": "user", "content": "q"}] for s in ("x", "x", "y", "y")]
+    said = reward(prompts=asked, completions=[rf"\boxed{{{n}}}" for n in (1, 1, 2, 2)], answer=[""] * 4)
+    assert said == [1.0] * 4  # the same last message is not the same prompt
+
+
 def test_our_verifiers_are_verl_scores_and_never_make_a_number_of_an_error():
     score = to_verl("math")
     assert score("any", r"\boxed{5}", "5", {"split": "test"})["score"] == 1.0

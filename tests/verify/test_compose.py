@@ -1,6 +1,8 @@
 """What becomes of several verdicts on one completion."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Outcome, Provenance, Verdict
@@ -27,6 +29,31 @@ def test_a_closed_gate_makes_every_part_zero_and_says_which():
     verdict = combine(said(math=1.0, format=0.0), parts(math={}, format={"gate": True}))
     assert verdict.reward == 0.0 and verdict.parts == {"math": 0.0, "format": 0.0}
     assert verdict.reason == "gate_format"
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_closed_gate_lets_nobody_off_a_punishment(weight):
+    cfg = parts(math={}, format={"gate": True, "weight": weight}, length={})
+    long = combine(said(math=0.0, format=1.0, length=-0.9), cfg)
+    cut_off = combine(said(math=1.0, format=0.0, length=-1.0), cfg)
+    assert cut_off.reward == -1.0 < long.reward
+    assert cut_off.parts == {"math": 0.0, "format": 0.0, "length": -1.0}
+    costly = parts(math={}, format={"gate": True, "weight": weight}, fault={"weight": -1.0})
+    assert combine(said(math=1.0, format=0.0, fault=0.5), costly).reward == -0.5
+
+
+@given(st.lists(st.floats(-2, 2), min_size=3, max_size=3), st.sampled_from(["sum", "product", "min"]))
+def test_a_closed_gate_is_never_worth_more_than_an_open_one_nor_more_than_nothing(values, how):
+    others = dict(zip("abc", values, strict=True))
+    for weight in (0.0, 1.0):
+        cfg = parts(how, gate={"gate": True, "weight": weight}, a={}, b={"weight": 0.5}, c={"weight": 2.0})
+        closed, opened = (combine(said(gate=gate, **others), cfg).reward for gate in (0.0, 1.0))
+        assert closed <= 0 and closed <= opened
+
+
+def test_a_product_of_two_faults_is_a_fault():
+    assert combine(said(a=-1.0, b=-0.5), parts("product", a={}, b={})).reward == -0.5
+    assert combine(said(a=-1.0, b=0.0), parts("product", a={}, b={})).reward == 0.0
 
 
 @pytest.mark.parametrize(("math", "length"), [(1.0, 0.7), (0.9, 0.0), (0.0, 0.0)])

@@ -249,9 +249,45 @@ def test_what_a_resume_no_longer_has_is_forgotten_and_what_is_new_begins_empty()
     assert len(short.health.parts["math"].masked) == 20
 
 
+def test_to_go_back_to_a_checkpoint_forgets_what_was_seen_since():
+    run = Run()
+    run.step(group([1.0, 0.0]))
+    saved = json.loads(json.dumps(run.health.to_json()))
+    run.step(group([1.0, None]))
+    run.health.from_json(saved)
+    assert json.loads(json.dumps(run.health.to_json())) == saved
+    run.health.from_json({})  # of step 0
+    assert run.health.to_json() == Run().health.to_json()
+
+
+def test_controls_of_another_size_are_not_asked_about_together():
+    sizes: list[int] = []
+
+    def again(groups):
+        sizes.extend(len(g.completions) for g in groups)
+        assert len(set(sizes)) == 1
+        return groups
+
+    run = Run(window=60)
+    run.health.again = again
+    for n in range(24):
+        run.step(group([1.0, 0.0, 0.0, 1.0] if n < 22 else [1.0, 0.0]))
+    for _ in range(40):
+        run.step(group([0.0, 0.0]))
+    assert sizes == [2, 2]
+
+
+def test_a_part_that_a_gate_requires_decides_too():
+    gate = PartConfig("v", weight=0.0, gate=True, requires={"math": 1.0})
+    run = Run(parts={"math": PartConfig("v", weight=0.0), "form": gate})
+    with pytest.raises(VerifiersFailed, match=r"math: 50\.0% of its last 100 verdicts are masked"):
+        for _ in range(100):
+            run.step(group([1.0, None]))
+
+
 def test_a_control_comes_back_as_it_was():
     one = group([1.0, 0.0, None], "text\ud800")
-    one = replace(one, prompt=replace(one.prompt, token_ids=(), row={"a": [1, {"b": None}]}))
+    one = replace(one, prompt=replace(one.prompt, token_ids=(), row={"a": [1, {"b": None}]}, thinking=True))
     run = Run()
     run.step(one)
     after = Run()

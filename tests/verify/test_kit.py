@@ -145,6 +145,12 @@ def test_our_own_verifiers_pass(name):
     kit.assert_sound(name, cases, params, form)
 
 
+@pytest.mark.parametrize("tolerance", ["digits", 0.01])
+def test_our_math_verifier_passes_with_a_tolerance(tolerance):
+    cases, _, form = OURS["math"]
+    kit.assert_sound("math", cases, {"tolerance": tolerance}, form)
+
+
 TESTS = {"tests": "assert add(1, 2) == 3", "entry_point": "add"}
 CODE = [
     kit.Case("Define add.", TESTS, "```python\ndef add(a, b):\n    return a + b\n```", 1.0),

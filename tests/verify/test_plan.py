@@ -1,13 +1,17 @@
 """Who is asked about a completion: by the recipe, by the data row, in turn, and as an audit."""
 
+import sys
+
 import pytest
 
 from rlvr.config import RecipeError
 from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge
+from rlvr.verify.discover import load
 from rlvr.verify.plan import Plan, params_of
-from rlvr.verify.rows import leave_out
+from rlvr.verify.plugin import PluginError
+from rlvr.verify.rows import leave_out, unusable
 
 PLUGIN = """
 from rlvr.verify import verifier
@@ -108,6 +112,18 @@ def test_words_become_options():
     }  # fmt: skip
     with pytest.raises(RecipeError, match="expected key=value"):
         params_of(["--fast"])
+    assert params_of(["a=False", "b=TRUE", "c=None"]) == {"a": False, "b": True, "c": "None"}
+
+
+def test_an_option_that_is_true_or_false_takes_nothing_else(tmp_path):
+    (tmp_path / "f.py").write_text(
+        "from __future__ import annotations\ndef flag(sample, strict: bool = True): return strict\n"
+    )
+    for name in (f"{tmp_path}/f.py:flag", "math"):
+        option = "strict" if name != "math" else "ordered"
+        Plan(RewardConfig({"x": PartConfig(name, {option: False})}))
+        with pytest.raises(RecipeError, match=rf"reward\.parts\.x\.params\.{option}='no': .* wants true or false"):
+            Plan(RewardConfig({"x": PartConfig(name, {option: "no"})}))
 
 
 def test_rows_whose_reference_cannot_be_used_are_left_out_and_said(tmp_path):
@@ -125,5 +141,43 @@ def test_rows_whose_reference_cannot_be_used_are_left_out_and_said(tmp_path):
     assert said.endswith("; the first is p0: c: even, row {'n': 0}")
     with pytest.raises(RecipeError, match="no row has a reference that can be used"):
         leave_out(plan, {"data.train=x": rows[:1]})
-    watched = Plan(RewardConfig({"c": PartConfig(f"{tmp_path}/c.py:c", weight=0.0)}))
-    assert leave_out(watched, {"data.train=x": rows}) == ([rows], [])
+    watched = {"c": PartConfig(f"{tmp_path}/c.py:c", weight=0.0)}
+    assert leave_out(Plan(RewardConfig(watched)), {"data.train=x": rows}) == ([rows], [])
+    required = Plan(RewardConfig({**watched, "form": PartConfig("format", requires={"c": 1.0})}))
+    assert leave_out(required, {"data.train=x": rows})[0] == [[rows[1], rows[3]]]
+
+
+def test_a_row_stays_while_anybody_in_turn_can_use_its_reference(tmp_path):
+    (tmp_path / "c.py").write_text(
+        "from rlvr.verify import verifier\n"
+        "def odd(answer): return None if int(answer) % 2 else 'even'\n"
+        "def small(answer): return None if int(answer) < 2 else 'large'\n"
+        "@verifier('a', check_answer=odd)\n"
+        "def a(sample): return True\n"
+        "@verifier('b', check_answer=small)\n"
+        "def b(sample): return True\n"
+        "@verifier('anything')\n"
+        "def anything(sample): return True\n"
+    )
+    rows = [Prompt(f"p{n}", n, (), (1,), str(n)) for n in range(4)]
+    for names, bad in ((["b"], {2: "a: even"}), (["b", "anything"], {})):
+        later = [VerifierChoice(f"{tmp_path}/c.py:{name}") for name in names]
+        plan = Plan(RewardConfig({"x": PartConfig(f"{tmp_path}/c.py:a", first_decided=later)}))
+        assert unusable(plan, [rows]) == [bad]
+
+
+def test_a_file_may_hold_a_dataclass_and_what_breaks_in_it_is_said(tmp_path):
+    (tmp_path / "good.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Row:\n"
+        "    a: int = 1\n"
+        "def good(sample): return Row().a\n"
+    )
+    assert load(f"{tmp_path}/good.py:good").function(None) == 1
+    for text, said in (("open('/nowhere/vocabulary')", "FileNotFoundError"), ("raise SystemExit(3)", "SystemExit: 3")):
+        (tmp_path / f"{said[:4]}.py").write_text(text)
+        with pytest.raises(PluginError, match=rf"{said[:4]}\.py cannot be imported: {said}"):
+            load(f"{tmp_path}/{said[:4]}.py:x")
+    assert not [name for name in sys.modules if name.startswith(("rlvr_verifier_File", "rlvr_verifier_Syst"))]

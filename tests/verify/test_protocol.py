@@ -159,6 +159,35 @@ def test_waiting_for_others_in_vain_is_an_error_and_computing_for_too_long_is_no
     assert said[2].provenance[0].attempts == 2
 
 
+def test_the_recipes_limit_is_that_of_waiting_too(tmp_path):
+    """And parts that differ in nothing but their limits do not share a call."""
+    (tmp_path / "p.py").write_text(PLUGIN)
+    at = f"{tmp_path}/p.py:slow"
+    parts = {"short": PartConfig(at, timeout_s=0.1), "own": PartConfig(at), "long": PartConfig(at, timeout_s=5.0)}
+    judge = Judge(RewardConfig(parts), 1)
+    try:
+        (said,) = judge.verify_group(group("1")).verdicts
+    finally:
+        judge.close()
+    by_part = {p.part: (p.outcome, p.reason) for p in said.provenance}
+    assert by_part["short"] == ("error", "no_answer_in_time")
+    assert by_part["own"][0] == by_part["long"][0] == "ok"
+
+
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_a_longer_limit_lets_a_verifier_wait_longer(tmp_path, isolation):
+    (tmp_path / "w.py").write_text(
+        "import asyncio\nfrom rlvr.verify import verifier\n"
+        f"@verifier('w', timeout_s=0.1, isolation={isolation!r})\n"
+        "async def w(sample):\n    await asyncio.sleep(0.5)\n    return True\n"
+    )
+    judge = Judge(RewardConfig({"w": PartConfig(f"{tmp_path}/w.py:w", timeout_s=20.0)}), 1)
+    try:
+        assert judge.verify_group(group("1")).verdicts[0].reward == 1.0
+    finally:
+        judge.close()
+
+
 def test_a_plain_verifier_that_never_answers_is_asked_twice_and_then_it_is_the_completions_doing(judge):
     """A program that sleeps must not be masked: the policy would learn to sleep."""
     (said,) = judge("sleepy", processes=2).verify_group(group("1")).verdicts

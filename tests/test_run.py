@@ -1,0 +1,54 @@
+"""What a run says of itself in the end."""
+
+import pytest
+
+from rlvr.lineage import Lineage
+from rlvr.observe.memory import PeakMemory
+from rlvr.observe.runfolder import RunFolder
+from rlvr.run import probe_tolerance, summarise
+from rlvr.state import State
+from tests import toy
+
+
+def summarised(tmp_path, state: State, *evaluations: dict):
+    folder = RunFolder.create(tmp_path / "run")
+    for fields in evaluations:
+        folder.event("evaluation", "held-out accuracy", **fields)
+    with PeakMemory() as memory:
+        summary = summarise(toy.recipe(9), folder, "finished", state, 5, 1.0, memory)
+    folder.close()
+    return summary
+
+
+def of(step: int, version: int, accuracy: float, problems: int = 5) -> dict:
+    return {"step": step, "version": version, "eval/problems": problems, "eval/accuracy_greedy": accuracy}
+
+
+def test_the_accuracy_is_that_of_the_weights_that_are_exported(tmp_path):
+    """A run that gave up exports its best, of a branch that it has left; the same step came again on another one."""
+    state = State(step=4, lineage=Lineage(5))
+    summary = summarised(tmp_path, state, of(0, 1, 0.1), of(4, 5, 0.8), of(4, 9, 0.3))
+    assert (summary.accuracy_before, summary.accuracy_after) == (0.1, 0.8)
+
+
+def test_an_accuracy_of_other_problems_is_not_set_beside_it(tmp_path):
+    summary = summarised(tmp_path, State(step=4, lineage=Lineage(5)), of(0, 1, 0.1, problems=3), of(4, 5, 0.8))
+    assert (summary.accuracy_before, summary.accuracy_after) == (None, 0.8)
+
+
+def test_a_run_that_was_never_evaluated_claims_nothing(tmp_path):
+    summary = summarised(tmp_path, State(step=4))
+    assert summary.accuracy_before is None and summary.accuracy_after is None
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "knob", "expected"),
+    [
+        (["float32"], None, 1e-3), (["float32", "float32"], None, 1e-3), (["float32", "bfloat16"], None, 0.25),
+        (["bfloat16"], None, 0.25), (["bfloat16"], 0.5, 0.5),
+    ],
+)  # fmt: skip
+def test_two_that_do_not_both_compute_in_float32_may_differ_by_more(dtypes, knob, expected):
+    cfg = toy.recipe(3)
+    cfg.trainer.probe_tolerance = knob
+    assert probe_tolerance(cfg, *dtypes) == expected
