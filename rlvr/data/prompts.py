@@ -31,13 +31,8 @@ class Renderer:
         except (OSError, ValueError) as error:
             said = " ".join(str(error).split())[:300]
             raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {said}") from None
-        if model.chat_template == "plain":
-            self.tokenizer.chat_template = PLAIN
-        elif model.chat_template is not None:
-            template = Path(model.chat_template)
-            if not template.is_file():
-                raise RecipeError(f"model.chat_template={template}: no such file")
-            self.tokenizer.chat_template = template.read_text()
+        if (template := template_of(model)) is not None:
+            self.tokenizer.chat_template = template
         if not self.tokenizer.chat_template:
             raise RecipeError(
                 f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template to a Jinja "
@@ -54,6 +49,18 @@ class Renderer:
                 f"the chat template (model.chat_template, or the tokenizer's own) refuses {messages!r:.200}: {error}"
             ) from None
         return tuple(rendered)
+
+
+def template_of(model: ModelConfig) -> str | None:
+    """What replaces the tokenizer's own chat template, here and in what a run exports; None: nothing does."""
+    if model.chat_template is None:
+        return None
+    if model.chat_template == "plain":
+        return PLAIN
+    template = Path(model.chat_template)
+    if not template.is_file():
+        raise RecipeError(f"model.chat_template={template}: no such file")
+    return template.read_text()
 
 
 def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room: int) -> list[Prompt]:

@@ -39,6 +39,7 @@ from transformers.utils import logging as transformers_logging
 
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
+from rlvr.data.prompts import template_of
 from rlvr.objective import Batch, Objective, Statistics
 from rlvr.train.lora import (
     Weight,
@@ -77,6 +78,7 @@ class DeepSpeedTrainer:
         # transformers then builds a ZeRO-3 model shard by shard; it must outlive the loading, hence the attribute
         self._zero3 = HfDeepSpeedConfig(settings) if cfg.zero_stage == 3 else None
         self._model = model
+        self._template = template_of(model)  # now: a file that is not here must not be missed at the end of the run
         self._compiled = cfg.compiles(self.cuda)
         policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
         self._share = self._shares_prompts(policy)
@@ -85,6 +87,7 @@ class DeepSpeedTrainer:
         optimizer = GuardedAdamW(
             _decay_groups(policy, cfg.weight_decay),
             max_norm=cfg.max_grad_norm if self._gradients_arrive_whole else None,
+            device=self.device,
             lr=cfg.learning_rate,
             betas=tuple(cfg.betas),
             fused=self.cuda and cfg.offload_optimizer == "none",
@@ -301,7 +304,10 @@ class DeepSpeedTrainer:
             lm.config.use_cache = True
             lm.save_pretrained(folder, state_dict=weights)
             lm.config.use_cache = False
-            AutoTokenizer.from_pretrained(self._model.path).save_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(self._model.path)
+            if self._template is not None:  # whoever takes the model up must ask as it was asked in training
+                tokenizer.chat_template = self._template
+            tokenizer.save_pretrained(folder)
         if adapters := adapter_parameters(lm):
             with self._gathered(adapters.values()):
                 if self.rank == 0:

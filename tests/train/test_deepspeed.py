@@ -2,19 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from rlvr.collate import collate
-from rlvr.config import RecipeError, TrainerConfig
+from rlvr.config import ModelConfig, RecipeError, TrainerConfig
+from rlvr.data.prompts import Renderer
 from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
 from rlvr.trainer_config import LoraConfig
 from tests.builders import completion, group, prompt
 from tests.train.conftest import VOCABULARY
 
 pytest.importorskip("deepspeed")
+TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny"
 GRPO = Objective(
     advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.sequence_mean
 )
@@ -151,6 +155,27 @@ def test_a_reference_that_cannot_share_prompts_is_refused_in_words(build, monkey
     with pytest.raises(RecipeError, match=r"the reference .* cannot share prompts: trainer\.share_prompts=false"):
         sharing.step(batch(LEASHED), LEASHED, 1e-3)
     assert apart.step(batch(LEASHED), LEASHED, 1e-3)["policy/kl_ref"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_exported_asks_as_it_was_asked_in_training(model_folder, tmp_path):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(model_folder)
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for m in messages %}MINE {{ m['content'] }}{% endfor %}")
+    message = {"role": "user", "content": "2+3"}
+    said = set()
+    for template in (None, "plain", str(own)):
+        model = ModelConfig(path=model_folder, dtype="float32", chat_template=template)
+        DeepSpeedTrainer(model, TrainerConfig(), 1.0).export(str(tmp_path / "model"))
+        exported = AutoTokenizer.from_pretrained(tmp_path / "model")
+        asked = exported.apply_chat_template([message], add_generation_prompt=True, tokenize=True, return_dict=False)
+        assert tuple(asked) == Renderer(model)((message,))
+        said.add(tuple(asked))
+    assert len(said) == 3
+    own.unlink()
+    with pytest.raises(RecipeError, match=r"model\.chat_template=.*own\.jinja: no such file"):
+        DeepSpeedTrainer(model, TrainerConfig(), 1.0)
 
 
 @pytest.mark.long
