@@ -71,7 +71,7 @@ def check_objective(cfg: Recipe, objective: Objective) -> None:
     """Whether the algorithm can work with the rest of the recipe."""
     parts = list(cfg.reward.weights().values())
     try:
-        trial(objective, parts, cfg.rollout.group_size)
+        trial(objective, parts, cfg.rollout.group_size, cfg.rollout.max_tokens)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise RecipeError(
             f"algorithm does not fit reward.parts={','.join(cfg.reward.parts)} and "

@@ -118,6 +118,12 @@ def refusal(capsys, *argv: str) -> str:
         ),
         ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, one_gpu, one_node, ray"),
         ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
+        ("algorithm.surrogate.low=-0.2", "algorithm: surrogate.low=-0.2: at least 0"),
+        ("algorithm.surrogate.dual=nan", "algorithm: surrogate.dual=nan: above 1, or null"),
+        (
+            "+algorithm.kl={_target_: rlvr.objective.kl.KL, coefficient: null, estimator: null}",
+            "algorithm: kl.coefficient=null: a finite number of at least 0, or one for each domain",
+        ),
         ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
         ("rollout.max_staleness=-1", "rollout.max_staleness=-1: at least 0"),
         ("cluster.restarts=-1", "cluster.restarts=-1: at least 0"),

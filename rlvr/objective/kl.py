@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -31,6 +32,11 @@ class KL:
     def __post_init__(self) -> None:
         if self.place not in ("loss", "reward"):
             raise ValueError(f"kl.place={self.place}: loss or reward")
+        of = self.coefficient
+        for one in of.values() if isinstance(of, Mapping) else (of,):
+            if not isinstance(one, int | float) or not 0 <= one < inf:  # below 0 it would drive the policy away
+                said = "null" if of is None else of
+                raise ValueError(f"kl.coefficient={said}: a finite number of at least 0, or one for each domain")
 
     @property
     def on(self) -> bool:

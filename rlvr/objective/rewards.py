@@ -66,8 +66,9 @@ def masked_center(x_NG: Tensor, valid_NG: Tensor) -> Tensor:
     """
     high_N1 = torch.where(valid_NG, x_NG, -torch.inf).amax(1, keepdim=True)
     low_N1 = torch.where(valid_NG, x_NG, torch.inf).amin(1, keepdim=True)
-    apart_N1 = high_N1 - low_N1 > EQUAL * torch.maximum(high_N1.abs(), low_N1.abs()).clamp(min=1.0)
-    return torch.where(valid_NG & apart_N1, x_NG - masked_mean(x_NG, valid_NG), 0.0)
+    scale_N1 = torch.maximum(high_N1.abs(), low_N1.abs()).clamp(min=1.0)
+    equal_N1 = (high_N1 - low_N1) / scale_N1 <= EQUAL  # not so where one is infinite or nan, which must be seen
+    return torch.where(valid_NG & ~equal_N1, x_NG - masked_mean(x_NG, valid_NG), 0.0)
 
 
 def masked_std(x_NG: Tensor, valid_NG: Tensor, ddof: int) -> Tensor:

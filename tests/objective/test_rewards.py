@@ -109,6 +109,12 @@ def test_what_rounding_alone_keeps_apart_is_equal(low, high, equal):
     assert (masked_std(x, valid, ddof=1) == 0).item() is equal
 
 
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_reward_that_is_no_number_is_not_taken_for_an_equal_one(bad):
+    x, valid = tensor([[1.0, bad, 1.0]], dtype=F64), torch.ones(1, 3, dtype=torch.bool)
+    assert not masked_center(x, valid).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("parts", "weights", "valid"), [((1, 2, 2), (1,), (1, 2)), ((1, 2, 1), (1,), (1, 3)), ((2, 2, 1), (1,), (1, 2))]
 )
