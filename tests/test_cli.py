@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from rlvr import cli
 from rlvr.compose import compose_recipe, to_yaml, typed
@@ -165,6 +166,26 @@ def refusal(capsys, *argv: str) -> str:
 )
 def test_a_wrong_override_is_one_line_that_names_the_key_and_the_nearest_valid_one(capsys, override, line):
     assert refusal(capsys, "train", "quickstart", override) == line
+
+
+def test_a_reference_that_cannot_be_one_is_refused_before_anything_is_paid(capsys, inputs, tmp_path):
+    def said(reference) -> str:
+        words = ["train", "quickstart", "algorithm=grpo", f"+algorithm.kl.reference={reference}", "--dry-run", *inputs]
+        return refusal(capsys, *words)
+
+    key = "algorithm.kl.reference="
+    assert said("./nowhere") == f"{key}./nowhere: no such folder"
+    (tmp_path / "empty").mkdir()
+    assert said(tmp_path / "empty").startswith(f"{key}{tmp_path / 'empty'}: no model could be read: ")
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "config.json").write_text(json.dumps({"model_type": "qwen3", "vocab_size": 3}))
+    known = len(AutoTokenizer.from_pretrained(tmp_path / "model"))
+    assert said(small) == f"{key}{small}: it knows 3 tokens, fewer than the {known} of model.path"
+    fine = ["train", "quickstart", "algorithm=grpo", f"+algorithm.kl.reference={tmp_path / 'model'}", "--dry-run"]
+    assert cli.main([*fine, *inputs]) == 0
+    off = [*fine[:3], f"+algorithm.kl.reference={small}", "algorithm.kl.coefficient=0", "--dry-run"]
+    assert cli.main([*off, *inputs]) == 0, "none is loaded"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class KL:
     estimator: Estimator
     coefficient: float | Mapping[str, float]  # one number, or one per prompt domain; a domain not named has 0
     place: Literal["loss", "reward"] = "loss"
-    reference: str | None = None  # the model folder of pi_ref; None: where training began, model.path
+    reference: str | None = None  # folder or hub name of pi_ref; None: where training began, model.path
 
     def __post_init__(self) -> None:
         if self.place not in ("loss", "reward"):

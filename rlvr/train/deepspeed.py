@@ -41,6 +41,7 @@ from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
 from rlvr.data.prompts import template_of
 from rlvr.objective import Batch, Objective, Statistics
+from rlvr.objective.objective import largest
 from rlvr.train.lora import (
     Weight,
     adapter_parameters,
@@ -139,7 +140,8 @@ class DeepSpeedTrainer:
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics are their means, the same on every rank."""
+        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics are the means over those that had tokens, the
+        same on every rank."""
         started = perf_counter()
         torch.set_num_threads(self.cfg.threads)
         for group in self.optimizer.param_groups:
@@ -149,11 +151,11 @@ class DeepSpeedTrainer:
         parts = self.cfg.mini_batches
         cuts = [batch] if parts == 1 else [objective.part(batch, slice(n, None, parts)) for n in range(parts)]
         updates = [self._update(cut, objective) for _ in range(self.cfg.epochs) for cut in cuts]
-        names = {name: None for update in updates for name in update}
-        found = {name: [update[name] for update in updates if name in update] for name in names}
-        metrics = {name: (max if "max" in name else mean)(values) for name, values in found.items()}
+        counted = [update for update in updates if update["tokens/trained"]] or updates  # an empty one dilutes no mean
+        found = {name: [update[name] for update in counted] for name in counted[0]}
+        metrics = {name: (largest if "max" in name else mean)(values) for name, values in found.items()}
         for name in ("tokens/trained", "time/gradient", "time/optimizer"):
-            metrics[name] *= len(updates)
+            metrics[name] = sum(update[name] for update in updates)
         times = {"time/logprobs": prepared, "time/train": perf_counter() - started}
         return metrics | {"policy/lr": learning_rate} | times
 
@@ -290,8 +292,8 @@ class DeepSpeedTrainer:
         return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.cfg.zero_stage == 3)
 
     def export(self, folder: str) -> None:
-        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer. Adapters are merged, and
-        once more by themselves in `adapter`."""
+        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer with the chat template of the
+        recipe. Adapters are merged, and once more by themselves in `adapter`."""
         weights: Weights = {}
         for bucket in self.weights():
             weights |= {name: tensor.clone() for name, tensor in bucket.items()}

@@ -1,5 +1,6 @@
 """The real trainer on a tiny model, one rank: what happens between a batch and its optimizer steps."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,28 @@ def test_mini_batches_are_optimizer_steps_on_parts_of_the_batch(build):
     one = build()
     one.step(batch(), GRPO, 1e-3)
     assert not torch.allclose(weights(two), weights(one), atol=1e-4)
+
+
+def test_mini_batches_without_a_token_dilute_no_metric(build):
+    of = batch()
+    mask_BT = of.mask_BT.clone()
+    mask_BT[1::2] = 0.0  # all of the second mini-batch
+    of = GRPO.part(replace(of, mask_BT=mask_BT, counted_BT=mask_BT), slice(None))
+    one, two = build().step(of.rows(slice(None, None, 2)), GRPO, 1e-3), build(mini_batches=2).step(of, GRPO, 1e-3)
+    for name in ("policy/entropy", "policy/grad_norm", "policy/loss", "mismatch/mean_abs", "tokens/trained"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5) and one[name] != 0, name
+    nothing = build(mini_batches=2).step(replace(of, mask_BT=mask_BT * 0), GRPO, 1e-3)
+    assert nothing["policy/grad_norm"] == nothing["tokens/trained"] == nothing["policy/skipped"] == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"mini_batches": 2}, {"mini_batches": 2, "micro_batch_tokens": 12}])
+@pytest.mark.parametrize("row", range(8))
+def test_the_largest_mismatch_is_nan_where_one_is(build, settings, row):
+    of = batch()
+    rollout_BT = of.rollout_logprobs_BT.clone()
+    rollout_BT[row, int(of.lengths_B[row]) - 1] = torch.nan
+    metrics = build(**settings).step(replace(of, rollout_logprobs_BT=rollout_BT), GRPO, 1e-3)
+    assert math.isnan(metrics["mismatch/max_abs"])
 
 
 def test_the_reference_may_be_weights_that_were_exported(build, tmp_path):
