@@ -31,6 +31,7 @@ from rlvr.parts import Parts
 from rlvr.rollout.rollouts import Pipeline, SampledRollouts
 from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
+from rlvr.train.reference import check_reference
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
 from rlvr.verify.plan import Plan
@@ -54,6 +55,7 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     check_objective(cfg, objective)
     plan = Plan(cfg.reward)
     render = Renderer(cfg.model)
+    check_reference(objective, len(render.tokenizer))
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
     plan.check_rows(prompts)
@@ -72,7 +74,7 @@ def check_objective(cfg: Recipe, objective: Objective) -> None:
     """Whether the algorithm can work with the rest of the recipe."""
     parts = list(cfg.reward.weights().values())
     try:
-        trial(objective, parts, cfg.rollout.group_size)
+        trial(objective, parts, cfg.rollout.group_size, cfg.rollout.max_tokens)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise RecipeError(
             f"algorithm does not fit reward.parts={','.join(cfg.reward.parts)} and "

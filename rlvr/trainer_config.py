@@ -1,6 +1,9 @@
 """What a recipe may say of the trainer. A docstring under every field: meaning, unit, when to change it."""
 
 from dataclasses import dataclass, field
+from math import inf
+
+ALL_LINEAR = "all-linear"
 
 
 @dataclass
@@ -11,7 +14,7 @@ class LoraConfig:
     """The adapters' product is scaled by alpha / rank."""
     dropout: float = 0.0
     """Must be 0: the policy that is trained must be the one that sampled."""
-    targets: list[str] = field(default_factory=lambda: ["all-linear"])
+    targets: list[str] = field(default_factory=lambda: [ALL_LINEAR])
     """Names of the linear layers that get an adapter, e.g. [q_proj, v_proj]; `all-linear`: all but the head."""
 
 
@@ -25,7 +28,7 @@ class TrainerConfig:
     learning_rate: float = 1e-6
     """Peak learning rate of AdamW."""
     schedule: str = "constant"
-    """After warm-up: `constant`, `linear` or `cosine` down to 0 at the last step."""
+    """After warm-up: `constant`, or `linear` or `cosine` down to where 0 would come one step after the last."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = 0.0
@@ -81,9 +84,14 @@ def untrainable(cfg: TrainerConfig) -> str | None:
     for name, limit in at_least:
         if getattr(cfg, name) < limit:
             return f"{name}={getattr(cfg, name)}: at least {limit}"
-    for name in ("learning_rate", "max_grad_norm"):
-        if not getattr(cfg, name) > 0:
-            return f"{name}={getattr(cfg, name)}: must be above 0"
+    for name in ("learning_rate", "max_grad_norm", "probe_tolerance"):
+        if (value := getattr(cfg, name)) is not None and not value > 0:
+            return f"{name}={value}: must be above 0"
+    for name in ("learning_rate", "probe_tolerance"):  # an infinite max_grad_norm clips nothing
+        if getattr(cfg, name) == inf:
+            return f"{name}=inf: must be finite"
+    if not 0 <= cfg.weight_decay < inf:
+        return f"weight_decay={cfg.weight_decay}: at least 0 and finite"
     if len(cfg.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.betas):
         return f"betas={cfg.betas}: two numbers, each at least 0 and below 1"
     one_of = {
@@ -120,4 +128,6 @@ def _no_adapter(lora: LoraConfig) -> str | None:
         return f"lora.dropout={lora.dropout}: must be 0: the policy that is trained must be the one that sampled"
     if not lora.alpha > 0:
         return f"lora.alpha={lora.alpha}: must be above 0"
+    if len(lora.targets) > 1 and ALL_LINEAR in lora.targets:
+        return f"lora.targets={list(lora.targets)}: {ALL_LINEAR} is every linear layer, name it alone"
     return None if lora.targets else "lora.targets is empty: nothing would be trained"

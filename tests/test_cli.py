@@ -9,6 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from rlvr import cli
 from rlvr.compose import compose_recipe, quoted, to_yaml, typed
@@ -145,6 +146,12 @@ def refusal(capsys, *argv: str) -> str:
         ),
         ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, one_gpu, one_node, ray"),
         ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
+        ("algorithm.surrogate.low=-0.2", "algorithm: surrogate.low=-0.2: at least 0"),
+        ("algorithm.surrogate.dual=nan", "algorithm: surrogate.dual=nan: above 1, or null"),
+        (
+            "+algorithm.kl={_target_: rlvr.objective.kl.KL, coefficient: null, estimator: null}",
+            "algorithm: kl.coefficient=null: a finite number of at least 0, or one for each domain",
+        ),
         ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
         ("rollout.max_staleness=-1", "rollout.max_staleness=-1: at least 0"),
         ("evaluation.every=-5", "evaluation.every=-5: at least 0"),
@@ -201,6 +208,26 @@ def test_a_wrong_override_is_one_line_that_names_the_key_and_the_nearest_valid_o
 def test_the_other_engine_has_bounds_of_the_temperature_too(capsys, outside):
     words = ["rollout.engine=transformers", f"rollout.temperature={outside}"]
     assert refusal(capsys, "train", "quickstart", *words) == f"rollout.temperature={outside}: at least 0.01, and finite"
+
+
+def test_a_reference_that_cannot_be_one_is_refused_before_anything_is_paid(capsys, inputs, tmp_path):
+    def said(reference) -> str:
+        words = ["train", "quickstart", "algorithm=grpo", f"+algorithm.kl.reference={reference}", "--dry-run", *inputs]
+        return refusal(capsys, *words)
+
+    key = "algorithm.kl.reference="
+    assert said("./nowhere") == f"{key}./nowhere: no such folder"
+    (tmp_path / "empty").mkdir()
+    assert said(tmp_path / "empty").startswith(f"{key}{tmp_path / 'empty'}: no model could be read: ")
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "config.json").write_text(json.dumps({"model_type": "qwen3", "vocab_size": 3}))
+    known = len(AutoTokenizer.from_pretrained(tmp_path / "model"))
+    assert said(small) == f"{key}{small}: it knows 3 tokens, fewer than the {known} of model.path"
+    fine = ["train", "quickstart", "algorithm=grpo", f"+algorithm.kl.reference={tmp_path / 'model'}", "--dry-run"]
+    assert cli.main([*fine, *inputs]) == 0
+    off = [*fine[:3], f"+algorithm.kl.reference={small}", "algorithm.kl.coefficient=0", "--dry-run"]
+    assert cli.main([*off, *inputs]) == 0, "none is loaded"
 
 
 @pytest.mark.parametrize(

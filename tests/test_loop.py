@@ -156,6 +156,7 @@ def test_a_signal_during_an_evaluation_saves_too(tmp_path):
 def test_a_run_asked_to_end_before_it_starts_trains_nothing(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), stop=lambda: True)
     assert done.trainer.trained == [] and done.checkpoints.newest_step() == 0
+    assert done.rollouts.versions == [0] and done.observer.evaluations == [], "nor does it take the time to evaluate"
 
 
 def test_a_run_asked_to_end_during_a_rollback_remembers_the_rollback(tmp_path):

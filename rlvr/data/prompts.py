@@ -32,17 +32,7 @@ class Renderer:
             self.tokenizer = AutoTokenizer.from_pretrained(model.path)
         except (OSError, ValueError) as error:
             raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {one_line(error)}") from None
-        if model.chat_template == "plain":
-            begins = [self.tokenizer.bos_token_id] == self.tokenizer("a").input_ids[:1]
-            self.tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN
-        elif model.chat_template is not None:
-            template = Path(model.chat_template)
-            if not template.is_file():
-                raise RecipeError(f"model.chat_template={template}: no such file")
-            try:
-                self.tokenizer.chat_template = template.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise RecipeError(f"model.chat_template={template} cannot be read: {one_line(error)}") from None
+        use_template(self.tokenizer, template_of(model))
         if not self.tokenizer.chat_template:
             raise RecipeError(
                 f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template to a Jinja "
@@ -69,6 +59,29 @@ class Renderer:
 
 
 TEMPLATE = "the chat template (model.chat_template, or the tokenizer's own)"
+
+
+def template_of(model: ModelConfig) -> str | None:
+    """What replaces the tokenizer's own chat template; None: nothing does."""
+    if model.chat_template is None:
+        return None
+    if model.chat_template == "plain":
+        return PLAIN
+    template = Path(model.chat_template)
+    if not template.is_file():
+        raise RecipeError(f"model.chat_template={template}: no such file")
+    try:
+        return template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"model.chat_template={template} cannot be read: {one_line(error)}") from None
+
+
+def use_template(tokenizer: Any, template: str | None) -> None:
+    """In training, and in what a run exports: whoever takes that up must ask as it was asked in training."""
+    if template == PLAIN and [tokenizer.bos_token_id] == tokenizer("a").input_ids[:1]:
+        template = "{{ bos_token }}" + PLAIN
+    if template is not None:
+        tokenizer.chat_template = template
 
 
 def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room: int) -> list[Prompt]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -26,11 +27,16 @@ class KL:
     estimator: Estimator
     coefficient: float | Mapping[str, float]  # one number, or one per prompt domain; a domain not named has 0
     place: Literal["loss", "reward"] = "loss"
-    reference: str | None = None  # the model folder of pi_ref; None: where training began, model.path
+    reference: str | None = None  # folder or hub name of pi_ref; None: where training began, model.path
 
     def __post_init__(self) -> None:
         if self.place not in ("loss", "reward"):
             raise ValueError(f"kl.place={self.place}: loss or reward")
+        of = self.coefficient
+        for one in of.values() if isinstance(of, Mapping) else (of,):
+            if not isinstance(one, int | float) or not 0 <= one < inf:  # below 0 it would drive the policy away
+                said = "null" if of is None else of
+                raise ValueError(f"kl.coefficient={said}: a finite number of at least 0, or one for each domain")
 
     @property
     def on(self) -> bool:

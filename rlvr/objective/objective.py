@@ -1,6 +1,7 @@
 """A variant is a choice of functions; the loss is one sum over tokens. Knows tensors, no records and no config."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from rlvr.objective.corrections import Correction, Mismatch
 from rlvr.objective.kl import CLAMP, KL
+from rlvr.objective.limits import beyond
 from rlvr.objective.rewards import Rewards
 
 
@@ -60,6 +62,11 @@ class Batch:
                 yield field_.name, value
 
 
+def largest(values: Sequence[float]) -> float:
+    """max, but nan where one is: in Python's it depends on where it stands."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
 @dataclass(slots=True)
 class Statistics:
     """What one loss saw. Everything adds up over micro-batches and ranks (`maxima` by max), then `means` divides."""
@@ -70,7 +77,7 @@ class Statistics:
     def __add__(self, other: "Statistics") -> "Statistics":
         sums = {k: self.sums.get(k, 0.0) + other.sums.get(k, 0.0) for k in {*self.sums, *other.sums}}
         both = {*self.maxima, *other.maxima}
-        return Statistics(sums, {k: max(self.maxima.get(k, 0.0), other.maxima.get(k, 0.0)) for k in both})
+        return Statistics(sums, {k: largest((self.maxima.get(k, 0.0), other.maxima.get(k, 0.0))) for k in both})
 
     @property
     def tokens(self) -> float:
@@ -99,7 +106,10 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Objective:
-    """A member of the GRPO family: four slots (see the package docstring), and what it asks of the groups it is fed."""
+    """A member of the GRPO family: four slots (see the package docstring), and what it asks of the groups it is fed.
+
+    ValueError for a parameter of one of our own functions that cannot be meant.
+    """
 
     advantage: Callable[[Rewards], Tensor]
     ratio: Callable[[Tensor, Tensor], Tensor]
@@ -113,6 +123,11 @@ class Objective:
     train_on_truncated: bool = True  # completions that ran into the length limit
     count_masked: bool = False  # completions that are not trained on count in the weighting's normaliser
     keep_sampling_mask: bool = False  # the softmax runs over the tokens that top-p/top-k left (arXiv:2512.02556)
+
+    def __post_init__(self) -> None:
+        slots = ("advantage", "surrogate", "weighting", "whitening", "correction", "shaping")
+        for said in (said for slot in slots for said in beyond(slot, getattr(self, slot))):
+            raise ValueError(said)
 
     @property
     def needs_reference(self) -> bool:

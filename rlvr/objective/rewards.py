@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+EQUAL = 1e-9  # of a spread of rewards, as a share of the larger one where that is above 1
+
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
@@ -40,8 +42,14 @@ class Rewards:
 
     @property
     def total_NG(self) -> Tensor:
-        """The weighted sum of the parts; 0 where not valid."""
-        return self.parts_NGK @ self.weights_K
+        """The weighted sum of the parts; 0 where not valid.
+
+        Part by part: a matrix product rounds one row as it does not round another, and equal rewards must be equal.
+        """
+        total_NG = torch.zeros_like(self.parts_NGK[..., 0])
+        for k, weight in enumerate(self.weights_K):
+            total_NG = total_NG + self.parts_NGK[..., k] * weight
+        return total_NG
 
 
 def masked_mean(x_NG: Tensor, valid_NG: Tensor) -> Tensor:
@@ -53,11 +61,14 @@ def masked_mean(x_NG: Tensor, valid_NG: Tensor) -> Tensor:
 def masked_center(x_NG: Tensor, valid_NG: Tensor) -> Tensor:
     """[N,G] distance from the mean of the row's valid entries; 0 where not valid, *exactly* 0 in an all-equal row.
 
-    The mean of equal floats may be one rounding step off, and a division by a tiny std would make an advantage of it.
+    The mean of equal floats may be one rounding step off, and so may 0.1 + 0.2 from 0.3; a division by a tiny std would
+    make an advantage of it. So what lies within `EQUAL` is equal.
     """
     high_N1 = torch.where(valid_NG, x_NG, -torch.inf).amax(1, keepdim=True)
     low_N1 = torch.where(valid_NG, x_NG, torch.inf).amin(1, keepdim=True)
-    return torch.where(valid_NG & (high_N1 > low_N1), x_NG - masked_mean(x_NG, valid_NG), 0.0)
+    scale_N1 = torch.maximum(high_N1.abs(), low_N1.abs()).clamp(min=1.0)
+    equal_N1 = (high_N1 - low_N1) / scale_N1 <= EQUAL  # not so where one is infinite or nan, which must be seen
+    return torch.where(valid_NG & ~equal_N1, x_NG - masked_mean(x_NG, valid_NG), 0.0)
 
 
 def masked_std(x_NG: Tensor, valid_NG: Tensor, ddof: int) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from rlvr.objective.objective import Batch, Objective
 from rlvr.objective.rewards import Rewards
@@ -11,32 +12,51 @@ from rlvr.objective.rewards import Rewards
 TOKENS = 3
 
 
-def trial(objective: Objective, weights: Sequence[float], group_size: int) -> None:
-    """One group with every slot called as in training.
+def trial(objective: Objective, weights: Sequence[float], group_size: int, max_tokens: int = TOKENS) -> None:
+    """One group with every slot called as in training, with completions of up to `max_tokens`.
 
-    ValueError when the objective refuses, or makes something of the wrong shape or not finite; whatever else a slot
-    raises that cannot take its arguments.
+    ValueError when the objective refuses, makes something of the wrong shape or not finite, or teaches nothing where
+    there is an advantage; whatever else a slot raises that cannot take its arguments.
     """
     G, K = group_size, len(weights)
     parts_1GK = torch.rand(1, G, K, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weights_K = torch.tensor(list(weights), dtype=torch.float64)
-    rewards = Rewards(parts_1GK, weights_K, torch.ones(1, G, dtype=torch.bool))
+    valid_1G = torch.ones(1, G, dtype=torch.bool)
+    rewards = Rewards(parts_1GK, weights_K, valid_1G)
     objective.signal(rewards)
     if objective.shaping is not None:
         rewards = rewards.plus(objective.shaping(torch.full((1, G), float(TOKENS))))
-    advantages_1G = objective.advantages(rewards)
-    if advantages_1G.shape != (1, G) or not advantages_1G.isfinite().all():
-        raise ValueError(f"advantages of one group of {G} completions must be finite [1,{G}], got {advantages_1G}")
+        lengths_1G = torch.linspace(1, max_tokens, G, dtype=torch.float64)[None]
+        advantages_of(objective, Rewards(parts_1GK, weights_K, valid_1G).plus(objective.shaping(lengths_1G)))
+    advantages_of(objective, Rewards(torch.ones_like(parts_1GK), weights_K, valid_1G), ", all of the same reward,")
+    advantages_1G = advantages_of(objective, rewards)
     mask_GT = torch.ones(G, TOKENS)
     weights_GT = objective.weighting(mask_GT, mask_GT)
     if weights_GT.shape != mask_GT.shape:
         raise ValueError(f"weighting made {tuple(weights_GT.shape)} of a mask {tuple(mask_GT.shape)}")
-    zeros_GT = torch.zeros(G, TOKENS)
     batch = Batch.of_tokens(torch.zeros(G, TOKENS, dtype=torch.int64))
     batch = replace(batch, mask_BT=mask_GT, weights_BT=weights_GT, advantages_B1=advantages_1G.T.float())
-    batch = replace(batch, old_logprobs_BT=zeros_GT, ref_logprobs_BT=zeros_GT)
-    logprobs_GT = torch.full((G, TOKENS), -0.1, requires_grad=True)
+    zeros_GT = torch.zeros(G, TOKENS)
+    for logprob in (-0.1, -2.0, 2.0):  # log pi/pi_old too
+        gradient(objective, logprob, replace(batch, old_logprobs_BT=zeros_GT, ref_logprobs_BT=zeros_GT))
+    slope_GT = gradient(replace(objective, kl=None), -1.0, replace(batch, rollout_logprobs_BT=zeros_GT - 1))
+    if advantages_1G.any() and not slope_GT.any():
+        raise ValueError("with pi = pi_old = pi_rollout the loss has no gradient: this algorithm would teach nothing")
+
+
+def advantages_of(objective: Objective, rewards: Rewards, which: str = "") -> Tensor:
+    G = rewards.valid_NG.shape[1]
+    made_1G = objective.advantages(rewards)
+    if made_1G.shape != (1, G) or not made_1G.isfinite().all():
+        raise ValueError(f"advantages of one group of {G} completions{which} must be finite [1,{G}], got {made_1G}")
+    return made_1G
+
+
+def gradient(objective: Objective, logprob: float, batch: Batch) -> Tensor:
+    """[G,T] of the loss, where every token has the same logprob."""
+    logprobs_GT = torch.full_like(batch.mask_BT, logprob, requires_grad=True)
     loss, _ = objective.loss(logprobs_GT, batch)
     gradient_GT = torch.autograd.grad(loss, logprobs_GT)[0] if loss.requires_grad else None
     if gradient_GT is None or not gradient_GT.isfinite().all():
         raise ValueError(f"the loss must have a finite gradient to the logprobs; {loss} has {gradient_GT}")
+    return gradient_GT

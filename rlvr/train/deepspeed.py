@@ -39,7 +39,9 @@ from transformers.utils import logging as transformers_logging
 
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
+from rlvr.data.prompts import template_of, use_template
 from rlvr.objective import Batch, Objective, Statistics
+from rlvr.objective.objective import largest
 from rlvr.train.lora import (
     Weight,
     adapter_parameters,
@@ -77,6 +79,7 @@ class DeepSpeedTrainer:
         # transformers then builds a ZeRO-3 model shard by shard; it must outlive the loading, hence the attribute
         self._zero3 = HfDeepSpeedConfig(settings) if cfg.zero_stage == 3 else None
         self._model = model
+        self._template = template_of(model)  # now: a file that is not here must not be missed at the end of the run
         self._compiled = cfg.compiles(self.cuda)
         policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
         self._share = self._shares_prompts(policy)
@@ -85,6 +88,7 @@ class DeepSpeedTrainer:
         optimizer = GuardedAdamW(
             _decay_groups(policy, cfg.weight_decay),
             max_norm=cfg.max_grad_norm if self._gradients_arrive_whole else None,
+            device=self.device,
             lr=cfg.learning_rate,
             betas=tuple(cfg.betas),
             fused=self.cuda and cfg.offload_optimizer == "none",
@@ -136,7 +140,8 @@ class DeepSpeedTrainer:
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics are their means, the same on every rank."""
+        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics are the means over those that had tokens, the
+        same on every rank."""
         started = perf_counter()
         torch.set_num_threads(self.cfg.threads)
         for group in self.optimizer.param_groups:
@@ -146,11 +151,11 @@ class DeepSpeedTrainer:
         parts = self.cfg.mini_batches
         cuts = [batch] if parts == 1 else [objective.part(batch, slice(n, None, parts)) for n in range(parts)]
         updates = [self._update(cut, objective) for _ in range(self.cfg.epochs) for cut in cuts]
-        names = {name: None for update in updates for name in update}
-        found = {name: [update[name] for update in updates if name in update] for name in names}
-        metrics = {name: (max if "max" in name else mean)(values) for name, values in found.items()}
+        counted = [update for update in updates if update["tokens/trained"]] or updates  # an empty one dilutes no mean
+        found = {name: [update[name] for update in counted] for name in counted[0]}
+        metrics = {name: (largest if "max" in name else mean)(values) for name, values in found.items()}
         for name in ("tokens/trained", "time/gradient", "time/optimizer"):
-            metrics[name] *= len(updates)
+            metrics[name] = sum(update[name] for update in updates)
         times = {"time/logprobs": prepared, "time/train": perf_counter() - started}
         return metrics | {"policy/lr": learning_rate} | times
 
@@ -287,8 +292,8 @@ class DeepSpeedTrainer:
         return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.cfg.zero_stage == 3)
 
     def export(self, folder: str) -> None:
-        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer. Adapters are merged, and
-        once more by themselves in `adapter`."""
+        """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer with the chat template of the
+        recipe. Adapters are merged, and once more by themselves in `adapter`."""
         weights: Weights = {}
         for bucket in self.weights():
             weights |= {name: tensor.clone() for name, tensor in bucket.items()}
@@ -301,7 +306,9 @@ class DeepSpeedTrainer:
             lm.config.use_cache = True
             lm.save_pretrained(folder, state_dict=weights)
             lm.config.use_cache = False
-            AutoTokenizer.from_pretrained(self._model.path).save_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(self._model.path)
+            use_template(tokenizer, self._template)
+            tokenizer.save_pretrained(folder)
         if adapters := adapter_parameters(lm):
             with self._gathered(adapters.values()):
                 if self.rank == 0:

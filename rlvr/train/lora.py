@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr.config import RecipeError
-from rlvr.trainer_config import LoraConfig
+from rlvr.trainer_config import ALL_LINEAR, LoraConfig
 
 ADAPTER = "default"  # peft's name for the only one
 
@@ -23,12 +23,11 @@ def add_adapters(lm: Any, cfg: LoraConfig) -> None:
     """In place; everything but the adapters is frozen. At the start they change nothing."""
     import peft
 
-    all_linear = cfg.targets == ["all-linear"]
     settings = peft.LoraConfig(
         r=cfg.rank,
         lora_alpha=cfg.alpha,
         lora_dropout=cfg.dropout,
-        target_modules=linear_layers(lm) if all_linear else list(cfg.targets),
+        target_modules=targets_in(lm, cfg),
         bias="none",
         task_type="CAUSAL_LM",
         base_model_name_or_path=lm.config.name_or_path,
@@ -36,16 +35,22 @@ def add_adapters(lm: Any, cfg: LoraConfig) -> None:
     lm.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # A is random, and the same on every rank
-        try:
-            peft.inject_adapter_in_model(settings, lm)
-        except ValueError as error:
-            raise RecipeError(f"trainer.lora.targets={cfg.targets}: {error}") from error
+        peft.inject_adapter_in_model(settings, lm)
     lm.rlvr_lora = settings
 
 
-def linear_layers(lm: Any) -> list[str]:
-    """Their last names, those of the decoder only: the head is no nn.Linear any more, or shares the embedding."""
-    return sorted({name.rpartition(".")[2] for name, layer in lm.model.named_modules() if isinstance(layer, nn.Linear)})
+def targets_in(lm: Any, cfg: LoraConfig) -> list[str]:
+    """What peft is to look for: whole names of layers, or their ends. RecipeError names what is no linear layer of the
+    decoder: the head is no nn.Linear any more, or shares the embedding."""
+    layers = {f"model.{name}" for name, layer in lm.model.named_modules() if isinstance(layer, nn.Linear)}
+    last = sorted({name.rpartition(".")[2] for name in layers})
+    if cfg.targets == [ALL_LINEAR]:
+        return last
+    for target in cfg.targets:
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            there = ", ".join(last)
+            raise RecipeError(f"trainer.lora.targets={cfg.targets}: {target} is no linear layer; there are: {there}")
+    return list(cfg.targets)
 
 
 def adapted(lm: nn.Module) -> dict[str, Any]:

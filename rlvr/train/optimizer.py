@@ -11,10 +11,13 @@ class GuardedAdamW(torch.optim.AdamW):
     spread a nan to all of them by then, as clipping divides every gradient by it.
     """
 
-    def __init__(self, params, max_norm: float | None = None, **kwargs):
-        """`max_norm` clips here, for gradients that arrive whole (float32 at stage 0); None: ZeRO has clipped."""
+    def __init__(self, params, max_norm: float | None = None, device: torch.device | None = None, **kwargs):
+        """`max_norm` clips here, for gradients that arrive whole (float32 at stage 0); None: ZeRO has clipped. `device`
+        is where the ranks talk to each other: NCCL takes nothing in host memory, where an offloaded optimizer lives.
+        None: where the gradients are."""
         super().__init__(params, **kwargs)
         self.max_norm = max_norm
+        self.device = device
         self.skipped = False
         self.norm: float | None = None  # of the last gradient before clipping, when it was clipped here
 
@@ -27,6 +30,7 @@ class GuardedAdamW(torch.optim.AdamW):
         for parameter in parameters:
             finite *= parameter.grad.isfinite().all()
         if dist.is_initialized() and dist.get_world_size() > 1:
+            finite = finite.to(self.device or finite.device)
             dist.all_reduce(finite, op=dist.ReduceOp.MIN)
         self.skipped = not bool(finite)
         return None if self.skipped else super().step(closure)

@@ -63,7 +63,15 @@ def in_host_memory(value: Any, seen: dict[tuple, torch.Tensor]) -> Any:
 
 
 def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
-    """Collective. What another number of ranks has saved is converted first, into a folder beside it."""
+    """Collective. What another number of ranks has saved is converted first, into a folder beside it. Weights and
+    moments come from there; the optimizer's settings stay the recipe's, which a resume may have changed.
+
+    RunError where another ZeRO stage, model or adapters saved it, on every rank alike.
+    """
+    refuse_another_stage(engine.zero_optimization_stage(), folder / TAG)
+    refuse_other_weights(engine.module, folder / TAG)
+    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)  # what is below ZeRO
+    settings = [{key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups]
     shards = len(list((folder / TAG).glob("*zero_pp_rank_*_optim_states.pt")))
     if shards in (0, ranks):  # without ZeRO there is one file, for whoever wants it
         loaded, _ = engine.load_checkpoint(str(folder), tag=TAG)
@@ -72,21 +80,50 @@ def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
         if rank == 0:
             to_universal(folder / TAG, whole / TAG)
         dist.barrier()
-        optimizer = engine.optimizer.optimizer
-        decays = [group["weight_decay"] for group in optimizer.param_groups]
         engine._config.load_universal_checkpoint = True  # DeepSpeed reads it once, at its start, from nowhere else
         loaded, _ = engine.load_checkpoint(str(whole), tag=TAG)
         engine._config.load_universal_checkpoint = False
-        # ZeRO-3 gives all groups the first one's decay, and all parameters one counter, which each would then advance
-        for group, decay in zip(optimizer.param_groups, decays, strict=True):
-            group["weight_decay"] = decay
-        for state in optimizer.state.values():
+        for state in optimizer.state.values():  # ZeRO-3 gives all one counter, which each would then advance
             state["step"] = copy.deepcopy(state["step"])
         dist.barrier()
         if rank == 0:
             shutil.rmtree(whole)
     if loaded is None:
         raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group |= own
+
+
+def refuse_another_stage(stage: int, folder: Path) -> None:
+    """By the files' names: each kind of sharding has its own, and DeepSpeed does not read those of another."""
+    if any(folder.glob("*zero_pp_rank_*_model_states.pt")):
+        saved: tuple[int, ...] = (3,)
+    elif any(folder.glob("*zero_pp_rank_*_optim_states.pt")):
+        saved = (1, 2)
+    else:
+        saved = (0,)
+    if stage not in saved:
+        said = "1 or 2 (or 0 in bfloat16, which is 1)" if 1 in saved else str(saved[0])
+        raise RunError(f"trainer.zero_stage={stage}: {folder} was saved with {said}, and only that can read it")
+
+
+def refuse_other_weights(module: torch.nn.Module, folder: Path) -> None:
+    """Names and shapes alone: of tensors on a disk nothing is read."""
+    file = next(iter(sorted(folder.glob("*model_states.pt"))), None)
+    if file is None:
+        return
+    saved = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+    theirs = {name: tuple(x.shape) for name, x in saved["module"].items()}
+    for shapes in (*(saved["param_shapes"] or ()), saved["frozen_param_shapes"] or {}):  # whole, where ZeRO-3 has none
+        theirs |= {name: tuple(shape) for name, shape in shapes.items()}
+    ours = {name: tuple(getattr(x, "ds_shape", x.shape)) for name, x in module.state_dict(keep_vars=True).items()}
+    for name in {**theirs, **ours}:
+        was, now = theirs.get(name), ours.get(name)
+        if was != now and not (was == (0,) and now):  # ZeRO-3 tells no shape for the second name of a tied weight
+            raise RunError(
+                f"{folder} holds other weights than model.path and trainer.lora make now: {name} was "
+                f"{was or 'not there'}, and is {now or 'not there'}; both must stay as they were"
+            )
 
 
 def to_universal(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from rlvr.collate import collate
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
 from rlvr.train.logprobs import LogprobHead
+from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.policy import Policy, load_policy, pack, scatter
 from tests.builders import completion, group, prompt
 
@@ -159,3 +160,15 @@ def test_a_step_has_the_gradient_of_plain_autograd_and_resumes(build, model_fold
     again = trainer.step(of, GRPO, 1e-4)
     assert again["policy/loss"] == pytest.approx(then["policy/loss"], abs=1e-3)
     assert trainer.score([3, 4, 5, 6]) == pytest.approx(probe, abs=0.02)
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_ranks_of_an_offloaded_optimizer_agree_over_nccl(build, finite, monkeypatch):
+    """With the group of the trainer, of one rank, which takes no tensor in host memory either."""
+    device = build("bfloat16", zero_stage=2, offload_optimizer="cpu").device
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.grad = torch.ones(3) if finite else torch.full((3,), torch.nan)
+    guarded = GuardedAdamW([parameter], device=device, lr=0.1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    guarded.step()
+    assert guarded.skipped is not finite

@@ -224,6 +224,14 @@ def test_advantages_are_whitened_where_the_recipe_says_so():
     assert_close(white, tensor([[2.0, -2.0], [0.5, -0.5]]) / (8.5 / 4) ** 0.5)
 
 
+def test_equal_totals_of_different_parts_are_no_signal():
+    # 0.1 + 0.2 = 0.3, though not in floats
+    parts = tensor([[[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]], dtype=torch.float64)
+    rewards = Rewards(parts, tensor([0.1, 0.2, 0.3], dtype=torch.float64), tensor([[True, True]]))
+    assert GRPO.signal(rewards).tolist() == [False]
+    assert (GRPO.advantages(rewards) == 0).all()
+
+
 def test_a_group_has_signal_when_its_own_advantages_are_not_all_zero():
     """[1 and 0], [0 and 1] in two parts: the sum agrees, the parts do not."""
     parts = tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0]] * 3])

@@ -9,7 +9,7 @@ import torch
 from torch import tensor
 
 from rlvr.objective import Statistics, corrections, kl
-from rlvr.objective.objective import statistics
+from rlvr.objective.objective import largest, statistics
 from tests.objective.test_objective import GRPO, RHO, batch
 
 
@@ -53,6 +53,13 @@ def test_no_token_adds_nothing_to_what_others_saw():
         assert (real + other).means() == real.means() == (other + real).means()
     assert (real + real).tokens == 2 * real.tokens == 6.0
     assert Statistics().tokens == 0.0
+
+
+def test_a_mismatch_that_is_no_number_is_not_hidden_by_others():
+    good, bad = (Statistics({"tokens": 1.0}, {"mismatch_max": x}) for x in (1.0, math.nan))
+    for parts in ((good, bad), (bad, good), (good, bad, good), (bad, Statistics())):
+        assert math.isnan(sum(parts, Statistics()).maxima["mismatch_max"])
+    assert largest([0.0, 2.0, 1.0]) == 2.0 and math.isnan(largest([1.0, math.nan]))
 
 
 def test_the_effective_sample_size_is_one_when_engine_and_trainer_agree():

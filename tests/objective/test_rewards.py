@@ -72,6 +72,49 @@ def test_an_all_equal_group_is_exactly_zero(value, size):
     assert (masked_std(x, valid, ddof=1) == 0).all()
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    row=st.lists(st.tuples(st.integers(0, 10), st.integers(0, 20)), min_size=1, max_size=12),
+    groups=st.integers(1, 4),
+    size=st.integers(2, 17),
+)
+def test_the_same_parts_have_the_same_total_wherever_they_stand(row, groups, size):
+    """A matrix product takes its rows several at a time, and rounds the last ones in another order."""
+    parts, weights = (tensor(column, dtype=F64) / 10 for column in zip(*row, strict=True))
+    valid = torch.ones(groups, size, dtype=torch.bool)
+    rewards = Rewards(parts.expand(groups, size, -1).contiguous(), weights, valid)
+    assert len(rewards.total_NG.unique()) == 1
+    assert (masked_center(rewards.total_NG, valid) == 0).all()
+
+
+def test_five_parts_that_agree_are_an_all_equal_group():
+    parts = tensor([0.4, 0.5, 0.3, 1.0, 0.5], dtype=F64).expand(1, 5, 5).contiguous()
+    weights = tensor([1.0, 0.1, 0.5, 0.2, 0.3], dtype=F64)
+    assert len(Rewards(parts, weights, torch.ones(1, 5, dtype=torch.bool)).total_NG.unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "equal"),
+    [
+        (0.3, 0.1 + 0.2, True),
+        (0.0, 1e-9, True),
+        (0.0, 2e-9, False),
+        (-1e6, -1e6 + 1e-4, True),  # a share of what is large
+        (1e6, 1e6 + 1e-2, False),
+    ],
+)
+def test_what_rounding_alone_keeps_apart_is_equal(low, high, equal):
+    x, valid = tensor([[low, high]], dtype=F64), torch.ones(1, 2, dtype=torch.bool)
+    assert (masked_center(x, valid) == 0).all().item() is equal
+    assert (masked_std(x, valid, ddof=1) == 0).item() is equal
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_reward_that_is_no_number_is_not_taken_for_an_equal_one(bad):
+    x, valid = tensor([[1.0, bad, 1.0]], dtype=F64), torch.ones(1, 3, dtype=torch.bool)
+    assert not masked_center(x, valid).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("parts", "weights", "valid"), [((1, 2, 2), (1,), (1, 2)), ((1, 2, 1), (1,), (1, 3)), ((2, 2, 1), (1,), (1, 2))]
 )

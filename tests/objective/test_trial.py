@@ -34,16 +34,26 @@ def test_what_works_passes(size, weights):
         ({"advantage": lambda r: r.total_NG[:, :1]}, [1.0], 4, r"advantages of one group of 4 .* finite \[1,4\]"),
         ({"advantage": lambda r: r.total_NG / 0}, [1.0], 4, "must be finite"),
         ({"advantage": lambda r: r.total_NG / torch.tensor([1.0, 1.0, 1.0, 0.0])}, [1.0], 4, "must be finite"),
+        ({"advantage": partial(advantages.standardize, eps=0.0)}, [1.0], 4, "all of the same reward, must be finite"),
+        ({"shaping": lambda lengths: 1 / (64 - lengths)}, [1.0], 4, "must be finite"),
         ({"weighting": lambda mask, counted: mask.sum(1)}, [1.0], 4, "weighting made"),
         ({"weighting": lambda mask, counted: mask * torch.inf}, [1.0], 4, "finite gradient"),
         ({"surrogate": lambda w, a, lp: (a * lp).detach(), "kl": None}, [1.0], 4, "gradient|require grad"),
         ({"surrogate": lambda w, a, lp: w * torch.inf, "kl": None}, [1.0], 4, "finite gradient"),
         ({"surrogate": lambda w, a, lp: w * torch.tensor([1.0, 1.0, torch.inf])}, [1.0], 4, "finite gradient"),
+        ({"surrogate": lambda w, a, lp: (w + 1.5).sqrt() * a}, [1.0], 4, "finite gradient"),  # nan far from pi_old
+        ({"surrogate": lambda w, a, lp: w.clamp(min=0.1) * a}, [1.0], 4, "would teach nothing"),
+        ({"correction": lambda mismatch: torch.zeros_like(mismatch.delta_BT)}, [1.0], 4, "would teach nothing"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(change, weights, size, says):
     with pytest.raises((ValueError, IndexError), match=says):
-        trial(replace(GOOD, **change), weights, size)
+        trial(replace(GOOD, **change), weights, size, 64)
+
+
+def test_an_advantage_of_nothing_need_not_teach():
+    """MaxRL with penalties alone: every mean is below 0, every advantage 0."""
+    trial(replace(GOOD, advantage=advantages.mean_normalize, shaping=None), [-1.0], 4)
 
 
 def test_a_slot_that_takes_other_arguments_is_a_type_error():

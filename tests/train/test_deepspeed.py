@@ -1,20 +1,25 @@
 """The real trainer on a tiny model, one rank: what happens between a batch and its optimizer steps."""
 
+import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from rlvr.collate import collate
-from rlvr.config import RecipeError, TrainerConfig
+from rlvr.config import ModelConfig, RecipeError, TrainerConfig
+from rlvr.data.prompts import Renderer
 from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
 from rlvr.trainer_config import LoraConfig
 from tests.builders import completion, group, prompt
 from tests.train.conftest import VOCABULARY
 
 pytest.importorskip("deepspeed")
+TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny"
 GRPO = Objective(
     advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.sequence_mean
 )
@@ -76,6 +81,28 @@ def test_mini_batches_are_optimizer_steps_on_parts_of_the_batch(build):
     one = build()
     one.step(batch(), GRPO, 1e-3)
     assert not torch.allclose(weights(two), weights(one), atol=1e-4)
+
+
+def test_mini_batches_without_a_token_dilute_no_metric(build):
+    of = batch()
+    mask_BT = of.mask_BT.clone()
+    mask_BT[1::2] = 0.0  # all of the second mini-batch
+    of = GRPO.part(replace(of, mask_BT=mask_BT, counted_BT=mask_BT), slice(None))
+    one, two = build().step(of.rows(slice(None, None, 2)), GRPO, 1e-3), build(mini_batches=2).step(of, GRPO, 1e-3)
+    for name in ("policy/entropy", "policy/grad_norm", "policy/loss", "mismatch/mean_abs", "tokens/trained"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5) and one[name] != 0, name
+    nothing = build(mini_batches=2).step(replace(of, mask_BT=mask_BT * 0), GRPO, 1e-3)
+    assert nothing["policy/grad_norm"] == nothing["tokens/trained"] == nothing["policy/skipped"] == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"mini_batches": 2}, {"mini_batches": 2, "micro_batch_tokens": 12}])
+@pytest.mark.parametrize("row", range(8))
+def test_the_largest_mismatch_is_nan_where_one_is(build, settings, row):
+    of = batch()
+    rollout_BT = of.rollout_logprobs_BT.clone()
+    rollout_BT[row, int(of.lengths_B[row]) - 1] = torch.nan
+    metrics = build(**settings).step(replace(of, rollout_logprobs_BT=rollout_BT), GRPO, 1e-3)
+    assert math.isnan(metrics["mismatch/max_abs"])
 
 
 def test_the_reference_may_be_weights_that_were_exported(build, tmp_path):
@@ -151,6 +178,27 @@ def test_a_reference_that_cannot_share_prompts_is_refused_in_words(build, monkey
     with pytest.raises(RecipeError, match=r"the reference .* cannot share prompts: trainer\.share_prompts=false"):
         sharing.step(batch(LEASHED), LEASHED, 1e-3)
     assert apart.step(batch(LEASHED), LEASHED, 1e-3)["policy/kl_ref"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_exported_asks_as_it_was_asked_in_training(model_folder, tmp_path):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(model_folder)
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for m in messages %}MINE {{ m['content'] }}{% endfor %}")
+    message = {"role": "user", "content": "2+3"}
+    said = set()
+    for template in (None, "plain", str(own)):
+        model = ModelConfig(path=model_folder, dtype="float32", chat_template=template)
+        DeepSpeedTrainer(model, TrainerConfig(), 1.0).export(str(tmp_path / "model"))
+        exported = AutoTokenizer.from_pretrained(tmp_path / "model")
+        asked = exported.apply_chat_template([message], add_generation_prompt=True, tokenize=True, return_dict=False)
+        assert tuple(asked) == Renderer(model)((message,))
+        said.add(tuple(asked))
+    assert len(said) == 3
+    own.unlink()
+    with pytest.raises(RecipeError, match=r"model\.chat_template=.*own\.jinja: no such file"):
+        DeepSpeedTrainer(model, TrainerConfig(), 1.0)
 
 
 @pytest.mark.long

@@ -141,6 +141,23 @@ def test_half_precision_adapters_learn_too(build):
     assert max(abs(a - b) for a, b in zip(start, trainer.score(PROBE), strict=True)) > 1e-2
 
 
+@pytest.mark.parametrize("unknown", ["nowhere", "proj", "embed_tokens", "norm", "q_norm", "lm_head", "0.self_attn"])
+def test_a_target_that_is_no_linear_layer_is_named_beside_one_that_is(build, unknown):
+    said = rf"^trainer\.lora\.targets=\[.*\]: {unknown} is no linear layer; there are: down_proj, .*, v_proj$"
+    for targets in ([unknown], ["q_proj", unknown]):
+        with pytest.raises(RecipeError, match=said):
+            build(targets=targets)
+
+
+@pytest.mark.parametrize("before", ["model.layers.1.self_attn", "layers.1.self_attn", "1.self_attn"])
+def test_a_layer_may_be_named_by_more_than_its_last_name(build, before):
+    trainer = build(targets=[f"{before}.q_proj", "v_proj"])
+    names = dict(trainer.engine.module.named_parameters())
+    adapted = {name.partition(".lora_A.")[0] for name in names if ".lora_A." in name}
+    q, v = "lm.model.layers.1.self_attn.q_proj", "lm.model.layers.{}.self_attn.v_proj"
+    assert adapted == {q, v.format(0), v.format(1)}
+
+
 def test_unknown_targets_are_named(build):
     with pytest.raises(RecipeError, match=r"trainer.lora.targets=\['nowhere'\]"):
         build(targets=["nowhere"])

@@ -23,6 +23,7 @@ PROBE = [3, 9, 4, 1, 17, 22]
 )
 def test_offloaded_it_learns_the_same(build, offload, dtype, tmp_path):
     plain, elsewhere = build(dtype, zero_stage=offload["zero_stage"]), build(dtype, **offload)
+    assert elsewhere._guard.device == elsewhere.device
     for _ in range(3):
         wanted, got = plain.step(batch(), GRPO, 1e-3), elsewhere.step(batch(), GRPO, 1e-3)
     assert got["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=1e-3)

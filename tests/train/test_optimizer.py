@@ -103,6 +103,23 @@ def test_parameters_without_a_gradient_are_left_alone():
     assert_close(mine[1].detach(), torch.ones(2))
 
 
+def test_ranks_talk_through_the_trainers_device_wherever_the_gradients_are(monkeypatch):
+    """NCCL refuses host memory, which is where ZeRO leaves the gradients of an offloaded optimizer."""
+
+    class Reduced(Exception):
+        pass
+
+    def reduce(tensor, op):
+        raise Reduced(tensor.device.type)
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", reduce)
+    for device, seen in ((torch.device("meta"), "meta"), (None, "cpu")):
+        with pytest.raises(Reduced, match=seen):
+            GuardedAdamW(parameters([1.0]), device=device, lr=0.1).step()
+
+
 def _rank(rank: int, store: str, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)

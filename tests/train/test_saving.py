@@ -1,12 +1,14 @@
 """What a rank saves while it trains on is what it was, and comes back bit for bit, on another number of ranks too."""
 
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from rlvr.config import ModelConfig, TrainerConfig
+from rlvr.config import ModelConfig, RunError, TrainerConfig
+from rlvr.trainer_config import LoraConfig
 from tests.train.processes import as_ranks, free_port
 from tests.train.test_deepspeed import GRPO, batch, weights
 
@@ -16,7 +18,8 @@ pytest.importorskip("deepspeed")
 def build(folder: str, rank: int = 0, address: str = "", **cfg):
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
-    settings = TrainerConfig(weight_decay=0.1, micro_batch_tokens=24, row_tokens=12, **cfg)
+    gc.collect()  # while a ZeRO-3 trainer lives on, transformers loads every model in shards
+    settings = TrainerConfig(**{"weight_decay": 0.1, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
     return DeepSpeedTrainer(ModelConfig(path=folder, dtype="float32"), settings, 1.0, rank, address)
 
 
@@ -39,6 +42,79 @@ def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folde
     other.load(str(tmp_path))
     other.step(batch(seed=2), GRPO, 1e-2)
     assert other.score([1, 2, 3]) == scored
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_the_optimizers_settings_are_the_recipes_of_today(model_folder, tmp_path, stage):
+    trainer = build(model_folder, zero_stage=stage)
+    trainer.step(batch(seed=1), GRPO, 1e-2)
+    trainer.save(str(tmp_path))
+    trainer.saved(wait=True)
+    other = build(model_folder, zero_stage=stage, weight_decay=0.5, betas=[0.8, 0.99])
+    other.load(str(tmp_path))
+    groups = [(group["weight_decay"], group["betas"]) for group in other._guard.param_groups]
+    assert groups == [(0.5, (0.8, 0.99)), (0.0, (0.8, 0.99))]
+    other.step(batch(seed=2), GRPO, 1e-2)
+    assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.5, 0.0]
+
+
+SHARDED = ["zero_pp_rank_0_mp_rank_00_optim_states.pt"]
+FILES = {
+    (0,): ["mp_rank_00_model_states.pt"],
+    (1, 2): ["mp_rank_00_model_states.pt", *SHARDED],
+    (3,): ["zero_pp_rank_0_mp_rank_00_model_states.pt", *SHARDED],
+}
+
+
+@pytest.mark.parametrize(("saved", "names"), FILES.items(), ids=str)
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_another_zero_stage_is_refused_in_words(tmp_path, saved, names, stage):
+    from rlvr.train.saving import TAG, refuse_another_stage
+
+    (tmp_path / TAG).mkdir()
+    for name in names:
+        (tmp_path / TAG / name).touch()
+    if stage in saved:
+        refuse_another_stage(stage, tmp_path / TAG)
+        return
+    said = rf"^trainer\.zero_stage={stage}: .* was saved with {saved[0]}.*, and only that can read it$"
+    with pytest.raises(RunError, match=said):
+        refuse_another_stage(stage, tmp_path / TAG)
+
+
+@pytest.mark.parametrize(("stage", "other"), [(0, 1), (1, 0)])
+def test_a_trainer_says_which_zero_stage_it_needs(model_folder, tmp_path, stage, other):
+    trainer = build(model_folder, zero_stage=stage)
+    trainer.save(str(tmp_path))
+    trainer.saved(wait=True)
+    with pytest.raises(RunError, match=rf"trainer\.zero_stage={other}: .* was saved with {stage}"):
+        build(model_folder, zero_stage=other).load(str(tmp_path))
+
+
+NONE, WIDER = LoraConfig(), {"wider": True}
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ({}, {"lora": LoraConfig(rank=4)}),
+        ({"lora": LoraConfig(rank=4)}, {}),
+        ({"lora": LoraConfig(rank=4)}, {"lora": LoraConfig(rank=2)}),
+        ({"lora": LoraConfig(rank=4, targets=["q_proj"])}, {"lora": LoraConfig(rank=4, targets=["v_proj"])}),
+        ({}, WIDER),
+    ],
+    ids=["adapters", "no adapters", "another rank", "other targets", "another model"],
+)
+@pytest.mark.parametrize("stage", [0, 3])
+def test_other_weights_are_refused_in_one_line(model_folder, wide_model_folder, tmp_path, stage, then, now):
+    trainer = build(model_folder, zero_stage=stage, **then)
+    trainer.save(str(tmp_path))
+    trainer.saved(wait=True)
+    trainer.load(str(tmp_path))
+    other = build(wide_model_folder if now == WIDER else model_folder, zero_stage=stage, lora=now.get("lora", NONE))
+    with pytest.raises(RunError, match=r"other weights than model\.path and trainer\.lora make now: lm\.") as error:
+        other.load(str(tmp_path))
+    assert len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 
 @pytest.mark.slow
