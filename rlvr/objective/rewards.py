@@ -46,7 +46,7 @@ class Rewards:
 
         Part by part: a matrix product rounds one row as it does not round another, and equal rewards must be equal.
         """
-        total_NG = torch.zeros_like(self.parts_NGK[..., 0])
+        total_NG = self.parts_NGK.new_zeros(self.valid_NG.shape)
         for k, weight in enumerate(self.weights_K):
             total_NG = total_NG + self.parts_NGK[..., k] * weight
         return total_NG
@@ -66,7 +66,7 @@ def masked_center(x_NG: Tensor, valid_NG: Tensor) -> Tensor:
     """
     high_N1 = torch.where(valid_NG, x_NG, -torch.inf).amax(1, keepdim=True)
     low_N1 = torch.where(valid_NG, x_NG, torch.inf).amin(1, keepdim=True)
-    scale_N1 = torch.maximum(high_N1.abs(), low_N1.abs()).clamp(min=1.0)
+    scale_N1 = torch.maximum(high_N1, -low_N1).clamp(min=1.0)
     equal_N1 = (high_N1 - low_N1) / scale_N1 <= EQUAL  # not so where one is infinite or nan, which must be seen
     return torch.where(valid_NG & ~equal_N1, x_NG - masked_mean(x_NG, valid_NG), 0.0)
 

@@ -138,3 +138,20 @@ def test_a_penalty_is_frozen_and_slotted():
     with pytest.raises(FrozenInstanceError):
         term.coefficient = 0.2
     assert not hasattr(term, "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "said"),
+    [
+        (-0.5, "-0.5"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (None, "null"),
+        ("0.1", "0.1"),
+        ({"chat": -0.1}, "{'chat': -0.1}"),
+    ],
+)
+def test_a_penalty_that_is_none_is_refused(coefficient, said):
+    with pytest.raises(ValueError) as error:
+        KL(k3, coefficient)
+    assert str(error.value) == f"kl.coefficient={said}: a finite number of at least 0, or one for each domain"

@@ -7,7 +7,7 @@ from math import inf, nan
 import pytest
 import torch
 
-from rlvr.objective import Objective, advantages, corrections, kl, ratios, shaping, surrogates, weightings
+from rlvr.objective import Objective, advantages, corrections, limits, ratios, shaping, surrogates, weightings
 from rlvr.objective.limits import LIMITS, beyond
 
 GOOD = Objective(
@@ -64,22 +64,32 @@ def test_what_is_at_its_limit_passes_and_so_does_a_function_that_is_not_ours():
     replace(GOOD, surrogate=partial(lambda w, a, lp, low: w * a, low=-1))
 
 
-@pytest.mark.parametrize(("function", "limits"), LIMITS.items(), ids=lambda one: getattr(one, "__name__", ""))
-def test_every_limit_is_of_a_parameter_and_refuses_nan(function, limits):
+@pytest.mark.parametrize(("function", "of_it"), LIMITS.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_every_limit_is_of_a_parameter_and_refuses_nan(function, of_it):
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    for name in limits:
+    for name in of_it:
         assert name in names
-        assert list(beyond("slot", partial(function, **{name: nan}))) == [f"slot.{name}=nan: {limits[name][0]}"]
+        assert list(beyond("slot", partial(function, **{name: nan}))) == [f"slot.{name}=nan: {of_it[name][0]}"]
 
 
 @pytest.mark.parametrize(
-    ("coefficient", "said"),
-    [(-1.0, "-1.0"), (nan, "nan"), (inf, "inf"), (None, "null"), ("0.1", "0.1"), ({"chat": -0.1}, "{'chat': -0.1}")],
+    ("limit", "kept", "beyond_it"),
+    [
+        (limits.AT_LEAST_0, [0, 0.5, inf], [-0.5]),
+        (limits.FINITE, [0, 0.5], [-0.5, inf]),
+        (limits.ABOVE_0, [0.5, inf], [0]),
+        (limits.FINITE_ABOVE_0, [0.5, 9.0], [0, inf]),
+        (limits.SHARE, [0.5, 1], [0, 1.5]),
+        (limits.TOKENS, [1, 9], [0.5, inf]),
+        (limits.DDOF, [0, 1], [0.5, 2]),
+        (limits.LOW, [0, 0.5, 1], [-0.5, 1.5]),
+        (limits.HIGH, [1, inf], [0.5]),
+        (limits.DUAL, [1.5], [1, 0.5]),
+    ],
 )
-def test_a_penalty_that_is_none_is_refused(coefficient, said):
-    with pytest.raises(ValueError) as error:
-        kl.KL(kl.k3, coefficient)
-    assert str(error.value) == f"kl.coefficient={said}: a finite number of at least 0, or one for each domain"
+def test_the_limits_by_hand(limit, kept, beyond_it):
+    _, keeps = limit
+    assert all(map(keeps, kept)) and not any(map(keeps, [*beyond_it, nan, -inf]))
 
 
 def test_with_what_is_refused_a_clip_would_have_muted_all_that_is_bad():

@@ -166,6 +166,12 @@ def test_no_trained_token_is_a_loss_of_zero_with_a_gradient():
         assert loss == 0 and (grad == 0).all()
 
 
+@pytest.mark.parametrize("slot", ["advantage", "surrogate", "weighting", "whitening", "correction", "shaping"])
+def test_no_slot_takes_a_parameter_that_cannot_be_meant(slot):
+    with pytest.raises(ValueError, match=rf"^{slot}\.dual=0: above 1, or null$"):
+        replace(GRPO, **{slot: partial(surrogates.clip, dual=0)})
+
+
 # ---- signal ----------------------------------------------------------------------------------------------------------
 
 

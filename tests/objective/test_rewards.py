@@ -100,7 +100,9 @@ def test_five_parts_that_agree_are_an_all_equal_group():
         (0.0, 1e-9, True),
         (0.0, 2e-9, False),
         (-1e6, -1e6 + 1e-4, True),  # a share of what is large
+        (1e6, 1e6 + 1e-4, True),
         (1e6, 1e6 + 1e-2, False),
+        (-1e6, -1e6 + 1e-2, False),
     ],
 )
 def test_what_rounding_alone_keeps_apart_is_equal(low, high, equal):

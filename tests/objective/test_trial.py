@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from rlvr.objective import Objective, advantages, kl, ratios, surrogates, weightings
+from rlvr.objective import Objective, advantages, corrections, kl, ratios, surrogates, weightings
 from rlvr.objective.shaping import overlong
 from rlvr.objective.trial import trial
 
@@ -51,6 +51,17 @@ def test_what_cannot_work_is_refused_with_the_reason(change, weights, size, says
         trial(replace(GOOD, **change), weights, size, 64)
 
 
+def test_what_teaches_a_part_of_the_tokens_passes():
+    trial(replace(GOOD, surrogate=lambda w, a, lp: w * a.clamp(min=0), kl=None), [1.0], 4)
+    trial(replace(GOOD, correction=corrections.geometric_mask), [1.0], 4)  # engine and trainer agree there
+
+
+def test_an_advantage_of_nothing_for_some_does_not_excuse_the_others():
+    pair = torch.tensor([[1.0, -1.0, 0.0, 0.0]])
+    with pytest.raises(ValueError, match="would teach nothing"):
+        trial(replace(GOOD, advantage=lambda r: pair, surrogate=lambda w, a, lp: w.clamp(min=0.1) * a), [1.0], 4)
+
+
 def test_an_advantage_of_nothing_need_not_teach():
     """MaxRL with penalties alone: every mean is below 0, every advantage 0."""
     trial(replace(GOOD, advantage=advantages.mean_normalize, shaping=None), [-1.0], 4)
@@ -74,7 +85,7 @@ def test_every_slot_is_called_with_what_it_is_called_with_in_training():
     slots = {
         name: spied(name, getattr(GOOD, name)) for name in ("advantage", "ratio", "surrogate", "weighting", "shaping")
     }
-    trial(replace(GOOD, **slots, kl=kl.KL(spied("kl", kl.k3), 0.1)), [0.9, 0.1], 4)
+    trial(replace(GOOD, **slots, kl=kl.KL(spied("kl", kl.k3), 0.1)), [0.9, 0.1], 4, 64)
     (plain,), (more,) = seen["advantage"][0], seen["advantage"][-1]
     assert plain.parts_NGK.shape == (1, 4, 2) and plain.weights_K.tolist() == [0.9, 0.1] and plain.valid_NG.all()
     assert len(plain.parts_NGK.unique()) == 8, "rewards that differ, or there would be no advantage"
@@ -82,6 +93,8 @@ def test_every_slot_is_called_with_what_it_is_called_with_in_training():
     (lengths_NG,) = seen["shaping"][0]
     T = int(lengths_NG[0, 0])
     assert (lengths_NG == T).all() and lengths_NG.shape == (1, 4)
+    (others_NG,) = seen["shaping"][1]
+    assert others_NG.tolist() == [[1.0, 22.0, 43.0, 64.0]] and others_NG.dtype == torch.float64
     for mask_BT in (*seen["weighting"][0], seen["ratio"][0][1]):
         assert torch.equal(mask_BT, torch.ones(4, T))
     log_ratio_BT, (_, advantages_B1, logprobs_BT) = seen["ratio"][0][0], seen["surrogate"][0]
