@@ -21,8 +21,8 @@ import ray
 from rlvr.config import ClusterConfig, RecipeError, RunError
 
 LONGEST_WAIT_S = 60.0  # before one more try
-# the actor is gone, or what it had made went with its node
-LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+# the actor is gone, Ray's memory monitor has killed it, or what it had made went with its node
+LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
 
 
 class WorkerLost(RunError):
@@ -50,6 +50,8 @@ def own(error: ray.exceptions.RayTaskError) -> Exception:
 def why(error: BaseException) -> str:
     """Ray's reason without its tables: what happened, and how it is known."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.OutOfMemoryError):  # how much, of how much; then pages of figures and advice
+        return " ".join(lines[:2])[:400]
     return " ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))[:400] or type(error).__name__
 
 
