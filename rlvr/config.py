@@ -144,7 +144,7 @@ class ClusterConfig:
     kind: str = "local"
     """`local` starts Ray on this machine, `ray` joins a running cluster, `inline` runs everything in one process."""
     address: str | None = None
-    """Of the cluster to join with kind `ray`, e.g. `auto` or `ray://head:10001`."""
+    """Of the cluster to join with kind `ray`, e.g. `auto` or `head:6379`. The driver runs on one of its nodes."""
     placement: str = "disaggregated"
     """`disaggregated`: engines and trainer ranks on devices of their own. `colocated`: engine n and rank n share a GPU,
     and the engine sleeps while it trains; needs as many engines as ranks, and `rollout.max_staleness` 0."""

@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
     """By every engine. Those that are elsewhere score the probe meanwhile, before they decode any further."""
 
     nbytes: int
-    scores: Callable[[], list[list[float]]]  # of the probe, a row an engine
+    scores: Callable[[], dict[str, list[float]]]  # of the probe, by the engine's name
 
 
 class TransferMismatch(RunError):
@@ -48,12 +48,12 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     expected = source.score(probe)
     broken = not all(map(math.isfinite, expected))
     worst = math.nan if broken else 0.0
-    for engine, scored in enumerate(scores()):
+    for engine, scored in scores().items():
         differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
         off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
         if off > tolerance and not broken:
             raise TransferMismatch(
-                f"engine {engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
+                f"{engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
                 f"(trainer.probe_tolerance) after policy version {version} was transferred: the engine would sample "
                 "from another policy than the one that is trained"
             )

@@ -55,6 +55,13 @@ def why(error: BaseException) -> str:
     return " ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))[:400] or type(error).__name__
 
 
+def unplaced(who: str, cfg: ClusterConfig) -> WorkerLost:
+    return WorkerLost(
+        f"{who} died and could not be placed anew within cluster.restart_wait_s={cfg.restart_wait_s:g}: "
+        "is there a node with room for it?"
+    )
+
+
 def first_failure(refs: list[Any]) -> Any:
     """All answers of a collective call, in order. The error of a dead actor comes before what it does to the others,
     which may wait for it for ever."""

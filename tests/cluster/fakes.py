@@ -85,7 +85,7 @@ class Verifier:
 
 def made(folder, engines: int = 1, max_waiting: int = 1000) -> RayPipeline:
     """A pipeline over these; `pipeline.verifier` is its only verifier worker. `Seats.replace` calls ray.kill."""
-    (folder / "p.py").write_text('from rlvr.verify import verifier\n@verifier("look")\ndef look(sample):\n    return 1.0')
+    (folder / "p.py").write_text("def look(sample):\n    return 1.0")
     cfg = Recipe(
         name="x", steps=1, reward=RewardConfig({"look": PartConfig(f"{folder}/p.py:look")}),
         verify=VerifyConfig(processes=1, max_waiting=max_waiting), cluster=ClusterConfig(),

@@ -51,7 +51,7 @@ def test_an_engine_that_dies_before_a_publication_is_found_by_it(ray, pipeline):
     kill(ray, pipe.seats.all[1])
     time.sleep(1)
     loaded = pipe.load_weights(NOTHING, 8, [1, 2])
-    assert loaded.nbytes == 0 and loaded.scores() == [[8.0]]  # of the one that is there
+    assert loaded.nbytes == 0 and loaded.scores() == {"engine 0": [8.0]}  # of the one that is there
     pipe.bring = lambda destination: destination.load_weights(NOTHING, 8, [1, 2])
     assert {c.policy_version for g in pipe.groups(prompts(4), Sampling(4, 1.0, 8)) for c in g.completions} == {8}
 
