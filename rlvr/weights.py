@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from rlvr.config import RunError
+from rlvr.config import PROBE_TOKENS, RunError
 
 T = TypeVar("T")
 
@@ -30,7 +30,8 @@ class Destination(Protocol):
 
 
 class Loaded(NamedTuple):
-    """By every engine. Those that are elsewhere score the probe meanwhile, before they decode any further."""
+    """By every engine. Those that are elsewhere score the probe meanwhile; what they decode waits for that, but for a
+    token."""
 
     nbytes: int
     scores: Callable[[], dict[str, list[float]]]  # of the probe, by the engine's name
@@ -81,7 +82,7 @@ def cut(named: Iterable[tuple[str, T]], limit: int, size_of: Callable[[T], int])
         yield bucket
 
 
-def probe_tokens(vocabulary: int, length: int = 32) -> list[int]:
+def probe_tokens(vocabulary: int, length: int = PROBE_TOKENS) -> list[int]:
     """Token ids spread over the vocabulary: a wrong row of the embedding or the head shows."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(vocabulary, (length,), generator=generator).tolist()
