@@ -65,8 +65,8 @@ class RolloutConfig:
     """Sample from the likeliest tokens that together reach this probability. Below 1 needs `top_k`, and an algorithm
     with `keep_sampling_mask`: the policy that is trained must be the one that sampled."""
     top_k: int = 0
-    """Sample from this many of the likeliest tokens; 0: from all. Needs `keep_sampling_mask` too, and float32 where vLLM
-    samples on a CPU."""
+    """Sample from this many of the likeliest tokens; 0: from all. Needs `keep_sampling_mask` too, and float32 where
+    vLLM samples on a CPU."""
     max_tokens: int = 1024
     """Of one completion. What runs into it is `truncated`."""
     stop: list[str] = field(default_factory=list)

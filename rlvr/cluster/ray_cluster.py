@@ -16,6 +16,7 @@ import torch
 
 from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank
 from rlvr.cluster.calls import WorkerLost, get, ray
+from rlvr.cluster.home import Home
 from rlvr.cluster.pipeline import RayPipeline
 from rlvr.cluster.placement import Placement
 from rlvr.cluster.seats import Seats
@@ -92,7 +93,7 @@ class RayCluster:
 
     def _start(self) -> None:
         torch.set_num_threads(1)  # this process has small tensors only, and others want the cores
-        cfg = self.cfg
+        cfg, home = self.cfg, Home.here()
         remote: Any = ray.remote
         self.placement = placement = Placement(cfg)
         engine = remote(concurrency_groups={DECODE: 1})(RolloutWorker)
@@ -100,12 +101,12 @@ class RayCluster:
         rank = remote(TrainerRank)
 
         def start_engine(n: int) -> Any:
-            return engine.options(**placement.engine(n)).remote(cfg)
+            return engine.options(**placement.engine(n)).remote(cfg, home)
 
         def start_verifier(n: int) -> Any:
-            return verifier.options(**placement.verifier()).remote(cfg)
+            return verifier.options(**placement.verifier()).remote(cfg, home)
 
-        self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n))
+        self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n, home))
         self.engines = Seats("engine", cfg.cluster, start_engine, cfg.rollout.workers)
         self.verifiers = Seats("verifier worker", cfg.cluster, start_verifier, cfg.verify.workers)
         starting = [*self.engines.begin(), *self.verifiers.begin()]

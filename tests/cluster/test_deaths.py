@@ -66,6 +66,25 @@ def test_deaths_without_end_are_the_end_in_words(ray, pipeline):
         list(arriving)
 
 
+def test_an_actor_that_finds_the_recipe_wrong_when_it_is_made_says_so_itself(ray):
+    from rlvr.cluster.calls import WorkerLost, get
+    from rlvr.config import RecipeError
+
+    @ray.remote(num_cpus=0)
+    class Picky:
+        def __init__(self, error):
+            raise error
+
+        def ready(self):
+            return True
+
+    with pytest.raises(RecipeError) as caught:
+        get(Picky.remote(RecipeError("rollout.top_k=8: " + 50 * "on and on ")).ready.remote())
+    assert str(caught.value).startswith("rollout.top_k=8: on") and len(str(caught.value)) > 500
+    with pytest.raises(WorkerLost, match=r"^OSError: disk full$"):
+        get(Picky.remote(OSError("disk full")).ready.remote())
+
+
 def test_questions_of_a_dead_verifier_worker_are_asked_elsewhere(pipeline, seen):
     pipe = pipeline(verifiers=2)
     groups = list(pipe.groups(prompts(2, start=0.5), Sampling(2, 1.0, 8)))
