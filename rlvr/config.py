@@ -66,7 +66,8 @@ class RolloutConfig:
     """Sample from the likeliest tokens that together reach this probability. Below 1 needs `top_k`, and an algorithm
     with `keep_sampling_mask`: the policy that is trained must be the one that sampled."""
     top_k: int = 0
-    """Sample from this many of the likeliest tokens; 0: from all. Needs `keep_sampling_mask` too."""
+    """Sample from this many of the likeliest tokens; 0: from all. Needs `keep_sampling_mask` too, and float32 where
+    vLLM samples on a CPU."""
     max_tokens: int = 1024
     """Of one completion. What runs into it is `truncated`."""
     stop: list[str] = field(default_factory=list)
@@ -84,7 +85,7 @@ class RolloutConfig:
     threads: int = 1
     """CPU threads of one engine."""
     memory_gib: float = 1.0
-    """KV cache of one engine on CPU, GiB."""
+    """KV cache of one engine on CPU, whole GiB."""
     gpu_memory_utilization: float = 0.85
     """Share of a GPU that one engine may fill."""
     max_sequences: int = 256
@@ -145,7 +146,7 @@ class ClusterConfig:
     kind: str = "local"
     """`local` starts Ray on this machine, `ray` joins a running cluster, `inline` runs everything in one process."""
     address: str | None = None
-    """Of the cluster to join with kind `ray`, e.g. `auto` or `ray://head:10001`."""
+    """Of the cluster to join with kind `ray`, e.g. `auto` or `head:6379`. The driver runs on one of its nodes."""
     placement: str = "disaggregated"
     """`disaggregated`: engines and trainer ranks on devices of their own. `colocated`: engine n and rank n share a GPU,
     and the engine sleeps while it trains; needs as many engines as ranks, and `rollout.max_staleness` 0."""
@@ -189,6 +190,9 @@ class Recipe:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
+PROBE_TOKENS = 32  # that engines and trainer score after each transfer of weights
+
+
 class RecipeError(ValueError):
     """The recipe or its data cannot work; one clear line for the user."""
 
@@ -207,6 +211,7 @@ def check(cfg: Recipe) -> None:
         "rollout.workers": (cfg.rollout.workers, 1),
         "rollout.max_sequences": (cfg.rollout.max_sequences, 1),
         "rollout.threads": (cfg.rollout.threads, 1),
+        "rollout.tensor_parallel": (cfg.rollout.tensor_parallel, 1),
         "rollout.refill_rounds": (cfg.rollout.refill_rounds, 0),
         "rollout.top_k": (cfg.rollout.top_k, 0),
         "verify.workers": (cfg.verify.workers, 1),
@@ -227,12 +232,26 @@ def check(cfg: Recipe) -> None:
         "cluster.restart_wait_s": (cfg.cluster.restart_wait_s, 1),
     }
     for key, (value, limit) in at_least.items():
-        if value < limit:
+        if not value >= limit:  # nor is nan
             raise RecipeError(f"{key}={value}: at least {limit}")
     if not 0 <= cfg.seed < 2**32:
         raise RecipeError(f"seed={cfg.seed}: from 0 to {2**32 - 1}")  # numpy's, which vLLM seeds, takes no other
     if not cfg.name.strip() or not cfg.name.isprintable() or "/" in cfg.name or cfg.name.startswith("."):
         raise RecipeError(f"name={cfg.name!r:.80}: names a folder, so it is not empty, has no / and no dot in front")
+    for key, gpus in {"engine": cfg.cluster.gpus_per_engine, "rank": cfg.cluster.gpus_per_rank}.items():
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
+            raise RecipeError(f"cluster.gpus_per_{key}={gpus}: at least 0, above 1 a whole number")
+    if not 0 < cfg.rollout.gpu_memory_utilization <= 1:
+        raise RecipeError(f"rollout.gpu_memory_utilization={cfg.rollout.gpu_memory_utilization}: above 0, at most 1")
+    if cfg.rollout.engine == "vllm" and not (cfg.rollout.memory_gib >= 1 and cfg.rollout.memory_gib % 1 == 0):
+        raise RecipeError(f"rollout.memory_gib={cfg.rollout.memory_gib}: vllm takes whole GiB, at least 1")
+    if cfg.rollout.engine == "vllm" and cfg.model.max_context <= PROBE_TOKENS:
+        raise RecipeError(
+            f"model.max_context={cfg.model.max_context}: above {PROBE_TOKENS} with rollout.engine=vllm, which scores "
+            "so many tokens to prove each transfer of weights"
+        )
+    if "" in cfg.rollout.stop:
+        raise RecipeError(f"rollout.stop={cfg.rollout.stop}: an empty string is in every text")
     if not cfg.rollout.temperature > 0:
         raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: must be above 0")
     if cfg.rollout.engine == "vllm" and not 0.01 <= cfg.rollout.temperature <= 2:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from rlvr.config import RunError
+from rlvr.config import PROBE_TOKENS, RunError
 
 T = TypeVar("T")
 
@@ -30,10 +30,11 @@ class Destination(Protocol):
 
 
 class Loaded(NamedTuple):
-    """By every engine. Those that are elsewhere score the probe meanwhile, before they decode any further."""
+    """By every engine. Those that are elsewhere score the probe meanwhile; what they decode waits for that, but for a
+    token."""
 
     nbytes: int
-    scores: Callable[[], list[list[float]]]  # of the probe, a row an engine
+    scores: Callable[[], dict[str, list[float]]]  # of the probe, by the engine's name
 
 
 class TransferMismatch(RunError):
@@ -48,12 +49,12 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     expected = source.score(probe)
     broken = not all(map(math.isfinite, expected))
     worst = math.nan if broken else 0.0
-    for engine, scored in enumerate(scores()):
+    for engine, scored in scores().items():
         differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
         off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
         if off > tolerance and not broken:
             raise TransferMismatch(
-                f"engine {engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
+                f"{engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
                 f"(trainer.probe_tolerance) after policy version {version} was transferred: the engine would sample "
                 "from another policy than the one that is trained"
             )
@@ -81,7 +82,7 @@ def cut(named: Iterable[tuple[str, T]], limit: int, size_of: Callable[[T], int])
         yield bucket
 
 
-def probe_tokens(vocabulary: int, length: int = 32) -> list[int]:
+def probe_tokens(vocabulary: int, length: int = PROBE_TOKENS) -> list[int]:
     """Token ids spread over the vocabulary: a wrong row of the embedding or the head shows."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(vocabulary, (length,), generator=generator).tolist()

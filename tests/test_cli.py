@@ -186,6 +186,20 @@ def refusal(capsys, *argv: str) -> str:
         ),
         ("name=''", "name='': names a folder, so it is not empty, has no / and no dot in front"),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
+        ("rollout.stop=['']", "rollout.stop=['']: an empty string is in every text"),
+        ("rollout.memory_gib=-3", "rollout.memory_gib=-3.0: vllm takes whole GiB, at least 1"),
+        ("rollout.memory_gib=1.5", "rollout.memory_gib=1.5: vllm takes whole GiB, at least 1"),
+        ("rollout.tensor_parallel=0", "rollout.tensor_parallel=0: at least 1"),
+        ("rollout.gpu_memory_utilization=7", "rollout.gpu_memory_utilization=7.0: above 0, at most 1"),
+        ("cluster.gpus_per_engine=-1", "cluster.gpus_per_engine=-1.0: at least 0, above 1 a whole number"),
+        ("cluster.gpus_per_rank=1.5", "cluster.gpus_per_rank=1.5: at least 0, above 1 a whole number"),
+        ("cluster.restart_hours=nan", "cluster.restart_hours=nan: at least 0"),
+        ("cluster.restart_wait_s=nan", "cluster.restart_wait_s=nan: at least 1"),
+        (
+            "model.max_context=32",
+            "model.max_context=32: above 32 with rollout.engine=vllm, which scores so many tokens to prove each "
+            "transfer of weights",
+        ),
         (
             "rollout.top_p=0.9",
             "rollout.top_p=0.9 needs rollout.top_k: what was left to sample from travels to the trainer, and top_p "

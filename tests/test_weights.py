@@ -33,9 +33,11 @@ class Holder:
 
 
 class Engines(Holder):
+    """The first one has died."""
+
     def load_weights(self, buckets, policy_version, probe):
         self.version = policy_version
-        return Loaded(sum(map(len, buckets)), lambda: [self.said, self.said])
+        return Loaded(sum(map(len, buckets)), lambda: {"engine 1": self.said, "engine 2": self.said})
 
 
 def test_what_was_transferred_is_measured_and_versioned():
@@ -47,7 +49,8 @@ def test_what_was_transferred_is_measured_and_versioned():
 
 @pytest.mark.parametrize("said", [-2.6, float("nan")])
 def test_an_engine_that_says_otherwise_is_an_error_that_names_the_knob(said):
-    with pytest.raises(TransferMismatch, match=r"engine 0 .* > 0.5 \(trainer.probe_tolerance\) after policy version 7"):
+    words = r"engine 1 and trainer .* > 0.5 \(trainer.probe_tolerance\) after policy version 7"
+    with pytest.raises(TransferMismatch, match=words):
         transfer(Holder([-1.0, -2.0]), Engines([-1.0, said]), 7, [1, 2, 3], tolerance=0.5)
 
 

@@ -9,6 +9,7 @@ import torch
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.cluster.buckets import Lent, Shipped, lend, opened, ship
 from rlvr.cluster.calls import ray
+from rlvr.cluster.home import Home
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
 from rlvr.rollout.engine import Done, Request
@@ -19,7 +20,8 @@ DECODE = "decode"  # the concurrency group, of one thread
 class RolloutWorker:
     """Decodes in one thread; everything else is called in another one, in order."""
 
-    def __init__(self, cfg: Recipe):
+    def __init__(self, cfg: Recipe, home: Home):
+        home.enter()
         from rlvr.rollout.build import build_engine
         from rlvr.rollout.serving import Server
 
@@ -63,7 +65,8 @@ class RolloutWorker:
 
 
 class TrainerRank:
-    def __init__(self, rank: int):
+    def __init__(self, rank: int, home: Home):
+        home.enter()
         self.rank = rank
 
     def free_address(self) -> str:

@@ -21,8 +21,9 @@ import ray
 from rlvr.config import ClusterConfig, RecipeError, RunError
 
 LONGEST_WAIT_S = 60.0  # before one more try
-# the actor is gone, or what it had made went with its node
-LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+# the actor is gone, Ray's memory monitor has killed it, or what it had made went with its node
+LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
+OURS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (RecipeError, RunError)}
 
 
 class WorkerLost(RunError):
@@ -36,9 +37,9 @@ def get(refs: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise own(error) from None
     except LOST as error:
-        cause = error.__cause__ or getattr(error, "cause", None)
-        if isinstance(cause, (RecipeError, RunError)):
-            raise cause from None
+        name, _, said = why(error).partition(": ")
+        if kind := OURS.get(name):  # raised where the actor was made: its text is all that Ray keeps of it
+            raise kind(said) from None
         raise WorkerLost(why(error)) from error
 
 
@@ -50,7 +51,18 @@ def own(error: ray.exceptions.RayTaskError) -> Exception:
 def why(error: BaseException) -> str:
     """Ray's reason without its tables: what happened, and how it is known."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.OutOfMemoryError):  # how much, of how much; then pages of figures and advice
+        return " ".join(lines[:2])[:400]
+    if getattr(error, "actor_init_failed", False):
+        return lines[-1][:1000]  # the error itself; before it the traceback
     return " ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))[:400] or type(error).__name__
+
+
+def unplaced(who: str, cfg: ClusterConfig) -> WorkerLost:
+    return WorkerLost(
+        f"{who} died and could not be placed anew within cluster.restart_wait_s={cfg.restart_wait_s:g}: "
+        "is there a node with room for it?"
+    )
 
 
 def first_failure(refs: list[Any]) -> Any:

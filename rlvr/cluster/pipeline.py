@@ -51,18 +51,18 @@ class RayPipeline:
         return Engines(self, self.seats.all).load_weights(buckets, policy_version, probe)
 
     def newest_version(self) -> int:
-        return max(self.of(self.seats.all, "policy_version"), default=-1)
+        return max(self.of(self.seats.all, "policy_version").values(), default=-1)
 
-    def of(self, seats: Sequence[Seat], method: str, *args: Any) -> list[Any]:
-        """The answers of those that are alive."""
+    def of(self, seats: Sequence[Seat], method: str, *args: Any) -> dict[str, Any]:
+        """The answers of those that are alive, by their names."""
         asked = [(seat, seat.lives, getattr(seat.actor, method).remote(*args)) for seat in seats if seat.up]
         return self.answers(asked)
 
-    def answers(self, asked: Sequence[tuple[Seat, int, Any]]) -> list[Any]:
-        said = []
+    def answers(self, asked: Sequence[tuple[Seat, int, Any]]) -> dict[str, Any]:
+        said = {}
         for seat, lives, ref in asked:
             try:
-                said.append(get(ref))
+                said[seat.name] = get(ref)
             except WorkerLost as error:
                 self.pump.died(seat, lives, str(error))
         return said
@@ -100,15 +100,15 @@ class Engines:
         for refs in buckets.to([self.pipeline.seats.all.index(seat) for seat in self.seats]):
             asked.append(self._send("load_weights", [(ref, policy_version) for ref in refs]))
             while len(asked) >= buckets.ahead:
-                said += self.pipeline.answers(asked.popleft())
+                said += self.pipeline.answers(asked.popleft()).values()
         scores = self._send("score", [(probe,)] * len(self.seats))
         ended = self._send("end_update", [()] * len(self.seats))
         for each in asked:
-            said += self.pipeline.answers(each)
+            said += self.pipeline.answers(each).values()
         for seat, lives in zip(self.seats, self.lives, strict=True):
             self.pipeline.pump.joined(seat, lives)
 
-        def scored() -> list[list[float]]:
+        def scored() -> dict[str, list[float]]:
             self.pipeline.answers(ended)
             return self.pipeline.answers(scores)
 

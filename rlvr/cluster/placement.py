@@ -64,17 +64,23 @@ def largest_node() -> float:
 
 def check_there_is_enough(cfg: Recipe, per_engine: float, per_rank: float, gpus: float, of_a_node: float) -> None:
     asked = per_engine * cfg.rollout.workers + per_rank * cfg.trainer.ranks
+    colocated = cfg.cluster.placement == "colocated"
     if asked > gpus:
+        instead = "" if colocated else ", or set cluster.placement=colocated"
         raise RecipeError(
             f"{asked:g} GPUs asked for (rollout.workers={cfg.rollout.workers} x {per_engine:g} + "
             f"trainer.ranks={cfg.trainer.ranks} x {per_rank:g}), the cluster has {gpus:g}: "
-            "lower the counts, cluster.gpus_per_engine and cluster.gpus_per_rank, or set cluster.placement=colocated"
+            f"lower the counts, cluster.gpus_per_engine and cluster.gpus_per_rank{instead}"
         )
-    if max(per_engine, per_rank) > of_a_node:
-        raise RecipeError(
-            f"an engine of {per_engine:g} GPUs (rollout.tensor_parallel={cfg.rollout.tensor_parallel}, "
-            f"cluster.gpus_per_engine) fits on no node: the largest has {of_a_node:g}"
-        )
+    engine = f"an engine of {per_engine:g} GPUs (rollout.tensor_parallel={cfg.rollout.tensor_parallel}, "
+    engine += "cluster.gpus_per_engine)"
+    rank = f"a trainer rank of {per_rank:g} GPUs (cluster.gpus_per_rank)"
+    bundles = {engine: per_engine, rank: per_rank}
+    if colocated:
+        bundles[f"{engine} beside {rank}"] = per_engine + per_rank
+    for what, size in bundles.items():
+        if size > of_a_node:
+            raise RecipeError(f"{what} fits on no node: the largest has {of_a_node:g}")
 
 
 def reserved(gpus: Sequence[float], strategy: str) -> Any:

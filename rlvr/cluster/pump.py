@@ -37,8 +37,12 @@ class Order:
     number: int
     assembly: Assembly
     left: int  # groups that have not been handed over
+    forming: int = field(init=False)  # ... and those that are not whole: the loop's count
     sampled: float = math.inf  # when its last completion ended, by `perf_counter`
     arrived: deque[Group] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.forming = self.left
 
 
 class Pump:
@@ -48,9 +52,9 @@ class Pump:
         self.events = SimpleQueue[Callable[[], None]]()  # what the caller's thread is to do
         self.welcome: Callable[[Seat], None] = lambda seat: None  # of an engine that is new, by the caller
         self._numbers = count()
-        self._orders: dict[int, Order] = {}
+        self._orders: dict[int, Order] = {}  # of which some group is not whole
         self._waiting = deque[list[Request]]()  # of one prompt each
-        self._listening: set[str] = set()
+        self._listening: set[tuple[str, int]] = set()  # to which life of which seat
         self._tasks: set[asyncio.Task] = set()
         self._loop = asyncio.new_event_loop()
 
@@ -75,7 +79,7 @@ class Pump:
         order = Order(next(self._numbers), assembly, groups)
 
         def begin() -> None:
-            self._orders[order.number] = order
+            self._remember(order)
             self._ask(order, assembly.ended(completions))
 
         self._loop.call_soon_threadsafe(begin)
@@ -131,8 +135,12 @@ class Pump:
 
         task.add_done_callback(done)
 
+    def _remember(self, order: Order) -> None:
+        if order.forming:
+            self._orders[order.number] = order
+
     def _take(self, order: Order, requests: list[Request], size: int) -> None:
-        self._orders[order.number] = order
+        self._remember(order)
         keyed = [Request((order.number, *r.key), r.prompt, r.index, r.sampling) for r in requests]
         self._waiting.extend(keyed[at : at + size] for at in range(0, len(keyed), size))
         self._hand_out()
@@ -150,13 +158,23 @@ class Pump:
             seat.owed |= {request.key: request for request in share}
             given.setdefault(seat.name, []).extend(share)
         for name, requests in given.items():
-            seats[name].actor.add.remote(requests)
-            if name not in self._listening:
-                self._listening.add(name)
-                self._spawn(self._listen(seats[name]))
+            seat = seats[name]
+            self._spawn(self._given(seat, seat.lives, seat.actor.add.remote(requests)))
+            # whoever listens to the one before may still wait for room, and will not listen to this one
+            if (name, seat.lives) not in self._listening:
+                self._listening.add((name, seat.lives))
+                self._spawn(self._listen(seat, seat.lives))
 
-    async def _listen(self, seat: Seat) -> None:
-        lives = seat.lives
+    async def _given(self, seat: Seat, lives: int, added: Any) -> None:
+        """What an engine refuses it would owe for ever."""
+        try:
+            await added
+        except LOST as error:
+            self._lost(seat, lives, why(error))
+        except ray.exceptions.RayTaskError as error:
+            raise own(error) from None
+
+    async def _listen(self, seat: Seat, lives: int) -> None:
         try:
             while seat.owed and seat.lives == lives:
                 stream = seat.actor.serve.options(
@@ -167,12 +185,11 @@ class Pump:
                     self._hand_out()
                     await self._asking.room()
         except LOST as error:
-            self._listening.discard(seat.name)
             self._lost(seat, lives, why(error))
         except ray.exceptions.RayTaskError as error:
             raise own(error) from None
         finally:
-            self._listening.discard(seat.name)
+            self._listening.discard((seat.name, lives))
 
     def _ended(self, seat: Seat, done: Sequence[Done]) -> None:
         """What ended; but not what was flushed, or went to another engine."""
@@ -200,6 +217,9 @@ class Pump:
             self._ask(order, further)
             for group in whole:
                 self.events.put(partial(order.arrived.append, group))
+            order.forming -= len(whole)
+        if not order.forming:
+            self._orders.pop(order.number, None)  # it holds all completions and verdicts
 
     def _lost(self, seat: Seat, lives: int, reason: str) -> None:
         """An engine died: others take over what it owes, and another one takes its place."""

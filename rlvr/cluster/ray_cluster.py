@@ -6,6 +6,7 @@ driver --prompts--> RolloutWorker --completions--> driver --questions--> Verifie
 
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 
 from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank
 from rlvr.cluster.calls import WorkerLost, get, ray
+from rlvr.cluster.home import Home
 from rlvr.cluster.pipeline import RayPipeline
 from rlvr.cluster.placement import Placement
 from rlvr.cluster.seats import Seats
@@ -62,6 +64,7 @@ class RayCluster:
         joins = self.cfg.cluster.kind == "ray"
         if joins:
             check_address(self.cfg.cluster.address)
+        before = signal.getsignal(signal.SIGTERM)
         try:
             if joins:
                 ray.init(address=self.cfg.cluster.address, **QUIET)
@@ -69,6 +72,9 @@ class RayCluster:
                 start_ray()
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise WorkerLost(f"Ray could not be {'joined' if joins else 'started'}: {error}") from error
+        finally:  # Ray's own handler would end this process at once, with nothing saved
+            if callable(before) and signal.getsignal(signal.SIGTERM) is not before:
+                signal.signal(signal.SIGTERM, before)
         try:
             self._start()
         except BaseException:
@@ -87,7 +93,7 @@ class RayCluster:
 
     def _start(self) -> None:
         torch.set_num_threads(1)  # this process has small tensors only, and others want the cores
-        cfg = self.cfg
+        cfg, home = self.cfg, Home.here()
         remote: Any = ray.remote
         self.placement = placement = Placement(cfg)
         engine = remote(concurrency_groups={DECODE: 1})(RolloutWorker)
@@ -95,12 +101,12 @@ class RayCluster:
         rank = remote(TrainerRank)
 
         def start_engine(n: int) -> Any:
-            return engine.options(**placement.engine(n)).remote(cfg)
+            return engine.options(**placement.engine(n)).remote(cfg, home)
 
         def start_verifier(n: int) -> Any:
-            return verifier.options(**placement.verifier()).remote(cfg)
+            return verifier.options(**placement.verifier()).remote(cfg, home)
 
-        self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n))
+        self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n, home))
         self.engines = Seats("engine", cfg.cluster, start_engine, cfg.rollout.workers)
         self.verifiers = Seats("verifier worker", cfg.cluster, start_verifier, cfg.verify.workers)
         starting = [*self.engines.begin(), *self.verifiers.begin()]
@@ -108,13 +114,19 @@ class RayCluster:
             get(starting)  # an engine measures what memory is free, which a rank would take meanwhile
         get([*starting, *self.trainer.begin()])
         self.pipeline = RayPipeline(self.engines, self.verifiers, cfg)
+        self.trainer.tell = lambda text: self.pipeline.tell(text)
 
 
 def check_address(address: str | None) -> None:
     """Whether anything listens there. Ray itself would find out after two minutes."""
     if not address:
-        raise RecipeError("cluster=ray needs cluster.address, e.g. auto, head:6379 or ray://head:10001")
-    if found := re.fullmatch(r"(?:ray://)?\[?([^\[\]]+?)\]?:(\d+)", address):
+        raise RecipeError("cluster=ray needs cluster.address, e.g. auto or head:6379")
+    if address.startswith("ray://"):  # Ray's client cannot read what an actor yields
+        raise RecipeError(
+            f"cluster.address={address}: Ray's client is not enough; run rlvr on a node of the cluster, with "
+            "cluster.address=auto"
+        )
+    if found := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", address):
         try:
             socket.create_connection((found[1], int(found[2])), timeout=10).close()
         except (OSError, OverflowError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvr.cluster.calls import LOST, Budget, WorkerLost, ray, why
+from rlvr.cluster.calls import LOST, Budget, ray, unplaced, why
 from rlvr.config import ClusterConfig
 
 Say = Callable[[str], None]
@@ -63,10 +63,7 @@ class Seats:
                 reason = why(error)
             except TimeoutError:
                 ray.kill(seat.actor)
-                raise WorkerLost(
-                    f"{seat.name} died and could not be placed anew within cluster.restart_wait_s="
-                    f"{self.cfg.restart_wait_s:g}: is there a node with room for it?"
-                ) from None
+                raise unplaced(seat.name, self.cfg) from None
             else:
                 seat.lives += 1
                 seat.up = True  # `ready` is for whoever gives it work to say

@@ -6,12 +6,14 @@ from time import sleep
 from typing import Any
 
 from rlvr.checkpoint.files import Fingerprint
-from rlvr.cluster.calls import Budget, WorkerLost, first_failure, get, ray
+from rlvr.cluster.calls import Budget, WorkerLost, first_failure, get, ray, unplaced
+from rlvr.cluster.seats import Say
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
 
 BUCKETS = 2  # of weights that are made or loaded at a time: what a transfer takes of the object store
 ANSWER_S = 15.0  # for a rank to say that it is alive; one that waits for a dead one never does
+LONGEST_S = 1e6  # Ray's clock knows no infinity
 
 
 class RayTrainer:
@@ -22,27 +24,43 @@ class RayTrainer:
         self.cfg, self.make = cfg, make
         self.budget = Budget("trainer ranks", cfg.cluster)
         self.ranks: list[Any] = []
+        self.tell: Say = lambda text: None
 
     def begin(self) -> list[Any]:
         """Starts the ranks; what to wait for until they can be called."""
+        return self._built(self._placed())
+
+    def _placed(self) -> list[Any]:
+        """What each rank says once it has a place: where the others could meet it."""
         self.ranks = [self.make(rank) for rank in range(self.cfg.trainer.ranks)]
-        address = get(self.ranks[0].free_address.remote())
+        return [rank.free_address.remote() for rank in self.ranks]
+
+    def _built(self, placed: list[Any]) -> list[Any]:
+        address, *_ = first_failure(placed)
         return [rank.build.remote(self.cfg, address) for rank in self.ranks]
 
     def revive(self) -> str | None:
-        """After an error: None when it was none of a dead rank, else what was done about it."""
+        """After an error: None when it was none of a dead rank, else what was done about it. WorkerLost when there were
+        too many deaths, or there is no place for a rank within `cluster.restart_wait_s`."""
         alive = [rank.process.remote() for rank in self.ranks]
         answered, _ = ray.wait(alive, num_returns=len(alive), timeout=ANSWER_S, fetch_local=False)
-        dead = [n for n, ref in enumerate(alive) if ref in answered and not lives(ref)]
-        if not dead:
+        deaths = {n: reason for n, ref in enumerate(alive) if ref in answered and (reason := death(ref))}
+        if not deaths:
             return None
-        who = f"trainer rank {', '.join(map(str, dead))}"
-        reason = "its process ended, or its node went away"
+        who, reason = f"trainer rank {', '.join(map(str, deaths))}", next(iter(deaths.values()))
+        wait_s = min(self.cfg.cluster.restart_wait_s, LONGEST_S)
         while True:
-            sleep(self.budget.spend(who, reason))
+            pause = self.budget.spend(who, reason)
+            said = f", again in {pause:g} s" if pause else ""
+            self.tell(f"{who} died ({reason}): all {len(self.ranks)} are replaced{said}")
+            sleep(pause)
             self.kill()
+            placed = self._placed()
+            _, missing = ray.wait(placed, num_returns=len(placed), timeout=wait_s, fetch_local=False)
+            if missing:
+                raise unplaced(f"trainer rank {', '.join(str(placed.index(ref)) for ref in missing)}", self.cfg.cluster)
             try:
-                first_failure(self.begin())
+                first_failure(self._built(placed))
             except WorkerLost as error:
                 reason = str(error)
                 continue
@@ -101,8 +119,16 @@ class Weights:
             rank.weights.options(num_returns="streaming", _generator_backpressure_num_objects=BUCKETS).remote()
             for rank in self.ranks
         ]
-        for stream in streams:  # the other ranks gather along, and have nothing of their own
-            yield from stream
+        left = list(streams)
+        while left:  # whichever ends first: rank 0 waits for ever for one that is dead
+            (stream, *_), _ = ray.wait(left, num_returns=1, fetch_local=False)
+            ref = next(stream, None)
+            if ref is None:
+                left.remove(stream)
+            elif stream is streams[0] and ref != stream.completed():  # which stands for its death
+                yield ref
+            else:
+                get(ref)  # the other ranks gather along: they have nothing of their own but an error
 
     def _lent(self, engines: Sequence[int]) -> Iterator[list[Any]]:
         """Engine n reads what rank n holds, on the device that they share."""
@@ -114,9 +140,10 @@ class Weights:
             first = False
 
 
-def lives(ref: Any) -> bool:
+def death(ref: Any) -> str | None:
+    """What an actor died of; None where it answers."""
     try:
         get(ref)
-    except WorkerLost:
-        return False
-    return True
+    except WorkerLost as error:
+        return str(error)
+    return None

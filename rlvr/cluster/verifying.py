@@ -2,6 +2,7 @@
 
 import asyncio
 
+from rlvr.cluster.home import Home
 from rlvr.config import Recipe
 from rlvr.types import Verdict
 from rlvr.verify.assembly import Question
@@ -12,7 +13,8 @@ from rlvr.verify.pool import Pool
 class VerifierWorker:
     """Asynchronous, so that many questions are with its processes at a time."""
 
-    def __init__(self, cfg: Recipe):
+    def __init__(self, cfg: Recipe, home: Home):
+        home.enter()
         self.pool = Pool(Plan(cfg.reward).assignments(), cfg.verify.processes)
 
     async def answer(self, questions: list[Question]) -> list[list[Verdict]]:

@@ -35,11 +35,11 @@ class Ahead:
         self._begin(self.cursor + count - self.end)  # where more are asked for than were begun
         wanted = range(self.cursor, self.cursor + count)
         for position in wanted:
-            while self.begun[0][0].stop <= position:
-                self.begun.popleft()
             while position not in self.ready:
                 group = next(self.begun[0][1])
                 self.ready[group.prompt.position] = group
+            if self.begun and self.begun[0][0].stop == position + 1:
+                self.begun.popleft()  # now, as what it has read from may hold all of its groups
         self.cursor = wanted.stop
         return [self.ready.pop(position) for position in wanted]
 

@@ -19,7 +19,7 @@ def build_engine(cfg: Recipe) -> Engine:
             tensor_parallel=cfg.rollout.tensor_parallel,
             threads=cfg.rollout.threads,
             seed=cfg.seed,
-            max_logprobs=max(1, cfg.rollout.top_k),
+            max_top_k=cfg.rollout.top_k,
             sleeps=cfg.cluster.placement == "colocated",
             share_prompts=cfg.rollout.share_prompts,
         )

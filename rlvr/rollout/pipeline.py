@@ -35,7 +35,7 @@ class InlinePipeline:
 
         self.engine.wake()
         self.engine.load_weights(counted(), policy_version)
-        return Loaded(size, lambda: [self.engine.score(probe)])
+        return Loaded(size, lambda: {"engine 0": self.engine.score(probe)})
 
     @property
     def verifying_s(self) -> float:

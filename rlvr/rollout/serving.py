@@ -31,9 +31,19 @@ class Server:
         self._guests = 0  # that want it between two steps
         self._draining = False  # nothing more is begun ...
         self._updating = False  # ... and nothing decoded
+        self._failed: Exception | None = None  # what ended `serve`
 
     def serve(self) -> Iterator[list[Done]]:
         """Completions soon after they end, until nothing is left to do."""
+        try:
+            yield from self._serve()
+        except Exception as error:
+            with self._turn:
+                self._failed = error
+                self._turn.notify_all()
+            raise
+
+    def _serve(self) -> Iterator[list[Done]]:
         told = monotonic()
         while True:
             with self._turn:
@@ -68,15 +78,18 @@ class Server:
             self.engine.abort()
 
     def begin_update(self, in_flight: bool) -> None:
-        """No step from now on until `end_update`. What is being decoded stays where it is, or is decoded first."""
+        """No step from now on until `end_update`. What is being decoded stays where it is, or is decoded first. Where
+        `serve` has failed nobody decodes any more: its error is raised."""
         self._draining = True
         self.engine.wake()
         with self._between_steps():
             if not in_flight:
                 self._guests -= 1  # the others may go on meanwhile
                 self._turn.notify_all()
-                self._turn.wait_for(lambda: not self.engine.running)
+                self._turn.wait_for(lambda: self._failed is not None or not self.engine.running)
                 self._guests += 1
+            if self._failed is not None:
+                raise self._failed
             self._updating = True
 
     def load(self, bucket: Mapping[str, torch.Tensor], policy_version: int) -> None:

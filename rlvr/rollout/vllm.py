@@ -2,12 +2,14 @@
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import torch
 
+from rlvr.config import RecipeError
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
 
@@ -19,7 +21,7 @@ def prepare(threads: int, kv_cache_gib: float) -> None:
     """vLLM reads these when it is imported."""
     # its own engine process would import everything a second time: 99 s instead of 8 s to load a tiny model
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(kv_cache_gib)))
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(round(kv_cache_gib))
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # pinned threads of two actors fight for the same cores
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if not torch.cuda.is_available():
@@ -42,18 +44,24 @@ class VllmEngine:
         tensor_parallel: int = 1,
         threads: int = 1,
         seed: int = 0,
-        max_logprobs: int = 1,
+        max_top_k: int = 0,
         sleeps: bool = False,
         share_prompts: bool | None = None,
     ):
-        """`max_logprobs`: the largest `Sampling.top_k` that will be asked for. `sleeps`: on a GPU, memory is taken in a
-        way that lets `sleep` give it back. `share_prompts`: completions of one prompt share its cache; None: on a GPU,
-        where numbers are not the same to the last bit anyway."""
+        """`kv_cache_gib`: whole, on a CPU. `max_top_k`: the largest `Sampling.top_k` that will be asked for. `sleeps`:
+        on a GPU, memory is taken in a way that lets `sleep` give it back. `share_prompts`: completions of one prompt
+        share its cache; None: on a GPU, where numbers are not the same to the last bit anyway."""
+        on_gpu = torch.cuda.is_available()
+        if max_top_k and dtype == "bfloat16" and not on_gpu:
+            # half of all tokens have ties at the k-th place: vLLM then samples from all of those, and tells of k
+            raise RecipeError(
+                f"rollout.top_k={max_top_k}: on a CPU vllm samples from more tokens than these where several are as "
+                "likely, as in bfloat16, and the trainer would train on another distribution; set rollout.dtype=float32"
+            )
         prepare(threads, kv_cache_gib)
         import vllm
         import vllm._custom_ops as ops
 
-        on_gpu = torch.cuda.is_available()
         settings: dict[str, Any] = {"dtype": dtype}
         self.sleeps = sleeps and on_gpu
         if on_gpu:
@@ -71,10 +79,10 @@ class VllmEngine:
         self.llm: Any = vllm.LLM(
             model=path,
             max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
+            max_num_seqs=max_num_seqs + 1,  # a probe waits for nobody's end
             seed=seed,
             logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature, top-p, top-k
-            max_logprobs=max_logprobs,
+            max_logprobs=max(1, max_top_k),
             enable_prefix_caching=on_gpu if share_prompts is None else share_prompts,
             disable_log_stats=True,
             use_tqdm_on_load=False,
@@ -85,14 +93,20 @@ class VllmEngine:
         self._engine = self.llm.llm_engine
         self._engine.set_weight_version("-1")
         self._names = count()  # of vLLM's requests
+        self._waiting = deque[Request]()  # vLLM itself would begin one too many
         self._running: dict[str, Request] = {}
         self._ended: list[Done] = []
 
     def add(self, requests: Sequence[Request]) -> None:
+        self._waiting.extend(requests)
+
+    def _begin(self) -> None:
+        """What there is room for."""
         from vllm.inputs.engine import tokens_input
 
         # one vLLM request a completion, not n=8 of one: each has its own seed, and each ends when it ends
-        for request in requests:
+        while self._waiting and len(self._running) < self.max_num_seqs:
+            request = self._waiting.popleft()
             name = str(next(self._names))
             self._running[name] = request
             # shared among completions that begin under the same weights, and with none that began before
@@ -101,10 +115,11 @@ class VllmEngine:
 
     @property
     def running(self) -> int:
-        return len(self._running) + len(self._ended)
+        return len(self._waiting) + len(self._running) + len(self._ended)
 
     def step(self) -> list[Done]:
         set_num_threads(self.threads)  # of whoever calls: threads have a number each
+        self._begin()
         if self._running:
             self._take(self._engine.step())
         ended, self._ended = self._ended, []
@@ -123,6 +138,7 @@ class VllmEngine:
 
     def abort(self) -> None:
         self._engine.abort_request(sorted(self._running))
+        self._waiting.clear()
         self._running, self._ended = {}, []
 
     def _completion(self, output: Any, sampling: Sampling) -> Completion:

@@ -79,7 +79,8 @@ class DeepSpeedTrainer:
         # transformers then builds a ZeRO-3 model shard by shard; it must outlive the loading, hence the attribute
         self._zero3 = HfDeepSpeedConfig(settings) if cfg.zero_stage == 3 else None
         self._model = model
-        self._template = template_of(model)  # now: a file that is not here must not be missed at the end of the run
+        # of the export, which rank 0 writes; read now: a file that is not here must not be missed when the run ends
+        self._template = template_of(model) if rank == 0 else None
         self._compiled = cfg.compiles(self.cuda)
         policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
         self._share = self._shares_prompts(policy)

@@ -131,7 +131,7 @@ def over_ray(folder: str, a: argparse.Namespace, engines: int, placement: str) -
     with RayCluster(recipe(folder, a, engines, placement)) as cluster:
         trainer, pipeline = cluster.trainer, cluster.pipeline
 
-        loaded = Loaded(0, list)
+        loaded = Loaded(0, dict)
 
         def load() -> int:
             nonlocal loaded
@@ -141,7 +141,7 @@ def over_ray(folder: str, a: argparse.Namespace, engines: int, placement: str) -
         with Watch() as watch:
             done = timed(load, a.repeats, lambda: loaded.scores())  # engines score the probe behind it
         wanted = trainer.score(PROBE)
-        worst = max(abs(x - y) for s in loaded.scores() for x, y in zip(s, wanted, strict=True))
+        worst = max(abs(x - y) for s in loaded.scores().values() for x, y in zip(s, wanted, strict=True))
     return done | {"object_store_peak": watch.peak / 1e9 / done["gb"], "probe_max_diff": worst}
 
 

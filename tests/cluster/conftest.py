@@ -72,6 +72,7 @@ def ray():
 def pipeline(ray, tmp_path):
     """`made(...)` is a RayPipeline over fake engines; `engines_hold_weights` says that a trainer published already."""
     from rlvr.cluster.actors import DECODE, RolloutWorker
+    from rlvr.cluster.home import Home
     from rlvr.cluster.pipeline import RayPipeline
     from rlvr.cluster.seats import Seats
     from rlvr.cluster.verifying import VerifierWorker
@@ -101,7 +102,7 @@ def pipeline(ray, tmp_path):
         engine = ray.remote(concurrency_groups={DECODE: 1})(FakeWorker).options(num_cpus=0)
         verifier = ray.remote(VerifierWorker).options(num_cpus=0)
         seats = Seats("engine", cfg.cluster, lambda n: engine.remote(str(tmp_path), nap_engine), engines)
-        judges = Seats("verifier worker", cfg.cluster, lambda n: verifier.remote(cfg), verifiers)
+        judges = Seats("verifier worker", cfg.cluster, lambda n: verifier.remote(cfg, Home.here()), verifiers)
         ray.get([*seats.begin(), *judges.begin()])
         pipe = RayPipeline(seats, judges, cfg)
         pipelines.append((pipe, seats, judges))

@@ -51,7 +51,7 @@ def test_an_engine_that_dies_before_a_publication_is_found_by_it(ray, pipeline):
     kill(ray, pipe.seats.all[1])
     time.sleep(1)
     loaded = pipe.load_weights(NOTHING, 8, [1, 2])
-    assert loaded.nbytes == 0 and loaded.scores() == [[8.0]]  # of the one that is there
+    assert loaded.nbytes == 0 and loaded.scores() == {"engine 0": [8.0]}  # of the one that is there
     pipe.bring = lambda destination: destination.load_weights(NOTHING, 8, [1, 2])
     assert {c.policy_version for g in pipe.groups(prompts(4), Sampling(4, 1.0, 8)) for c in g.completions} == {8}
 
@@ -64,6 +64,25 @@ def test_deaths_without_end_are_the_end_in_words(ray, pipeline):
     kill(ray, pipe.seats.all[0])
     with pytest.raises(WorkerLost, match=r"engine 0 died .* no more than cluster.restarts=0"):
         list(arriving)
+
+
+def test_an_actor_that_finds_the_recipe_wrong_when_it_is_made_says_so_itself(ray):
+    from rlvr.cluster.calls import WorkerLost, get
+    from rlvr.config import RecipeError
+
+    @ray.remote(num_cpus=0)
+    class Picky:
+        def __init__(self, error):
+            raise error
+
+        def ready(self):
+            return True
+
+    with pytest.raises(RecipeError) as caught:
+        get(Picky.remote(RecipeError("rollout.top_k=8: " + 50 * "on and on ")).ready.remote())
+    assert str(caught.value).startswith("rollout.top_k=8: on") and len(str(caught.value)) > 500
+    with pytest.raises(WorkerLost, match=r"^OSError: disk full$"):
+        get(Picky.remote(OSError("disk full")).ready.remote())
 
 
 def test_questions_of_a_dead_verifier_worker_are_asked_elsewhere(pipeline, seen):

@@ -1,8 +1,12 @@
-"""A machine under load takes its time to start Ray."""
+"""How Ray is started, or joined, and what is left as it was."""
+
+import signal
 
 import pytest
 
 from rlvr.cluster import ray_cluster
+from rlvr.config import RecipeError
+from tests import toy
 
 SLOW = Exception("The current node timed out during startup. This could happen because ...")
 
@@ -37,3 +41,26 @@ def test_any_other_failure_is_not_tried_again(monkeypatch):
     with pytest.raises(ValueError, match="no"):
         ray_cluster.start_ray()
     assert len(asked) == 1
+
+
+def test_rays_client_is_refused_in_words():
+    with pytest.raises(RecipeError, match=r"cluster.address=ray://head:10001: .* on a node .* cluster.address=auto"):
+        ray_cluster.check_address("ray://head:10001")
+
+
+@pytest.mark.parametrize("before", [lambda *_: None, signal.SIG_DFL], ids=["ours", "the default"])
+def test_a_sigterm_stays_with_whoever_waits_for_it(monkeypatch, before):
+    def init(**_) -> None:
+        signal.signal(signal.SIGTERM, theirs)
+
+    def theirs(*_) -> None:
+        """Ray's: ends the process."""
+
+    monkeypatch.setattr(ray_cluster.ray, "init", init)
+    monkeypatch.setattr(ray_cluster.RayCluster, "_start", lambda cluster: None)
+    saved = signal.signal(signal.SIGTERM, before)
+    try:
+        ray_cluster.RayCluster(toy.recipe(1)).__enter__()
+        assert signal.getsignal(signal.SIGTERM) is (before if callable(before) else theirs)
+    finally:
+        signal.signal(signal.SIGTERM, saved)

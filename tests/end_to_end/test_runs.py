@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 TRANSFORMERS = "rollout.engine=transformers"
 SMALL = ["steps=3", "evaluation.limit=16", "rollout.groups_per_step=4", "checkpoint.every=1", "trainer.threads=1"]
 
+TINY = Path(__file__).parents[2] / "recipes" / "tiny"
 OF_RUN = "RLVR_TESTED_RUN"
 COLOCATED = ["cluster=one_gpu", "rollout.workers=2", "trainer.ranks=2", "trainer.zero_stage=3"]
 
@@ -28,9 +30,9 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "rlvr.cli", *words]
 
 
-def rlvr(*words: str, **told: str) -> subprocess.CompletedProcess:
-    environment = os.environ | told
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=400, check=False, env=environment)
+def rlvr(*words: str, cwd: Path | None = None, **told: str) -> subprocess.CompletedProcess:
+    quiet: dict = {"capture_output": True, "text": True, "check": False}
+    return subprocess.run(command(*words), **quiet, timeout=400, env=os.environ | told, cwd=cwd)
 
 
 def rows(run: Path) -> list[dict]:
@@ -142,30 +144,71 @@ def test_a_signal_ends_it_with_a_checkpoint_and_nothing_left_behind(tmp_path, as
     assert left_of(run) == []
 
 
-def test_a_running_cluster_is_joined_by_its_address(tmp_path):
-    ray = str(Path(sys.executable).with_name("ray"))
-    head = [ray, "start", "--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--disable-usage-stats"]
-    said = tmp_path / "head.log"
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@contextmanager
+def running_cluster(folder: Path):
+    """A head that was started in this folder; its address."""
+    head = [RAY, "start", "--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--disable-usage-stats"]
+    said = folder / "head.log"
     # in a session of its own, to end just this one: `ray stop` would end every Ray on the machine
     with said.open("w") as log:
-        started = subprocess.Popen([*head, "--block"], stdout=log, stderr=log, start_new_session=True)
+        started = subprocess.Popen([*head, "--block"], stdout=log, stderr=log, start_new_session=True, cwd=folder)
     try:
         deadline = monotonic() + 120
         while not (found := re.search(r"--address='([\d.:]+)'", said.read_text())):
             assert started.poll() is None and monotonic() < deadline, said.read_text()[-3000:]
             sleep(0.2)
         address = found[1]
+        yield address
+    finally:
+        started.terminate()  # it ends the processes that it has started
+        started.wait(timeout=120)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if address in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_running_cluster_is_joined_by_its_address(tmp_path):
+    with running_cluster(tmp_path) as address:
         joined = [TRANSFORMERS, "cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}"]
         done = rlvr("train", "quickstart", "steps=1", "data.heldout=null", *joined)
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(rows(tmp_path / "run")) == 1
         with_token = os.environ | {"RAY_AUTH_MODE": "token"}
-        status = [ray, "status", f"--address={address}"]
+        status = [RAY, "status", f"--address={address}"]
         assert subprocess.run(status, capture_output=True, timeout=120, check=False, env=with_token).returncode == 0
-    finally:
-        started.terminate()  # it ends the processes that it has started
-        started.wait(timeout=120)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if address in " ".join(p.info["cmdline"] or [])]
+
+
+OBJECTIVE = """
+_target_: rlvr.objective.Objective
+advantage: {_partial_: true, _target_: my_objective.halved}
+ratio: {_partial_: true, _target_: rlvr.objective.ratios.token}
+surrogate: {_partial_: true, _target_: rlvr.objective.surrogates.unclipped}
+weighting: {_partial_: true, _target_: rlvr.objective.weightings.token_mean}
+no_signal: keep
+"""
+
+
+def test_workers_find_what_the_driver_finds_though_their_ray_was_started_elsewhere(tmp_path):
+    """The model by a relative path; a verifier of the current folder; an objective and a verifier of --config-dir."""
+    elsewhere, work, mine = tmp_path / "elsewhere", tmp_path / "work", tmp_path / "work" / "mine"
+    elsewhere.mkdir()
+    (mine / "algorithm").mkdir(parents=True)
+    shutil.copytree(TINY, work / "model")
+    (work / "my_form.py").write_text("def form(sample):\n    return float(len(sample.completion) > 9)\n")
+    (mine / "my_answer.py").write_text("def answer(sample, evaluated):\n    return float(len(sample.completion) % 2)\n")
+    (mine / "my_objective.py").write_text(
+        "from rlvr.objective.advantages import center\n\n\ndef halved(rewards):\n    return center(rewards) / 2\n"
+    )
+    (mine / "algorithm" / "own.yaml").write_text(OBJECTIVE)
+    own = ["--config-dir", "mine", "algorithm=own", "model.path=./model", "run.folder=run", "log.console=false"]
+    own += ["reward.parts.math.verifier=my_answer:answer", "reward.parts.format.verifier=my_form:form"]
+    with running_cluster(elsewhere) as address:
+        joined = [TRANSFORMERS, "cluster=ray", f"cluster.address={address}"]
+        done = rlvr("train", "quickstart", *SMALL, "steps=1", "data.heldout=null", *own, *joined, cwd=work)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(rows(work / "run")) == 1 and (work / "run" / "model" / "model.safetensors").exists()
+    assert [path.name for path in elsewhere.iterdir()] == ["head.log"]
 
 
 def test_an_address_where_nothing_listens_is_said_at_once_and_leaves_no_folder(tmp_path):

@@ -21,7 +21,7 @@ def engine(request):
     if request.param == "vllm":
         from rlvr.rollout.vllm import VllmEngine
 
-        yield VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_logprobs=8)
+        yield VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_top_k=8)
         from vllm.distributed import cleanup_dist_env_and_memory
 
         cleanup_dist_env_and_memory()  # its process group; the trainers tested in this process make their own
@@ -125,6 +125,12 @@ def test_new_weights_are_sampled_from_tied_head_included(engine):
     assert engine.score(tokens) == pytest.approx(before, abs=1e-4)
 
 
+def model():
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
+
+
 def finished(engine) -> dict:
     done = {}
     while engine.running:
@@ -161,6 +167,35 @@ def test_new_weights_reach_what_is_being_decoded_and_every_token_says_which_they
     assert (changed["later"].policy_version, changed["later"].updates) == (21, ())
     assert engine.score([3, 20, 30]) == pytest.approx(probe, abs=1e-4)
     engine.load_weights([original], 22)
+
+
+def test_a_probe_waits_for_no_completion_to_end(engine):
+    """As many are being decoded as may be: of weights that are not proved yet they see a token at most."""
+    original = {n: p.detach().clone() for n, p in model().named_parameters()}
+    engine.load_weights([original], 30)
+    asked = requests_of(prompts(engine, "(3+4)*2=?"), Sampling(96, 1.5, 24, seed=5))
+    engine.add(asked)
+    lengths = {key: len(completion.token_ids) for key, completion in finished(engine).items()}
+    engine.add(sorted(asked, key=lambda request: -lengths[request.key])[:40])  # none of the first 32 ends soon
+    done = {}
+    for _ in range(3):
+        done |= dict(engine.step())
+    engine.load_weights([original], 31)
+    engine.score([3, 20, 30])
+    engine.load_weights([original], 32)
+    done |= finished(engine)
+    starts = [dict((version, start) for start, version in c.updates) for c in done.values()]
+    assert len(starts) == 40
+    assert max(at[32] - at.get(31, at[32]) for at in starts if 32 in at) <= 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there top-k is exact")
+def test_what_would_be_sampled_and_not_told_of_is_refused_in_words():
+    from rlvr.config import RecipeError
+    from rlvr.rollout.vllm import VllmEngine
+
+    with pytest.raises(RecipeError, match=r"rollout.top_k=8: on a CPU .* set rollout.dtype=float32"):
+        VllmEngine(TINY, dtype="bfloat16", max_model_len=128, max_num_seqs=32, max_top_k=8)
 
 
 @pytest.mark.slow

@@ -117,6 +117,37 @@ def test_or_what_runs_is_decoded_first_and_what_waits_has_the_new_ones():
     assert [(key[0], c.policy_version, c.updates) for key, c in read] == [(0, 3, ())] * 2 + [(1, 4, ())] * 2
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["before the error", "after it"])
+def test_nobody_waits_for_the_end_of_what_failed(waits):
+    class Failing(FakeEngine):
+        def step(self):
+            if self.steps == 5:
+                raise RuntimeError("out of memory")
+            return super().step()
+
+    server = Server(Failing(lambda request: 20, nap=0.05))
+    server.add(requests(0))
+    said: list = []
+
+    def noted(what):
+        def call():
+            with pytest.raises(RuntimeError, match="out of memory") as caught:
+                what()
+            said.append(caught.value)
+
+        return threading.Thread(target=call, daemon=True)
+
+    serving = noted(lambda: list(server.serve()))
+    updating = noted(lambda: server.begin_update(in_flight=False))
+    serving.start()
+    if not waits:
+        serving.join(timeout=20)
+    updating.start()
+    updating.join(timeout=20)
+    serving.join(timeout=20)
+    assert len(said) == 2
+
+
 def test_a_probe_is_scored_between_two_steps():
     server = Server(FakeEngine(lambda request: 50, nap=0.01))
     server.add(requests(0))

@@ -127,7 +127,7 @@ def test_an_engine_agrees_after_the_transfer(build, model_folder):
 
         def load_weights(self, buckets, version, probe):
             self.engine.load_weights(buckets, version)
-            return Loaded(1, lambda: [self.engine.score(probe)])
+            return Loaded(1, lambda: {"engine 0": self.engine.score(probe)})
 
     trainer = build()
     trained(trainer)

@@ -1,0 +1,31 @@
+"""What does not fit is named, and not something else."""
+
+import pytest
+
+from rlvr.cluster.placement import check_there_is_enough
+from rlvr.config import RecipeError
+from tests import toy
+
+
+@pytest.mark.parametrize(
+    ("placement", "engine", "rank", "gpus", "of_a_node", "said"),
+    [
+        ("disaggregated", 1, 2, 3, 1, r"a trainer rank of 2 GPUs \(cluster.gpus_per_rank\) fits on no node: .* has 1"),
+        ("disaggregated", 2, 1, 3, 1, r"an engine of 2 GPUs .*tensor_parallel=1.* fits on no node: the largest has 1"),
+        ("colocated", 1, 1, 2, 1, r"an engine of 1 GPUs .* beside a trainer rank of 1 GPUs .* the largest has 1"),
+        ("colocated", 1, 1, 1, 1, r"2 GPUs asked for .* cluster.gpus_per_rank$"),
+        ("disaggregated", 1, 1, 1, 1, r"2 GPUs asked for .* or set cluster.placement=colocated$"),
+    ],
+)
+def test_what_does_not_fit_is_named(placement, engine, rank, gpus, of_a_node, said):
+    cfg = toy.recipe(1)
+    cfg.cluster.placement = placement
+    with pytest.raises(RecipeError, match=said):
+        check_there_is_enough(cfg, engine, rank, gpus, of_a_node)
+
+
+def test_what_just_fits_is_not_refused():
+    cfg = toy.recipe(1)
+    check_there_is_enough(cfg, 1, 1, 2, 1)
+    cfg.cluster.placement = "colocated"
+    check_there_is_enough(cfg, 0.5, 0.5, 1, 1)
