@@ -54,6 +54,20 @@ def children_apart() -> Iterator[None]:
         apart = False  # the hook stays, there is no way to take it back
 
 
+@contextmanager
+def own_handler() -> Iterator[None]:
+    """Whoever handles SIGTERM goes on to do so: Ray's handlers would end this process at once, with nothing saved."""
+    ours, of_ray = signal.getsignal(signal.SIGTERM), ray._private.utils.set_sigterm_handler
+    if callable(ours):
+        ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = of_ray
+        if callable(ours):
+            signal.signal(signal.SIGTERM, ours)  # once more: Ray's native code has one too, which Python does not see
+
+
 class RayCluster:
     """Ray with this run's actors on it. A context manager: on exit the actors, and a Ray that we started, are gone."""
 
@@ -64,17 +78,14 @@ class RayCluster:
         joins = self.cfg.cluster.kind == "ray"
         if joins:
             check_address(self.cfg.cluster.address)
-        before = signal.getsignal(signal.SIGTERM)
         try:
-            if joins:
-                ray.init(address=self.cfg.cluster.address, **QUIET)
-            else:
-                start_ray()
+            with own_handler():
+                if joins:
+                    ray.init(address=self.cfg.cluster.address, **QUIET)
+                else:
+                    start_ray()
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise WorkerLost(f"Ray could not be {'joined' if joins else 'started'}: {error}") from error
-        finally:  # Ray's own handler would end this process at once, with nothing saved
-            if callable(before) and signal.getsignal(signal.SIGTERM) is not before:
-                signal.signal(signal.SIGTERM, before)
         try:
             self._start()
         except BaseException:

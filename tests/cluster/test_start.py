@@ -51,16 +51,20 @@ def test_rays_client_is_refused_in_words():
 @pytest.mark.parametrize("before", [lambda *_: None, signal.SIG_DFL], ids=["ours", "the default"])
 def test_a_sigterm_stays_with_whoever_waits_for_it(monkeypatch, before):
     def init(**_) -> None:
-        signal.signal(signal.SIGTERM, theirs)
+        during.append(signal.getsignal(signal.SIGTERM))
+        ray_cluster.ray._private.utils.set_sigterm_handler(theirs)
+        during.append(signal.getsignal(signal.SIGTERM))
 
     def theirs(*_) -> None:
         """Ray's: ends the process."""
 
     monkeypatch.setattr(ray_cluster.ray, "init", init)
     monkeypatch.setattr(ray_cluster.RayCluster, "_start", lambda cluster: None)
+    during: list = []
     saved = signal.signal(signal.SIGTERM, before)
     try:
         ray_cluster.RayCluster(toy.recipe(1)).__enter__()
-        assert signal.getsignal(signal.SIGTERM) is (before if callable(before) else theirs)
+        after = before if callable(before) else theirs
+        assert during == [before, after] and signal.getsignal(signal.SIGTERM) is after
     finally:
         signal.signal(signal.SIGTERM, saved)
