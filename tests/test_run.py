@@ -1,13 +1,20 @@
-"""What a run says of itself in the end."""
+"""What a run says of itself in the end, and what it leaves."""
+
+import io
+import json
+from contextlib import contextmanager
+from math import isfinite
+from types import SimpleNamespace
 
 import pytest
 
 from rlvr.lineage import Lineage
 from rlvr.observe.memory import PeakMemory
+from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.runfolder import RunFolder
-from rlvr.run import probe_tolerance, summarise
+from rlvr.run import Inputs, launch, probe_tolerance, summarise
 from rlvr.state import State
-from tests import toy
+from tests import builders, toy
 
 
 def summarised(tmp_path, state: State, *evaluations: dict):
@@ -52,3 +59,28 @@ def test_two_that_do_not_both_compute_in_float32_may_differ_by_more(dtypes, knob
     cfg = toy.recipe(3)
     cfg.trainer.probe_tolerance = knob
     assert probe_tolerance(cfg, *dtypes) == expected
+
+
+@pytest.mark.parametrize(("weight", "status"), [(float("nan"), "stopped"), (0.5, "finished")])
+def test_no_model_is_exported_that_gives_no_numbers(tmp_path, monkeypatch, weight, status):
+    """The metrics of a step tell of the one before it, and nobody tells of the last one."""
+    cfg, trainer = toy.recipe(9), toy.ToyTrainer(set())
+    folder = RunFolder.create(tmp_path / "run")
+    toy.run(folder.path / "checkpoints", cfg)
+
+    @contextmanager
+    def workers(cfg):
+        yield trainer, SimpleNamespace(verify=None), lambda: None
+
+    def train(cfg, objective, parts):
+        trainer.weight = weight
+        return State(step=9, lineage=Lineage(20))
+
+    monkeypatch.setattr("rlvr.run.workers", workers)
+    monkeypatch.setattr("rlvr.run.train", train)
+    display = PlainDisplay(io.StringIO())
+    summary = launch(cfg, toy.GRPO, Inputs([builders.prompt()], [], 50), folder, display)
+    folder.close()
+    exported, _ = json.loads((folder.path / "model" / "weights.json").read_text())
+    assert summary.status == status and isfinite(exported)
+    assert exported == weight or status == "stopped"
