@@ -125,7 +125,7 @@ def check_values(overrides: Sequence[str]) -> None:
     sections = {f.name: kind for f in fields(Recipe) if is_dataclass(kind := get_type_hints(Recipe)[f.name])}
     for override in overrides:
         key, _, value = override.partition("=")
-        if key[0] in "+~":
+        if key.startswith(("+", "~")):
             raise RecipeError(f"{override}: a run that goes on takes key=value and nothing else, e.g. steps=100")
         if key in sections and not value.lstrip().startswith("{"):
             one = f"{key}.{fields(sections[key])[0].name}=..."

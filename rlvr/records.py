@@ -29,9 +29,10 @@ def completion_records(
                 "policy_version": completion.policy_version,
                 "updates": completion.updates,
             }
+            if group.prompt.thinking:
+                record["thinking"] = True
             if i == 0:  # once a group: rows may hold whole documents and tests
                 record["row"] = group.prompt.row
-                record |= {"thinking": True} if group.prompt.thinking else {}
             if group.verdicts:
                 record |= verdict_record(group.verdicts[i])
             if advantages is not None:

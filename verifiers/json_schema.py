@@ -27,7 +27,7 @@ def load_library() -> None:
 def unusable(answer: Any, row: Mapping[str, Any], schema: dict[str, Any] | None = None) -> str | None:
     try:
         validator_for(row, schema)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:  # a pattern may count further than any number
         return str(error)
     return None
 

@@ -11,7 +11,7 @@ from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra
 from rlvr_verifiers.math_shapes import Shape, undressed
 from rlvr_verifiers.math_syntax import Foreign, Tree, Unreadable, tree
-from rlvr_verifiers.math_units import DOUBTFUL
+from rlvr_verifiers.math_units import doubtful
 from rlvr_verifiers.numbers import Quantity, ratio
 
 SPELT_RATIO = re.compile(r"([0-9.]{1,20}) ?(?:\\text ?\{ ?to ?\}|to) ?([0-9.]{1,20})")  # 4 to 7
@@ -112,7 +112,7 @@ def undressed_equal(gold: Shape, answer: Shape) -> bool:
 def quantities(gold: Quantity, answer: Quantity, o: Options) -> bool:
     """Units may be left out, not changed. A percent sign may be spelt out, or left out where the size says so."""
     needed = o.units == "required" or answer.unit
-    if o.units != "ignored" and re.split("[ /]", answer.unit)[0] in DOUBTFUL and answer.unit != gold.unit:
+    if o.units != "ignored" and doubtful(answer.unit) and answer.unit != gold.unit:
         return False
     if o.units != "ignored" and gold.unit and needed and gold.unit != answer.unit:
         return False
@@ -150,6 +150,8 @@ def tolerated(gold: Shape, given: Tree, o: Options) -> bool:
         if o.tolerance == "digits" or math_values.symbols(wanted) or math_values.mentions(wanted, "i"):
             return False
         number = math_values.value(wanted).number
+        if not isinstance(number, Fraction) and not math_arithmetic.context(40).isfinite(number):
+            return False  # nothing is near to infinity
         target = number if isinstance(number, Fraction) else Fraction(str(math_arithmetic.context(40).nstr(number, 35)))
         margin = abs(target) * Fraction(str(o.tolerance))
     return near(given, target, margin)

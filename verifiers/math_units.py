@@ -30,6 +30,7 @@ PLAIN = {name for name in ALIASES if len(name) > 1} - {"in", "min", "sec"}  # re
 CURRENCIES = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen"}
 LETTERS = set("msghlLNJWVCFTK")  # units of one letter; any other letter may be a variable, or a million
 DOUBTFUL = {"k", "t"}  # kelvin or a thousand, tesla or a trillion: a unit only where the reference has it too
+UNKNOWN = "?"  # before a letter that may be anything: the same
 POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
 
 # beside a number one of these says that it is another number, or none at all
@@ -53,13 +54,17 @@ NO_UNITS = NO_NAMES | set(
     re.findall(
         r"\S+",
         """
-        negative inverse reciprocal opposite double doubled triple tripled quadruple quadrupled halved twice thrice cube
-        below above under beyond tens hundreds thousands millions billions trillions dozens scores gross grand myriad
-        mil mils mill mln mio bn tn mn lakh lakhs lac crore crores mille permille permil ppm ppb binary octal
-        hexadecimal
+        doubled tripled quadrupled halved twice thrice below above under beyond tens hundreds thousands millions
+        billions trillions dozens gross myriad mil mils mill mln mio bn tn mn lakh lakhs lac crore crores mille permille
+        permil ppm ppb
         """,
     )
 )
+# ... and these alone: 5 double is 10, 5 double rooms are 5
+NO_UNITS_ALONE = {
+    "negative", "inverse", "reciprocal", "opposite", "double", "triple", "quadruple", "cube", "scores", "grand",
+    "binary", "octal", "hexadecimal",
+}  # fmt: skip
 
 
 def spelt_number(text: str) -> int | None:
@@ -91,8 +96,14 @@ def unit_of(text: str) -> str:
         return _spelt(name[1].lower(), name[2])
     inside = found[1] + re.sub(r"\\text ?|[{}]", "", found[3])
     if not LETTERS.issuperset(LETTER.findall(inside.replace(".", ""))):
-        return ""
+        letter = inside.strip()
+        return UNKNOWN + letter if len(letter) == 1 and not found[2] else ""
     return _spelt(inside.lower(), found[2])
+
+
+def doubtful(unit: str) -> bool:
+    """Whether it may be a part of the number, or none: a unit only where the reference has it too."""
+    return unit.startswith(UNKNOWN) or re.split("[ /]", unit)[0] in DOUBTFUL
 
 
 def _spelt(text: str, power: str | None) -> str:
@@ -104,6 +115,8 @@ def _spelt(text: str, power: str | None) -> str:
     powers = [POWERS[word] for word in words if word in POWERS] + ([f"^{power}"] if power else [])
     names = [word for word in words if word not in POWERS]
     if not names or len(names) > 4 or len(powers) > 1 or any(part in NO_UNITS for part in WORD.findall(text)):
+        return ""
+    if len(names) == 1 and names[0] in NO_UNITS_ALONE:
         return ""
     if "percent" in names and len(names) > 1:  # of something: another number
         return ""

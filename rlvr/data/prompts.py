@@ -16,7 +16,8 @@ from rlvr.types import Prompt
 
 Messages = tuple[Mapping[str, str], ...]
 Render = Callable[[Messages], tuple[int, ...]]  # a Renderer, or whatever is enough for the purpose
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# OpenAI's, and what chat templates of Llama and GLM call tools
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation", "environment")
 PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 
@@ -140,6 +141,8 @@ def wrong_messages(messages: Any) -> str | None:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             return f"has the role {role!r:.40} in message {place}; there are: {', '.join(ROLES)}"
+        if content is None and message.get("tool_calls") and place < len(messages) - 1:
+            continue  # the call is what it says
         if not isinstance(content, str):
             return f"has no text as the content of message {place}, but {content!r:.40}"
         if re.search(r"[\ud800-\udfff]", content):

@@ -47,7 +47,8 @@ def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
     if reward.combine == "sum":
         total = sum(parts[name].weight * value for name, value in values.items())
     else:
-        total = product(rest) if reward.combine == "product" else min(rest, default=0.0)
+        rest = rest or [0.0]  # where the closed gate is all that counts
+        total = product(rest) if reward.combine == "product" else min(rest)
         total = values["combined"] = min(total, 0.0) if closed else total
     return Verdict(
         reward=total,

@@ -33,10 +33,10 @@ def load(reference: str) -> Verifier:
 
         theirs = load(rest)
         return KINDS[kind](theirs.function, name=theirs.name)
-    if kind == "check" and colon:
-        from rlvr.verify.rows import checker
+    if kind in ("check", "setup") and colon:
+        from rlvr.verify.rows import checker, only_set_up
 
-        return checker(load(rest))
+        return checker(load(rest)) if kind == "check" else only_set_up(load(rest))
     module, colon, attribute = reference.rpartition(":")
     if not colon:
         plugins = installed()

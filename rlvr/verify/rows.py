@@ -2,12 +2,14 @@
 
     rows   --each reference--------> check_answer of its verifier      why not: the row is left out
            --each set of options---> its setup, and one empty answer   an exception: the data is refused
-    recipe --each set of options---> the same                          the recipe is
+    recipe --each set of options---> its setup; an empty answer too    an exception: the recipe is
+                                     where it is installed
 
 Asked where verifiers run, in processes that are killed: a reference may be as hostile as a completion.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from rlvr.config import RecipeError
@@ -18,6 +20,7 @@ from rlvr.verify.pool import Pool
 from rlvr.verify.process import Assignment
 
 CHECK = "check:"  # before a verifier's reference: a verifier of its references
+SET_UP = "setup:"  # ... : one that only sets up
 CHECK_S = 5.0  # CPU seconds for one reference
 AT_ONCE = 1_000  # rows
 PROCESSES = 2
@@ -34,6 +37,15 @@ def checker(theirs: Verifier) -> Verifier:
         return Verdict(1.0, Outcome.OK, reason="usable")
 
     return Verifier(theirs.name, check, theirs.version, CHECK_S, theirs.memory_gib)
+
+
+def only_set_up(theirs: Verifier) -> Verifier:
+    """Takes the same options, and does nothing with a completion."""
+
+    def accept(sample: Sample, **params: object) -> bool:
+        return True
+
+    return replace(theirs, function=accept, scope="sample", batch=1, check_answer=None)
 
 
 def leave_out(plan: Plan, data: Mapping[str, list[Prompt]]) -> tuple[list[list[Prompt]], list[str]]:
@@ -59,17 +71,21 @@ def unusable(plan: Plan, data: Sequence[Sequence[Prompt]]) -> list[dict[int, str
     """Of each data set prompt position (ids need not be of one row each) -> why a part that decides cannot use its
     reference: every verifier that would be asked in turn refuses it. RecipeError when the recipe or a row has options
     that a verifier does not take. All are asked by the same processes: they take seconds to start."""
-    own = [(prompts[0], assignment) for prompts in data[:1] for assignment in plan.assignments() if to_try(assignment)]
+    own = [assignment for assignment in plan.assignments() if to_try(assignment)]
     questions = [asked(plan, prompts) for prompts in data]
     count = len(own) + sum(len(references) + len(options) for references, options in questions)
     if not count:
         return [{} for _ in data]
     pool = Pool([], min(PROCESSES, count))
     try:
-        try_options(own, pool, of_rows=False)
+        set_ups = [replace(assignment, reference=SET_UP + assignment.reference) for assignment in own]
+        try_options([(prompts[0], assignment) for prompts in data[:1] for assignment in set_ups], pool, of_rows=False)
         for _, options in questions:
             try_options(options, pool)
-        return [dict(refused(references, pool)) for references, _ in questions]
+        bad = [dict(refused(references, pool)) for references, _ in questions]
+        left = [p for prompts, some in zip(data, bad, strict=True) for p in prompts if p.position not in some]
+        try_options(list(first_questions(plan, own, left)), pool, of_rows=False)
+        return bad
     finally:
         pool.close()
 
@@ -89,23 +105,36 @@ def asked(plan: Plan, prompts: Sequence[Prompt]) -> tuple[list[Asked], list[Aske
     return references, list(options.values())
 
 
+def first_questions(plan: Plan, own: Sequence[Assignment], prompts: Sequence[Prompt]) -> Iterator[Asked]:
+    """Each of the recipe's verifiers with the first row that it will be asked about; of those that must take whatever
+    a policy writes: who is installed, asks nobody else and judges one completion."""
+    for one in own:
+        theirs, part = one.verifier, one.part.removeprefix(AUDIT)
+        if ":" in one.reference or theirs.is_async or theirs.scope != "sample":
+            continue
+        audits = one.part != part
+        if (prompt := next((p for p in prompts if audits or one in plan.chain(part, p)), None)) is not None:
+            yield prompt, one
+
+
 def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[int, str]]:
     """(position, why), once a prompt. RecipeError where the check itself fails: it says nothing of the reference."""
     seen: set[int] = set()
-    for _, said in groupby(answers(references, pool), lambda answer: (id(answer[0]), answer[1].part)):
-        refusals = [(prompt.position, why_not(prompt, assignment, verdict)) for prompt, assignment, verdict in said]
-        position, why = refusals[0]
-        if all(reason for _, reason in refusals) and position not in seen:
+    for _, group in groupby(answers(references, pool), lambda answer: (id(answer[0]), answer[1].part)):
+        said = list(group)
+        if any(verdict.outcome == Outcome.OK for _, _, verdict in said):
+            continue
+        position, why = next((prompt.position, why_not(prompt, one, verdict)) for prompt, one, verdict in said)
+        if position not in seen:
             seen.add(position)
             yield position, why
 
 
 def why_not(prompt: Prompt, assignment: Assignment, verdict: Verdict) -> str:
-    """Empty where the verifier can use the reference."""
     name = assignment.verifier.name
     if verdict.outcome == Outcome.ERROR:
         raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
-    return "" if verdict.outcome == Outcome.OK else f"{name}: {verdict.detail}"
+    return f"{name}: {verdict.detail}"
 
 
 def to_try(assignment: Assignment) -> bool:

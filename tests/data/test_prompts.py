@@ -52,6 +52,15 @@ def test_chat_messages_are_taken_as_they_are(tmp_path, render):
     assert made.token_ids == ids("system be brief <end> user 1 <end> assistant 2 <end> user 3 <end> assistant")
 
 
+def test_a_call_of_a_tool_needs_no_text(tmp_path, render):
+    """OpenAI's form: what the assistant says is the call. Templates that know of tools render it."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
+    chat = [{"role": "user", "content": "1"}, call, {"role": "ipython", "content": "2"}]
+    assert load(tmp_path, [{"problem": chat, "answer": ""}], render)[0].messages[1] == call
+    with pytest.raises(RecipeError, match="has no text as the content of message 1, but None"):
+        load(tmp_path, [{"problem": chat[:2], "answer": ""}], render)
+
+
 def test_rows_may_have_the_same_id_or_none(tmp_path, render):
     rows = [{"problem": "1", "answer": "1", "id": n} for n in ("a", "a", None, 0)]
     assert [(p.id, p.position) for p in load(tmp_path, rows, render)] == [("a", 0), ("a", 1), ("2", 2), ("0", 3)]

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from rlvr_verifiers.json_schema import json_schema, load_library
+from rlvr_verifiers.json_schema import json_schema, load_library, unusable
 
 from rlvr.types import Outcome
 from rlvr.verify import Sample
@@ -51,6 +51,10 @@ def test_valid_or_the_first_thing_that_is_wrong(completion, reason):
 def test_what_a_check_cannot_compute_is_rejected(completion, schema):
     verdict = json_schema(Sample("q", completion, None), schema=schema)
     assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "too_large")
+
+
+def test_a_schema_that_cannot_be_computed_is_unusable_and_no_error():
+    assert unusable(None, {"schema": {"type": "string", "pattern": "a{99999999999999}"}})
 
 
 def test_the_fence_can_be_asked_for_or_forbidden():

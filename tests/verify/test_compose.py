@@ -90,6 +90,13 @@ def test_a_product_and_a_minimum_are_one_part_over_those_with_a_weight(how, rewa
     assert sum(weights[name] * verdict.parts[name] for name in weights) == pytest.approx(verdict.reward)
 
 
+@pytest.mark.parametrize("how", ["sum", "product", "min"])
+def test_a_gate_that_is_all_that_counts_may_close(how):
+    cfg = parts(how, math={"gate": True}, form={"gate": True, "weight": 0.0})
+    assert combine(said(math=0.0, form=1.0), cfg).reward == 0.0
+    assert combine(said(math=1.0, form=1.0), cfg).reward == 1.0
+
+
 def test_a_closed_gate_closes_products_too():
     verdict = combine(said(math=1.0, format=0.0), parts("min", math={}, format={"gate": True, "weight": 0.0}))
     assert (verdict.reward, verdict.reason, verdict.parts["combined"]) == (0.0, "gate_format", 0.0)

@@ -122,6 +122,7 @@ def test_an_option_that_is_true_or_false_takes_nothing_else(tmp_path):
     for name in (f"{tmp_path}/f.py:flag", "math"):
         option = "strict" if name != "math" else "ordered"
         Plan(RewardConfig({"x": PartConfig(name, {option: False})}))
+        Plan(RewardConfig({"x": PartConfig(name, {option: 1})}))  # as tables have it
         with pytest.raises(RecipeError, match=rf"reward\.parts\.x\.params\.{option}='no': .* wants true or false"):
             Plan(RewardConfig({"x": PartConfig(name, {option: "no"})}))
 

@@ -143,6 +143,69 @@ def test_options_of_the_recipe_are_tried_before_a_run_too(part, said):
     assert "\n" not in str(refused.value)
 
 
+OWN = """
+from rlvr.verify import verifier
+
+@verifier("close", check_answer=lambda answer: None if answer.isdigit() else "no number")
+def close(sample, slack=0):
+    return abs(int(sample.completion) - int(sample.answer)) <= slack
+
+@verifier("asks")
+async def asks(sample, url=""):
+    raise ConnectionRefusedError(url)
+
+@verifier("compares", scope="group")
+def compares(samples, least=2):
+    return [samples[least - 1].completion == sample.completion for sample in samples]
+
+def set_up(mode="a"):
+    if mode != "a":
+        raise ValueError("a is all there is")
+
+@verifier("picky", setup=set_up)
+def picky(sample, mode="a"):
+    return True
+
+@verifier("raises", check_answer=lambda answer: int(answer) and None)
+def raises(sample):
+    return True
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    return lambda name: f"{tmp_path}/own.py:{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("close", {"slack": 1}), ("asks", {"url": "x"}), ("compares", {"least": 2})]
+)
+def test_ones_own_verifier_is_only_set_up(own, name, params):
+    """It may raise about an empty completion, wait for a server that comes later, or want a whole group."""
+    plan = Plan(RewardConfig({"task": PartConfig(own(name), params)}))
+    (bad,) = unusable(plan, [[prompt(0, "n/a"), prompt(1, "5")]])
+    assert set(bad) <= {0}
+
+
+def test_ones_own_set_up_may_refuse(own):
+    with pytest.raises(RecipeError, match=r"parts\.task: picky does not take the options .*a is all there is"):
+        unusable(Plan(RewardConfig({"task": PartConfig(own("picky"), {"mode": "z"})})), [[prompt(0)]])
+
+
+def test_an_option_that_only_a_call_refuses_is_tried_with_a_row_that_is_asked_about(mine):
+    refused = Plan(RewardConfig({"task": PartConfig("length", {"limit": 5, "shape": "round"})}))
+    with pytest.raises(RecipeError, match=r"length does not take the options .*shape=round"):
+        unusable(refused, [[prompt(0)]])
+    never = Plan(RewardConfig({"task": PartConfig("code", {"cpu_s": 5.0}, column="verifier", choices={"mine": mine})}))
+    assert unusable(never, [[prompt(0, verifier="mine")]]) == [{}]
+
+
+def test_a_row_that_the_first_in_turn_can_use_stays_whatever_the_next_one_says(own):
+    chain = PartConfig(own("close"), {"slack": 0}, first_decided=[VerifierChoice(own("raises"))])
+    assert unusable(Plan(RewardConfig({"task": chain})), [[prompt(0, "0")]]) == [{}]
+
+
 def test_no_model_is_loaded_to_try_options(tmp_path, monkeypatch):
     (tmp_path / "large.py").write_text(
         "from rlvr.verify import verifier\n"
