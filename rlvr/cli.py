@@ -99,12 +99,12 @@ def resume(args: argparse.Namespace) -> int:
     inputs = read_inputs(cfg, objective)
     if cfg.log.console:
         show(cfg, composed, inputs)
-    before, steps = folder.config_text(), folder.last_step
+    before = folder.config_text()
     folder.write_config(to_yaml(composed))
     try:
         return go(cfg, objective, inputs, folder)
     except BaseException:
-        if folder.last_step == steps:  # what it cannot go on with is not its recipe
+        if not folder.logged:  # what it cannot go on with is not its recipe
             folder.write_config(before)
         raise
 

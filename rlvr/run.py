@@ -3,6 +3,7 @@
 inputs (recipe, model, data) --fail here, before anything is written--> run folder --> workers --> loop --> summary
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -278,10 +279,11 @@ def stop_on_signals(event: Callable[..., None]) -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
     told: list[int] = []
 
-    def ask(number: int, _: Any) -> None:  # sets a mark and no more: it may interrupt a print
+    def ask(number: int, _: Any) -> None:  # sets a mark and prints nothing: it may interrupt a print
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        os.write(2, b"rlvr: asked to stop: after this step, or once all is up; once more to stop at once\n")
 
     def stop() -> bool:
         if asked and not told:

@@ -489,7 +489,13 @@ def test_what_a_run_cannot_go_on_with_does_not_become_its_recipe(capsys, run_fol
     from rlvr.config import RunError
 
     before = (run_folder / "config.yaml").read_text()
-    launched(monkeypatch, RunError("other weights"))
+    (run_folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+
+    def launch(cfg, objective, inputs, folder, display):
+        folder.undo_after(1, "begin")  # its newest checkpoint is older than its last step
+        raise RunError("other weights")
+
+    monkeypatch.setattr("rlvr.run.launch", launch)
     assert cli.main(["resume", str(run_folder), "trainer.lora.rank=8"]) == 1
     assert (run_folder / "config.yaml").read_text() == before
 
@@ -497,8 +503,11 @@ def test_what_a_run_cannot_go_on_with_does_not_become_its_recipe(capsys, run_fol
 def test_what_went_on_for_a_step_keeps_what_it_was_told(run_folder, monkeypatch):
     from rlvr.config import RunError
 
+    (run_folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+
     def launch(cfg, objective, inputs, folder, display):
-        folder.log(1, {"reward/mean": 0.5})
+        folder.undo_after(1, "begin")
+        folder.log(2, {"reward/mean": 0.5})  # as far as before
         raise RunError("the node went away")
 
     monkeypatch.setattr("rlvr.run.launch", launch)

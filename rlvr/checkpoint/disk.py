@@ -250,8 +250,9 @@ class DiskCheckpoints:
     def _let_anchors_go(self) -> None:
         """But for those that a run may still go on with: at the last rollback's state, or at a checkpoint's."""
         if anchors := set(self.root.glob("anchor-*")):
-            files = [self.root / name / "state.json" for name in self.ledger.usable()]
-            states = [*(json.loads(file.read_text())["state"] for file in files), self.ledger.rollback or {}]
+            files = [self.root / name / "state.json" for name in self.ledger.usable()]  # or removed by hand
+            saved = [json.loads(file.read_text())["state"] for file in files if file.is_file()]
+            states = [*saved, self.ledger.rollback or {}]
             wanted = {Path(state["anchor"]).name for state in states if state.get("anchor")}
             for anchor in anchors:
                 if anchor.name not in wanted:

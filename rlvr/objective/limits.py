@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from math import inf
+from types import FunctionType
 from typing import Any
 
 from rlvr.objective import advantages, corrections, shaping, surrogates, weightings
@@ -42,12 +43,13 @@ LIMITS: dict[Callable, dict[str, Limit]] = {
 
 def beyond(slot: str, function: Any) -> Iterator[str]:
     """The key, its value and the limit, of each parameter of one of our functions that is beyond it."""
-    given = getattr(function, "keywords", {})  # of a functools.partial
-    for name, (words, keeps) in LIMITS.get(getattr(function, "func", function), {}).items():
+    given, function = getattr(function, "keywords", {}), getattr(function, "func", function)  # of a functools.partial
+    limits = LIMITS.get(function, {}) if isinstance(function, FunctionType) else {}  # others may have no hash
+    for name, (words, keeps) in limits.items():
         value = given.get(name)
         if name not in given or (value is None and "null" in words):
             continue
         if not isinstance(value, int | float) or not keeps(value):
             yield f"{slot}.{name}={'null' if value is None else value}: {words}"
-    for n, one in enumerate(given.get("corrections", ())):
+    for n, one in enumerate(given["corrections"] if function is corrections.product else ()):
         yield from beyond(f"{slot}.corrections.{n}", one)

@@ -1,6 +1,6 @@
 """Does an objective work at all with this recipe's rewards? Found out on made-up tensors, before anything is paid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -27,26 +27,29 @@ def trial(objective: Objective, weights: Sequence[float], group_size: int, max_t
     if objective.shaping is not None:
         rewards = rewards.plus(objective.shaping(torch.full((1, G), float(TOKENS))))
         lengths_1G = torch.linspace(1, max_tokens, G, dtype=torch.float64)[None]
-        advantages_of(objective, Rewards(parts_1GK, weights_K, valid_1G).plus(objective.shaping(lengths_1G)))
-    advantages_of(objective, Rewards(torch.ones_like(parts_1GK), weights_K, valid_1G), ", all of the same reward,")
-    advantages_1G = advantages_of(objective, rewards)
+        shaped = Rewards(parts_1GK, weights_K, valid_1G).plus(objective.shaping(lengths_1G))
+        advantages_of(objective.advantages, shaped)
+    equal = Rewards(torch.ones_like(parts_1GK), weights_K, valid_1G)  # whitened only where such groups are kept
+    whole = objective.no_signal == "keep"
+    advantages_of(objective.advantages if whole else objective.advantage, equal, ", all of the same reward,")
+    advantages_1G = advantages_of(objective.advantages, rewards)
     mask_GT = torch.ones(G, TOKENS)
     weights_GT = objective.weighting(mask_GT, mask_GT)
     if weights_GT.shape != mask_GT.shape:
         raise ValueError(f"weighting made {tuple(weights_GT.shape)} of a mask {tuple(mask_GT.shape)}")
     batch = Batch.of_tokens(torch.zeros(G, TOKENS, dtype=torch.int64))
     batch = replace(batch, mask_BT=mask_GT, weights_BT=weights_GT, advantages_B1=advantages_1G.T.float())
-    zeros_GT = torch.zeros(G, TOKENS)
-    for logprob in (-0.1, -2.0, 2.0):  # log pi/pi_old too
-        gradient(objective, logprob, replace(batch, old_logprobs_BT=zeros_GT, ref_logprobs_BT=zeros_GT))
-    slope_GT = gradient(replace(objective, kl=None), -1.0, replace(batch, rollout_logprobs_BT=zeros_GT - 1))
+    ones_GT = torch.ones(G, TOKENS)
+    for now, old in ((-0.1, 0.0), (-2.1, -0.1), (-0.1, -2.1)):
+        gradient(objective, now, replace(batch, old_logprobs_BT=old * ones_GT, ref_logprobs_BT=old * ones_GT))
+    slope_GT = gradient(replace(objective, kl=None), -1.0, replace(batch, rollout_logprobs_BT=-ones_GT))
     if advantages_1G.any() and not slope_GT.any():
         raise ValueError("with pi = pi_old = pi_rollout the loss has no gradient: this algorithm would teach nothing")
 
 
-def advantages_of(objective: Objective, rewards: Rewards, which: str = "") -> Tensor:
+def advantages_of(make: Callable[[Rewards], Tensor], rewards: Rewards, which: str = "") -> Tensor:
     G = rewards.valid_NG.shape[1]
-    made_1G = objective.advantages(rewards)
+    made_1G = make(rewards)
     if made_1G.shape != (1, G) or not made_1G.isfinite().all():
         raise ValueError(f"advantages of one group of {G} completions{which} must be finite [1,{G}], got {made_1G}")
     return made_1G

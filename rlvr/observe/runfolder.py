@@ -42,9 +42,10 @@ class RunFolder:
         """For the three class methods: open the logs of a folder that exists."""
         self.path = path
         self._lock = self._locked()
+        self.logged = False  # a step, since it was opened
         self._metrics = JsonLines(path / METRICS)
         self._events = JsonLines(path / EVENTS)
-        self.last_step = max((record["step"] for record in self._metrics.read()), default=-1)
+        self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
 
     @classmethod
     def fresh(cls, recipe: str, parent: Path = Path("runs")) -> "RunFolder":
@@ -100,11 +101,11 @@ class RunFolder:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the line of a step. Numbers only; it is on its way to the disk when this returns."""
-        if step <= self.last_step:
+        if step <= self._last_step:
             raise ValueError(f"step {step} is already in {self.path / METRICS}: call undo_after({step - 1}) first")
         row = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
         self._metrics.append({"step": step} | row)
-        self.last_step = step
+        self._last_step, self.logged = step, True
 
     def read_metrics(self) -> list[dict[str, float]]:
         return [{name: number(value) for name, value in record.items()} for record in self._metrics.read()]
@@ -121,7 +122,7 @@ class RunFolder:
             log.close()
         if behind:
             self._metrics.keep(lambda record: record["step"] <= step)
-        self.last_step = max((record["step"] for record in self._metrics.read()), default=-1)
+        self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
         with usable(self.path / "completions"):
             for path in (self.path / "completions").glob("step-*.jsonl"):
                 if int(path.stem.removeprefix("step-")) > step:

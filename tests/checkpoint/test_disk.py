@@ -127,6 +127,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_quietly_start_again(three):
 
 def test_one_that_was_removed_by_hand_costs_no_other(three, told):
     """Whoever runs out of room makes some."""
+    three.anchor(Trainer(0.2), name(2))
     shutil.rmtree(three.root / name(1))
     for step in (4, 5, 6):
         save(three, Trainer(step / 10), at(step))

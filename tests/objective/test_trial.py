@@ -1,6 +1,6 @@
 """An objective that cannot work is found out before a run is paid for."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -49,6 +49,40 @@ def test_what_works_passes(size, weights):
 def test_what_cannot_work_is_refused_with_the_reason(change, weights, size, says):
     with pytest.raises((ValueError, IndexError), match=says):
         trial(replace(GOOD, **change), weights, size, 64)
+
+
+@dataclass
+class Scaled:
+    """One's own, and without a hash."""
+
+    by: float = 2.0
+
+    def __call__(self, rewards):
+        return self.by * advantages.center(rewards)
+
+
+def own_correction(mismatch, corrections):
+    return torch.ones_like(mismatch.delta_BT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"advantage": Scaled()},
+        {"correction": partial(own_correction, corrections=None)},
+        {"surrogate": lambda w, a, lp: w.exp() * a * (1 - lp.exp()).pow(1.5)},  # nan for a logprob above 0
+        {"whitening": lambda a, valid: (a - a[valid].mean()) / a[valid].std() * valid},  # nan where all are equal
+    ],
+    ids=["no hash", "a word of ours", "of probabilities", "whitening"],
+)
+def test_what_works_in_training_passes(change):
+    trial(replace(GOOD, **change), [1.0], 4)
+
+
+def test_a_whitening_that_sees_groups_that_agree_must_take_them():
+    own = {"whitening": lambda a, valid: (a - a[valid].mean()) / a[valid].std() * valid, "no_signal": "keep"}
+    with pytest.raises(ValueError, match="all of the same reward, must be finite"):
+        trial(replace(GOOD, **own), [1.0], 4)
 
 
 def test_what_teaches_a_part_of_the_tokens_passes():

@@ -1,6 +1,7 @@
 """More requests and other weights reach an engine while it decodes."""
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -142,6 +143,8 @@ def test_nobody_waits_for_the_end_of_what_failed(waits):
     serving.start()
     if not waits:
         serving.join(timeout=20)
+    while not server.engine.steps:  # else there would be nothing to wait for
+        time.sleep(0.001)
     updating.start()
     updating.join(timeout=20)
     serving.join(timeout=20)
