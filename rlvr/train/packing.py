@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 PASS_TOKENS = 256  # what a forward and backward pass costs however short it is, as a number of tokens; about
 NARROW = 8  # rows that hold as many documents on average, or fewer, are tried beside the fullest
-WASTE = 0.05  # more padding than this is taken only if there is no choice with less
+WASTE = 0.05  # more padding than this is taken only if there is no choice with less,
+WORTH = 0.8  # or if sharing prompts then costs less than this share of the best with less
 Document = list[int]  # completions by their index in the batch, behind one prompt; one, if prompts are not shared
 Row = list[Document]
 Filled = list[tuple[int, list[int]]]  # rows in the making: how many tokens, and which documents
@@ -72,11 +73,10 @@ def layout(
         tokens = [sum(lengths[i] for i in one) - sum(len(prompts[i]) for i in one[1:]) for one in documents]
         shared = 1 - sum(tokens) / sum(lengths)
         choices += [(dealt, documents, shared) for dealt in _arrangements(tokens, shape)]
-    # of the tokens that all would have without sharing: a choice that shares is not refused for having fewer of them
-    wasted = [dealt.padding_waste * (1 - shared) for dealt, _, shared in choices]
-    bound = max(WASTE, min(wasted))
-    frugal = [choice for choice, share in zip(choices, wasted, strict=True) if share <= bound]
-    best, documents, shared = min(frugal, key=itemgetter(0))
+    bound = max(WASTE, min(dealt.padding_waste for dealt, *_ in choices))
+    frugal = min((choice for choice in choices if choice[0].padding_waste <= bound), key=itemgetter(0))
+    sharing = min((choice for choice in choices if choice[2] > frugal[2]), key=itemgetter(0), default=frugal)
+    best, documents, shared = sharing if sharing[0].cost < WORTH * frugal[0].cost else frugal
     micro_batches = [[[[documents[d] for d in row] for row in micro] for micro in rank] for rank in best.micro_batches]
     return Layout(micro_batches, best.padding_waste, shared)
 
