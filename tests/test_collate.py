@@ -93,6 +93,7 @@ def test_reward_parts_are_weighted_by_name():
     groups = [Group(prompt(), (completion(), completion()), verdicts)]
     rewards = rewards_of(groups, {"math": 0.9, "format": 0.1})
     assert_close(rewards.total_NG, tensor([[0.1, 0.9]], dtype=torch.float64))
+    assert rewards.weights_K.dtype == torch.float64  # the 0.1 of float32 is another one
     # mean 0.5
     assert_close(collate(groups, CENTER, {"math": 0.9, "format": 0.1}).advantages_B1, tensor([[-0.4], [0.4]]))
 

@@ -98,3 +98,13 @@ def test_with_what_is_refused_a_clip_would_have_muted_all_that_is_bad():
     bad = torch.full((1, 1), -1.0)
     (slope,) = torch.autograd.grad(surrogates.clip(log_w, bad, log_w, 0.2, 0.2, dual=0.5).sum(), log_w)
     assert slope == 0
+
+
+def test_ones_own_may_be_anything_that_can_be_called():
+    class Own:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, *_):
+            return None
+
+    assert list(limits.beyond("surrogate", Own())) == []
