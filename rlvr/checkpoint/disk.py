@@ -251,7 +251,10 @@ class DiskCheckpoints:
         """But for those that a run may still go on with: at the last rollback's state, or at a checkpoint's."""
         if anchors := set(self.root.glob("anchor-*")):
             files = [self.root / name / "state.json" for name in self.ledger.usable()]  # or removed by hand
-            saved = [json.loads(file.read_text())["state"] for file in files if file.is_file()]
+            try:
+                saved = [json.loads(file.read_text())["state"] for file in files if file.is_file()]
+            except (ValueError, KeyError):  # a damaged one may want any of them; it is told of where it is needed
+                return
             states = [*saved, self.ledger.rollback or {}]
             wanted = {Path(state["anchor"]).name for state in states if state.get("anchor")}
             for anchor in anchors:

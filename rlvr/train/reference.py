@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rlvr.config import RecipeError
+from rlvr.data.rows import one_line
 from rlvr.objective import Objective
 
 
@@ -22,7 +23,7 @@ def check_reference(objective: Objective, vocabulary: int) -> None:
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{key}: no model could be read: {' '.join(str(error).split())[:300]}") from None
+        raise RecipeError(f"{key}: no model could be read: {one_line(error)}") from None
     known = config.get_text_config().vocab_size
     if known < vocabulary:
         raise RecipeError(f"{key}: it knows {known} tokens, fewer than the {vocabulary} of model.path")

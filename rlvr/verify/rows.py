@@ -124,17 +124,13 @@ def refused(references: Sequence[Asked], pool: Pool) -> Iterator[tuple[int, str]
         said = list(group)
         if any(verdict.outcome == Outcome.OK for _, _, verdict in said):
             continue
-        position, why = next((prompt.position, why_not(prompt, one, verdict)) for prompt, one, verdict in said)
-        if position not in seen:
-            seen.add(position)
-            yield position, why
-
-
-def why_not(prompt: Prompt, assignment: Assignment, verdict: Verdict) -> str:
-    name = assignment.verifier.name
-    if verdict.outcome == Outcome.ERROR:
-        raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
-    return f"{name}: {verdict.detail}"
+        prompt, assignment, verdict = said[0]
+        name = assignment.verifier.name
+        if verdict.outcome == Outcome.ERROR:
+            raise RecipeError(f"prompt {prompt.id}: {name} cannot check its reference: {verdict.detail}")
+        if prompt.position not in seen:
+            seen.add(prompt.position)
+            yield prompt.position, f"{name}: {verdict.detail}"
 
 
 def to_try(assignment: Assignment) -> bool:

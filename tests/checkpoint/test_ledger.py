@@ -209,6 +209,13 @@ def test_an_anchor_stays_as_long_as_a_run_may_go_on_with_it(three):
     assert not Path(first).exists() and Path(second).exists()
 
 
+def test_a_damaged_checkpoint_costs_no_anchor_and_no_other_checkpoint(three):
+    anchor = three.anchor(Trainer(0.7), name(2))
+    (three.root / name(3) / "state.json").write_text("rotten")
+    save(three, Trainer(0.4), at(4))
+    assert Path(anchor).exists() and names(three)[-1] == name(4)
+
+
 def test_a_run_folder_that_was_moved_brings_its_anchor(three, tmp_path):
     folder = three.anchor(Trainer(0.7), name(2))
     three.note_rollback(replace(at(2), restored=name(2), anchor=folder))
