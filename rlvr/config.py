@@ -252,8 +252,6 @@ def check(cfg: Recipe) -> None:
         )
     if "" in cfg.rollout.stop:
         raise RecipeError(f"rollout.stop={cfg.rollout.stop}: an empty string is in every text")
-    if not cfg.rollout.temperature > 0:
-        raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: must be above 0")
     if cfg.rollout.engine == "vllm" and not 0.01 <= cfg.rollout.temperature <= 2:
         raise RecipeError(
             f"rollout.temperature={cfg.rollout.temperature}: with rollout.engine=vllm from 0.01 to 2; less it takes "
