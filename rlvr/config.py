@@ -91,7 +91,7 @@ class RolloutConfig:
     max_sequences: int = 256
     """Completions that one engine decodes at a time."""
     tensor_parallel: int = 1
-    """GPUs of one engine."""
+    """GPUs of one engine, all of one node; on a CPU processes, each with `threads` and `memory_gib` of its own."""
     compile: bool = False
     """Compile the decoding step of `transformers`: half a minute for a tiny model, later less from a cache, and
     then quicker steps. vLLM sees to itself."""
@@ -288,6 +288,14 @@ def check(cfg: Recipe) -> None:
             raise RecipeError(f"{key}={choice}: one of {', '.join(map(str, allowed))}")
     if cfg.rollout.compile and cfg.rollout.engine != "transformers":
         raise RecipeError("rollout.compile=true is for rollout.engine=transformers: vllm sees to itself")
+    parts = cfg.rollout.tensor_parallel
+    if parts > 1 and cfg.rollout.engine != "vllm":
+        raise RecipeError(f"rollout.tensor_parallel={parts} is for rollout.engine=vllm; {cfg.rollout.engine} takes 1")
+    if parts > 1 and cfg.cluster.gpus_per_engine not in (None, 0, parts):
+        raise RecipeError(
+            f"cluster.gpus_per_engine={cfg.cluster.gpus_per_engine:g}: one for each of "
+            f"rollout.tensor_parallel={parts}, so set it to null"
+        )
     if not cfg.reward.parts:
         raise RecipeError("reward.parts is empty: a run needs at least one verifier")
     if wrong := unworkable(cfg.reward, cfg.verify):

@@ -28,7 +28,7 @@ LAYERS = [
 # The only files, or folders, that may import a package at all.
 HOMES = {
     "ray": ("rlvr/cluster/",),
-    "vllm": ("rlvr/rollout/vllm.py",),
+    "vllm": ("rlvr/rollout/vllm.py", "rlvr/rollout/vllm_worker.py"),
     "deepspeed": ("rlvr/train/",),
     "peft": ("rlvr/train/lora.py",),
     "hydra": ("rlvr/compose.py",),

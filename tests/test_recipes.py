@@ -66,6 +66,8 @@ def test_every_cluster_is_one_word_away(cluster):
         (["cluster=inline", "rollout.max_staleness=1"], "take turns with cluster=inline"),
         (["cluster=one_gpu", "rollout.max_staleness=1"], "take turns with cluster=colocated"),
         (["cluster=one_gpu", "rollout.workers=2"], "workers=2 of rollout.tensor_parallel=1 and trainer.ranks=1"),
+        (["rollout.tensor_parallel=2", "rollout.engine=transformers"], "=2 is for rollout.engine=vllm"),
+        (["rollout.tensor_parallel=2", "cluster.gpus_per_engine=1"], "gpus_per_engine=1: one for each of rollout"),
         (["cluster=inline", "rollout.workers=2"], "cluster=inline is one process"),
     ],
 )

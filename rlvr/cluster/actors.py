@@ -25,7 +25,8 @@ class RolloutWorker:
         from rlvr.rollout.build import build_engine
         from rlvr.rollout.serving import Server
 
-        self.server = Server(build_engine(cfg))
+        # without one of its own processes an engine can do nothing: it dies whole, and is replaced
+        self.server = Server(build_engine(cfg, on_death=lambda: os._exit(1)))
 
     @ray.method(concurrency_group=DECODE)
     def serve(self) -> Iterator[list[Done]]:
@@ -44,7 +45,7 @@ class RolloutWorker:
         """Bytes loaded. Read where they lie, and not needed any more when this returns."""
         tensors = opened(bucket)
         self.server.load(tensors, policy_version)
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():  # not where a tensor-parallel engine's own processes hold the model
             torch.cuda.synchronize()  # the copies are only queued
         return sum(tensor.nbytes for tensor in tensors.values())
 

@@ -1,10 +1,13 @@
 """The engine that a recipe names. The engines themselves are imported only when chosen: vLLM takes its time."""
 
+from collections.abc import Callable
+
 from rlvr.config import Recipe, RecipeError
 from rlvr.rollout.engine import Engine
 
 
-def build_engine(cfg: Recipe) -> Engine:
+def build_engine(cfg: Recipe, on_death: Callable[[], None] | None = None) -> Engine:
+    """`on_death`: see `VllmEngine`."""
     dtype = cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
     if cfg.rollout.engine == "vllm":
         from rlvr.rollout.vllm import VllmEngine
@@ -22,6 +25,7 @@ def build_engine(cfg: Recipe) -> Engine:
             max_top_k=cfg.rollout.top_k,
             sleeps=cfg.cluster.placement == "colocated",
             share_prompts=cfg.rollout.share_prompts,
+            on_death=on_death,
         )
     if cfg.rollout.engine == "transformers":
         from rlvr.rollout.transformers import TransformersEngine

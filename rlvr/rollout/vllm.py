@@ -1,9 +1,10 @@
-"""The vLLM engine, on CPU and CUDA: the only file that imports vLLM. Knows no data set, no reward and no trainer."""
+"""The vLLM engine, on CPU and CUDA. Only this file and vllm_worker.py import vLLM. Knows no data set, no reward and no
+trainer."""
 
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -24,6 +25,7 @@ def prepare(threads: int, kv_cache_gib: float) -> None:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(round(kv_cache_gib))
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # pinned threads of two actors fight for the same cores
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has threads: a fork of it may hang
     if not torch.cuda.is_available():
         # vLLM has helpers of a few lines compiled: 4 to 13 s before the first token, and not a step is faster for it
         os.environ["TORCH_COMPILE_DISABLE"] = "1"
@@ -47,10 +49,13 @@ class VllmEngine:
         max_top_k: int = 0,
         sleeps: bool = False,
         share_prompts: bool | None = None,
+        on_death: Callable[[], None] | None = None,
     ):
         """`kv_cache_gib`: whole, on a CPU. `max_top_k`: the largest `Sampling.top_k` that will be asked for. `sleeps`:
         on a GPU, memory is taken in a way that lets `sleep` give it back. `share_prompts`: completions of one prompt
-        share its cache; None: on a GPU, where numbers are not the same to the last bit anyway."""
+        share its cache; None: on a GPU, where numbers are not the same to the last bit anyway. `tensor_parallel` above
+        1: as many processes hold a part of the model each; `on_death` is called, by another thread, when one of them
+        has died, and nothing else works any more then."""
         on_gpu = torch.cuda.is_available()
         if max_top_k and dtype == "bfloat16" and not on_gpu:
             # half of all tokens have ties at the k-th place: vLLM then samples from all of those, and tells of k
@@ -60,19 +65,19 @@ class VllmEngine:
             )
         prepare(threads, kv_cache_gib)
         import vllm
-        import vllm._custom_ops as ops
 
         settings: dict[str, Any] = {"dtype": dtype}
         self.sleeps = sleeps and on_gpu
         if on_gpu:
             settings |= {"enable_sleep_mode": sleeps}
-            settings |= {"gpu_memory_utilization": gpu_memory_utilization, "tensor_parallel_size": tensor_parallel}
+            settings |= {"gpu_memory_utilization": gpu_memory_utilization}
         else:
-            # weights that oneDNN has packed cannot be loaded again, and a tied head would silently stay the old one
-            ops._supports_onednn = False
             settings |= {"enforce_eager": True, "dtype": "float32" if dtype == "auto" else dtype}
             # a prompt prefilled in two goes rewinds its random generator, which CPU generators cannot do
             settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
+        if tensor_parallel > 1:
+            # inside a placement group vLLM would look for a bundle of its own for each GPU
+            settings |= {"tensor_parallel_size": tensor_parallel, "distributed_executor_backend": "mp"}
         set_num_threads(threads)
         self.threads, self.policy_version = threads, -1
         self.max_model_len, self.max_num_seqs = max_model_len, max_num_seqs
@@ -87,10 +92,13 @@ class VllmEngine:
             disable_log_stats=True,
             use_tqdm_on_load=False,
             async_scheduling=False,  # keeps a request's tokens independent of what else is in flight
+            worker_extension_cls="rlvr.rollout.vllm_worker.Loading",
             **settings,
         )
         self.tokenizer = self.llm.get_tokenizer()
         self._engine = self.llm.llm_engine
+        if on_death and tensor_parallel > 1:
+            self._engine.engine_core.engine_core.model_executor.register_failure_callback(on_death)
         self._engine.set_weight_version("-1")
         self._names = count()  # of vLLM's requests
         self._waiting = deque[Request]()  # vLLM itself would begin one too many
@@ -164,11 +172,8 @@ class VllmEngine:
         )
 
     def load_weights(self, weights: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> None:
-        def load(model: Any) -> None:
-            for bucket in weights:
-                model.load_weights(bucket.items())
-
-        self.llm.apply_model(load)
+        for bucket in weights:
+            self.llm.collective_rpc("load_bucket", args=(bucket,))
         self.llm.reset_prefix_cache()
         self._engine.set_weight_version(str(policy_version))
         self.policy_version = policy_version

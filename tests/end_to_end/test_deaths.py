@@ -107,3 +107,18 @@ def test_a_run_that_samples_ahead_loses_nothing_to_the_death_of_an_engine(tmp_pa
     assert len(trained) == len(set(trained)) and {position for position, _ in trained} <= set(range(32))
     last = max((folder / "checkpoints").glob("step-00000008-*")) / "state.json"
     assert json.loads(last.read_text())["state"]["cursor"] == 32  # eight steps of four prompts each
+
+
+def test_an_engine_in_two_parts_dies_with_one_of_them_and_is_replaced_whole(tmp_path):
+    folder = tmp_path / "run"
+    run = start(folder, "steps=4", "rollout.tensor_parallel=2", "trainer.ranks=1", "trainer.zero_stage=0")
+    until(run, lambda: len(steps(folder)) >= 1)
+    (engine,) = actors(run, "RolloutWorker")
+    parts = [child for child in engine.children() if "resource_tracker" not in " ".join(child.cmdline())]
+    assert len(parts) == 2
+    parts[1].send_signal(signal.SIGKILL)
+    finish(run)
+    assert sum("engine 0 died" in text for text in events(folder, "warning")) == 1
+    assert [row["step"] for row in steps(folder)] == [1, 2, 3, 4]
+    assert max(row["mismatch/max_abs"] for row in steps(folder)) < 1e-3
+    assert not [process for process in (engine, *parts) if process.is_running()]

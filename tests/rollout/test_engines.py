@@ -16,12 +16,19 @@ TINY = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny")
 SAMPLING = Sampling(completions=3, temperature=1.0, max_tokens=24, seed=5)
 
 
-@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
+def slow(name: str):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["transformers", slow("vllm"), slow("vllm in two parts")])
 def engine(request):
-    if request.param == "vllm":
+    if request.param != "transformers":
         from rlvr.rollout.vllm import VllmEngine
 
-        yield VllmEngine(TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_top_k=8)
+        parts = 1 if request.param == "vllm" else 2
+        yield VllmEngine(
+            TINY, dtype="float32", max_model_len=128, max_num_seqs=32, max_top_k=8, tensor_parallel=parts
+        )
         from vllm.distributed import cleanup_dist_env_and_memory
 
         cleanup_dist_env_and_memory()  # its process group; the trainers tested in this process make their own
