@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlvr.config import PartConfig, Recipe, RecipeError
+from rlvr.measure import changed
 from rlvr.objective import Objective
 from rlvr.sentinel_config import SentinelConfig
 
@@ -231,6 +232,13 @@ def differing(one: DictConfig, other: DictConfig) -> list[str]:
     a, b = (OmegaConf.to_container(cfg, resolve=True) for cfg in (one, other))
     assert isinstance(a, dict) and isinstance(b, dict)
     return [str(key) for key in a if a[key] != b.get(key)]
+
+
+def measured_otherwise(before: DictConfig, now: DictConfig) -> list[str]:
+    """The keys in which two recipes differ so that numbers of the one are not to be compared with the other's."""
+    a, b = (OmegaConf.to_container(cfg, resolve=True) for cfg in (before, now))
+    assert isinstance(a, dict) and isinstance(b, dict)
+    return changed(cast(dict[str, Any], a), cast(dict[str, Any], b))
 
 
 def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:

@@ -19,6 +19,7 @@ from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.config import Recipe, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
 from rlvr.loop import Diverged, train
+from rlvr.measure import mark
 from rlvr.objective import Batch, Objective
 from rlvr.objective.trial import trial
 from rlvr.observe.beside import Beside
@@ -166,7 +167,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         )  # fmt: skip
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
-            trainer, rollouts, checkpoints, Watch(cfg.sentinel), recorder,
+            trainer, rollouts, checkpoints, Watch(cfg.sentinel, mark(cfg)), recorder,
             lambda step: learning_rate(cfg.trainer, step, cfg.steps), stop,
         )  # fmt: skip
         status = "finished"

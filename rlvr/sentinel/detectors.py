@@ -265,7 +265,9 @@ class HeldOut:
     needs: tuple[str, ...] = ("eval/accuracy_greedy",)
 
     def __call__(self, history: History) -> Alarm | None:
-        if not history.fresh(self.metric) or len((found := history.series(self.metric)).values) < 3:
+        now = history.now.get(PROBLEMS)  # `evaluation.limit` may have changed, and others are harder
+        found = History([row for row in history.rows if row.get(PROBLEMS) == now]).series(self.metric)
+        if not history.fresh(self.metric) or len(found.values) < 3:
             return None
         steps, values = found
         top = max(values[:-2])
