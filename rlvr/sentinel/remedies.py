@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from rlvr.objective import Objective
-from rlvr.objective.corrections import product, token_mask
+from rlvr.objective.corrections import product, token_agrees, token_mask
 from rlvr.objective.kl import KL, k3
 from rlvr.objective.surrogates import clip
 from rlvr.sentinel_config import SentinelConfig
@@ -62,10 +62,13 @@ def tighten_clip(objective: Objective, cfg: SentinelConfig, anchor: str | None) 
 
 
 def mask_mismatch(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
-    """Tokens that trainer and engine disagree about teach nothing, on top of whatever correction there is."""
-    mask = partial(token_mask, low=cfg.mismatch_low, high=cfg.mismatch_high)
-    both = mask if objective.correction is None else partial(product, corrections=(objective.correction, mask))
-    return replace(objective, correction=both)
+    """Tokens that trainer and engine disagree about teach nothing, on top of whatever correction there is: what is left
+    keeps the weight that this gives it."""
+    bounds = {"low": cfg.mismatch_low, "high": cfg.mismatch_high}
+    if objective.correction is None:
+        return replace(objective, correction=partial(token_mask, **bounds))
+    both = (objective.correction, partial(token_agrees, **bounds))
+    return replace(objective, correction=partial(product, corrections=both))
 
 
 def hold_on(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
