@@ -25,7 +25,7 @@ from yaml import YAMLError
 from rlvr.config import PartConfig, Recipe, RecipeError
 from rlvr.measure import changed
 from rlvr.objective import Objective
-from rlvr.sentinel_config import SentinelConfig
+from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
 
@@ -251,9 +251,12 @@ def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
     schema = OmegaConf.structured(SentinelConfig)
     try:
         merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        return cast(SentinelConfig, OmegaConf.to_object(merged))
+        settings = cast(SentinelConfig, OmegaConf.to_object(merged))
     except (OmegaConfBaseException, YAMLError) as error:
         raise RecipeError(f"--sentinel {name}: {explain(error, list(all_keys(schema)))}") from None
+    if wrong := what_is_wrong(settings):
+        raise RecipeError(f"sentinel.{wrong}")
+    return settings
 
 
 def to_yaml(composed: DictConfig) -> str:

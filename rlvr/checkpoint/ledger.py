@@ -138,8 +138,8 @@ class Ledger:
         return newer
 
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
-        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the good (a
-        better one may yet be abandoned) and of the past, the newest good, the one that the last rollback went back to,
+        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the good
+        (that one may yet be abandoned) and of the past, the newest good, the one that the last rollback went back to,
         and the next to be good: else, of few and frequent ones, none would be.
         """
         usable, good = self.usable(), self.good()

@@ -50,7 +50,7 @@ TABLE = (
     Metric("verify_seconds/<part>", "s", "mean", "a part's time for one verdict, in its process"),
     Metric("policy/entropy", "nats", "mean", "entropy of the policy at temperature, mean over the trained tokens"),
     Metric("policy/grad_norm", "", "mean", "norm of the gradient before it is clipped to trainer.max_grad_norm"),
-    Metric("policy/skipped", "share", "mean", "1 when the gradient was not finite, so that the optimizer left it out"),
+    Metric("policy/skipped", "share", "mean", "updates that the optimizer left out, as their gradient was not finite"),
     Metric("policy/lr", "", "last", "learning rate of the step"),
     Metric("policy/loss", "", "mean", "minus the objective; its size says little, a jump says something"),
     Metric("policy/ratio_mean", "", "mean", "importance weight pi/pi_old over the trained tokens; 1 on fresh groups"),

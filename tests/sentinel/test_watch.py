@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,22 @@ def test_so_many_skipped_steps_in_a_row_are_an_alarm_from_the_first_one_on():
     assert told(patient, (5, {}), (3, SKIPPED), (1, {}), (3, SKIPPED)) is None
     alarm = told(patient, (5, {}), (4, SKIPPED))
     assert (alarm.step, alarm.onset, alarm.knob) == (9, 6, "sentinel.nonfinite.patience")
+
+
+IDLE = {"tokens/trained": 0.0, "policy/skipped": 0.0, "policy/loss": 0.0, "policy/grad_norm": 0.0}
+
+
+def test_a_step_without_an_update_ends_no_row_of_skipped_ones():
+    patient = watch(nonfinite=NonFiniteConfig(patience=4))
+    alternating = [(1, changes) for _ in range(4) for changes in (SKIPPED, IDLE)]
+    alarm = told(patient, (5, {"policy/skipped": 0.0}), *alternating)
+    assert (alarm.step, alarm.onset, alarm.knob) == (12, 6, "sentinel.nonfinite.patience")
+    assert told(patient, (3, SKIPPED), (40, IDLE)) is None, "nothing new is known"
+
+
+def test_of_several_updates_a_step_all_must_be_skipped():
+    patient = watch(nonfinite=NonFiniteConfig(patience=4))
+    assert told(patient, (5, {}), (40, SKIPPED | {"policy/skipped": 7 / 8})) is None
 
 
 def test_weights_that_give_no_number_are_an_alarm_though_the_step_was_skipped_and_date_from_the_step_before():
@@ -230,6 +247,31 @@ def test_how_many_problems_were_held_out_the_run_says_unless_the_recipe_does(sai
     values = (0.5, 0.6, 0.4, 0.3)
     parts = [part for x in values for part in ((1, said | {"eval/accuracy_greedy": x}), (9, {}))]
     assert (told(watch(accuracy=AccuracyConfig(problems=knob)), *parts) is not None) is alarms
+
+
+def test_the_luckiest_of_many_evaluations_is_no_level_to_fall_from():
+    """200 problems, 0.45: a standard error is 0.035. One at +2.4 of them, later two at -1.4: together 3.8."""
+    usual = [0.45, 0.46, 0.44] * 5
+    parts = [(1, {"eval/accuracy_greedy": x}) for x in [*usual, 0.535, *usual, 0.40, 0.40]]
+    assert told(watch(), *parts) is None
+    lasting = [(1, {"eval/accuracy_greedy": x}) for x in [*usual, 0.535, 0.535, *usual, 0.40, 0.40]]
+    assert told(watch(), *lasting).detector == "accuracy", "two in a row were no luck"
+
+
+def test_a_steady_policy_with_small_and_frequent_evaluations_is_left_alone():
+    """50 problems, each with its own chance (Beta, mean 0.7); 100 evaluations; 40 runs, of which half had an alarm."""
+    alarms = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        chances = [rng.betavariate(1.4, 0.6) for _ in range(50)]
+        values = [sum(rng.random() < chance for chance in chances) / 50 for _ in range(100)]
+        parts = [(1, {"eval/accuracy_greedy": x, "eval/problems": 50}) for x in values]
+        alarms += told(watch(**ONLY_ACCURACY), *parts) is not None
+    assert alarms <= 3
+
+
+ONLY_ACCURACY = {name: replace(section, enabled=False) for name, section in vars(SentinelConfig()).items()
+                 if hasattr(section, "enabled") and name != "accuracy"}  # fmt: skip
 
 
 def test_an_evaluation_of_other_problems_is_not_compared_with():
