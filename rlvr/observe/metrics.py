@@ -56,6 +56,7 @@ TABLE = (
     Metric("policy/ratio_mean", "", "mean", "importance weight pi/pi_old over the trained tokens; 1 on fresh groups"),
     Metric("policy/clipped", "share", "mean", "trained tokens with an advantage that the clip keeps from teaching"),
     Metric("policy/kl_ref", "nats", "mean", "KL estimate of the policy from the reference, over the trained tokens"),
+    Metric("policy/kl_anchor", "nats", "mean", "instead of it, where `anchor` holds on to a checkpoint: KL from that"),
     Metric("policy_version", "", "last", "publication of weights that sampled the step; only ever grows"),
     Metric("mismatch/mean_abs", "nats", "mean", "|log pi_old - log pi_rollout| over the trained tokens"),
     Metric("mismatch/max_abs", "nats", "max", "the same at the worst token"),
@@ -66,10 +67,10 @@ TABLE = (
     Metric("transfer/seconds", "s", "mean", "from the trainer's weights to engines that sample with them"),
     Metric("transfer/bytes_per_s", "bytes/s", "mean", "weights that reached an engine in a second, probe not counted"),
     Metric("transfer/probe_max_diff", "nats", "max", "probe token whose logprob differs most after the transfer"),
-    Metric("time/step", "s", "mean", "from the step before to this one, without evaluations"),
+    Metric("time/step", "s", "mean", "from the step before to this one, without the evaluation between"),
     Metric("time/rollout", "s", "mean", "waiting for groups: sampling, and verifying that was not hidden behind it"),
     Metric("time/verify", "s", "mean", "of that, waiting for verdicts when all completions had ended"),
-    Metric("time/driver", "s", "mean", "what is left of a step: collating, the sentinel, logs, copying a checkpoint"),
+    Metric("time/driver", "s", "mean", "what is left of a step: collating, the sentinel, logs, checkpoints"),
     Metric("time/train", "s", "mean", "the trainer's part of the step: the three below"),
     Metric("time/logprobs", "s", "mean", "old and reference logprobs, where the first optimizer step needs them"),
     Metric("time/gradient", "s", "mean", "forward and backward, over all micro-batches"),
@@ -81,6 +82,7 @@ TABLE = (
     Metric("packing/padding_waste", "share", "mean", "positions of the trainer's rows that hold padding"),
     Metric("packing/shared", "share", "mean", "tokens not computed, as another completion's row has their prompt"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
+    Metric("eval/seconds", "s", "last", "an evaluation, sampling and verifying"),
     Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
     Metric("eval/masked", "share", "last", "completions that an evaluation could not judge: not in its accuracies"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
@@ -99,8 +101,9 @@ def find(name: str) -> Metric | None:
 
 
 def spent(row: Mapping[str, float], name: str) -> float:
-    """Seconds of a step that a phase took; weights that were handed over before an evaluation were so outside of it."""
-    outside = name == "time/publish" and any(key.startswith("eval/") for key in row)
+    """Seconds of a step that a phase took. In older runs, whose evaluations were not timed, a step began behind one:
+    weights that were handed over before it were so outside of the step."""
+    outside = name == "time/publish" and "eval/seconds" not in row and any(key.startswith("eval/") for key in row)
     return 0.0 if outside else row.get(name, 0.0)
 
 

@@ -184,7 +184,8 @@ class SampledRollouts:
         many that could not be are no wrong answers: VerifiersFailed."""
         if not self.heldout:
             return {}
-        cfg, masked, result = self.cfg, [], {"eval/problems": float(len(self.heldout))}
+        began, cfg, masked = perf_counter(), self.cfg, []
+        result = {"eval/problems": float(len(self.heldout))}
         greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
         sampled = replace(
             greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature,
@@ -196,7 +197,7 @@ class SampledRollouts:
             masked += [not verdict.trainable for verdict in verdicts]
             if any(verdict.trainable for verdict in verdicts):
                 result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
-        return result | {"eval/masked": self._bearable(masked)}
+        return result | {"eval/masked": self._bearable(masked), "eval/seconds": perf_counter() - began}
 
     def _bearable(self, masked: list[bool]) -> float:
         """The share of masked verdicts of an evaluation, told of where it is large."""

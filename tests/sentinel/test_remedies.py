@@ -101,6 +101,14 @@ def test_the_anchor_takes_the_place_of_the_algorithms_own_reference(name):
     assert (kl.reference, kl.coefficient, kl.place) == ("good/weights", 0.05, "loss")
 
 
+def test_the_kl_from_an_anchor_is_not_called_that_from_the_reference():
+    measured = {"policy/kl_ref": 0.01, "policy/loss": 1.0}
+    assert treat(objective_of("grpo"), CFG, ["skip_data"], None).named(measured) == measured
+    anchored = treat(objective_of("grpo"), CFG, ["skip_data", "anchor"], "good")
+    assert anchored.named(measured) == {"policy/kl_anchor": 0.01, "policy/loss": 1.0}
+    assert anchored.named({"policy/loss": 1.0}) == {"policy/loss": 1.0}, "a step without a trained token"
+
+
 def test_the_ladder_is_climbed_a_rung_at_a_time_and_has_an_end():
     cfg = SentinelConfig(remedies=["skip_data", "anchor"])
     assert next_remedies(cfg, ()) == ("skip_data",)
