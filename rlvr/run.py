@@ -128,7 +128,7 @@ class Recorder:
             said = ", ".join(f"{name} {value:.1%}" for name, value in shares) or "nothing could be judged"
             where = {"step": state.step, "version": state.lineage.version}
             self.event("evaluation", f"held-out accuracy after step {state.step}: {said}", **where, **metrics)
-            self.last = perf_counter()  # evaluations are not step time
+            self.last += metrics.get("eval/seconds", 0.0)  # not step time; what lay before it, a checkpoint's copy, is
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
