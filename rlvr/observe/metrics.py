@@ -15,7 +15,7 @@ Over = Literal["mean", "sum", "max", "last"]
 class Metric:
     """One row of the table. A name that ends in `<...>` is a family: any word may stand there.
 
-    Metric("reward/<part>", "reward", "mean", "a reward part before its weight, mean over the completions it judged")
+    Metric("reward/<part>", "reward", "mean", "one part before its weight, as gates and requires leave it")
     """
 
     name: str
@@ -32,7 +32,7 @@ class Metric:
 TABLE = (
     Metric("reward/mean", "reward", "mean", "weighted reward, over the completions with a trainable verdict"),
     Metric("reward/std", "reward", "mean", "standard deviation of that reward over all of the step's completions"),
-    Metric("reward/<part>", "reward", "mean", "one reward part before its weight, over the completions it judged"),
+    Metric("reward/<part>", "reward", "mean", "one part before its weight, as gates and requires leave it"),
     Metric("accuracy", "share", "mean", "sampled completions that the main verifier calls right, of those it judged"),
     Metric("groups/sampled", "groups", "sum", "groups sampled in the step, those without signal included"),
     Metric("groups/no_signal", "share", "mean", "sampled groups that are not trained on: all completions score alike"),
@@ -84,7 +84,7 @@ TABLE = (
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
     Metric("eval/seconds", "s", "last", "an evaluation, sampling and verifying"),
     Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
-    Metric("eval/masked", "share", "last", "completions that an evaluation could not judge: not in its accuracies"),
+    Metric("eval/masked", "share", "last", "completions that the main verifier could not judge: not in the accuracies"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
 )
 

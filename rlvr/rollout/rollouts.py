@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
-from rlvr.evaluate import accuracy
+from rlvr.evaluate import accuracy, judged
 from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
@@ -194,8 +194,8 @@ class SampledRollouts:
         elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
         for name, sampling in (("greedy", greedy), ("sampled", sampled)):
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
-            masked += [not verdict.trainable for verdict in verdicts]
-            if any(verdict.trainable for verdict in verdicts):
+            masked += (unsaid := [not judged(verdict, self.main_part) for verdict in verdicts])
+            if not all(unsaid):
                 result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
         return result | {"eval/masked": self._bearable(masked), "eval/seconds": perf_counter() - began}
 

@@ -74,10 +74,10 @@ def tighten_clip(objective: Objective, cfg: SentinelConfig, anchor: str | None) 
 def mask_mismatch(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
     """Tokens that trainer and engine disagree about teach nothing, on top of whatever correction there is: what is left
     keeps the weight that this gives it."""
-    bounds = {"low": cfg.mismatch_low, "high": cfg.mismatch_high}
+    low, high = cfg.mismatch_low, cfg.mismatch_high
     if objective.correction is None:
-        return replace(objective, correction=partial(token_mask, **bounds))
-    both = (objective.correction, partial(token_agrees, **bounds))
+        return replace(objective, correction=partial(token_mask, low=low, high=high))
+    both = (objective.correction, partial(token_agrees, low=low, high=high))
     return replace(objective, correction=partial(product, corrections=both))
 
 
