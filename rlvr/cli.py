@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def begun(composed: Any, cfg: Recipe) -> bool:
 
 
 def resume(args: argparse.Namespace) -> int:
-    from rlvr.compose import check_overrides, saved_recipe, to_yaml, typed
+    from rlvr.compose import check_overrides, measured_otherwise, saved_recipe, to_yaml, typed
     from rlvr.observe.runfolder import RunFolder
     from rlvr.run import read_inputs
 
@@ -100,6 +101,9 @@ def resume(args: argparse.Namespace) -> int:
     if cfg.log.console:
         show(cfg, composed, inputs)
     before = folder.config_text()
+    if otherwise := measured_otherwise(saved_recipe(before), composed):
+        note = f"{', '.join(otherwise)} changed: the sentinel compares with no step before, whose numbers meant another"
+        inputs = replace(inputs, notes=(*inputs.notes, note))
     folder.write_config(to_yaml(composed))
     try:
         return go(cfg, objective, inputs, folder)

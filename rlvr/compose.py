@@ -23,8 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlvr.config import PartConfig, Recipe, RecipeError
+from rlvr.measure import changed
 from rlvr.objective import Objective
-from rlvr.sentinel_config import SentinelConfig
+from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
 
@@ -233,6 +234,13 @@ def differing(one: DictConfig, other: DictConfig) -> list[str]:
     return [str(key) for key in a if a[key] != b.get(key)]
 
 
+def measured_otherwise(before: DictConfig, now: DictConfig) -> list[str]:
+    """The keys in which two recipes differ so that numbers of the one are not to be compared with the other's."""
+    a, b = (OmegaConf.to_container(cfg, resolve=True) for cfg in (before, now))
+    assert isinstance(a, dict) and isinstance(b, dict)
+    return changed(cast(dict[str, Any], a), cast(dict[str, Any], b))
+
+
 def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
     """A file of recipes/sentinel by its name, or any other by its path."""
     folder = recipes_folder() / "sentinel"
@@ -243,9 +251,12 @@ def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
     schema = OmegaConf.structured(SentinelConfig)
     try:
         merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        return cast(SentinelConfig, OmegaConf.to_object(merged))
+        settings = cast(SentinelConfig, OmegaConf.to_object(merged))
     except (OmegaConfBaseException, YAMLError) as error:
         raise RecipeError(f"--sentinel {name}: {explain(error, list(all_keys(schema)))}") from None
+    if wrong := what_is_wrong(settings):
+        raise RecipeError(f"sentinel.{wrong}")
+    return settings
 
 
 def to_yaml(composed: DictConfig) -> str:

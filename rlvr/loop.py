@@ -35,21 +35,19 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
     state = replace(state, lineage=state.lineage.branch(above=run.rollouts.newest_version()))
     run.observer.event("begin", f"going on after step {state.step}" if state.step else "from the start", to=state.step)
-    last = run.stop()  # while everything started: then there is no time for an evaluation
-    published = {} if last else publish(cfg, state, run)
-    last = last or state.step >= cfg.steps or run.stop()
+    published = {} if run.stop() else publish(cfg, state, run)
+    last = state.step >= cfg.steps or run.stop()
     while not last:
         treatment = treat(objective, cfg.sentinel, state.remedies, state.anchor)
         taken = run.rollouts.take(state)
         check_fresh(taken, state, cfg.rollout.max_staleness)
         batch = collate(taken.groups, treatment.objective, weights)
         rate = treatment.learning_rate * run.learning_rate(state.step)
-        metrics = run.trainer.step(batch, treatment.objective, rate)
-        metrics = {**taken.metrics, **metrics, **published}
+        metrics = {**taken.metrics, **treatment.named(run.trainer.step(batch, treatment.objective, rate)), **published}
         seen = run.sentinel.watch(state.step + 1, metrics)
         if alarm := run.sentinel.inspect(seen, state.history):
             state = roll_back(alarm, seen, state, taken, run, cfg.sentinel)
-            published = publish(cfg, state, run)
+            published = {} if run.stop() else publish(cfg, state, run)
             last = run.stop()
             continue
         state = let_go(state.advance(taken.cursor, seen, run.sentinel.memory), run)
@@ -57,7 +55,8 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
         last = state.step == cfg.steps or run.stop()
         if last or state.step % cfg.checkpoint.every == 0:
             run.checkpoints.save(run.trainer, replace(state, rollouts=run.rollouts.memory()))
-        published = publish(cfg, state, run)
+        if state.step == cfg.steps or not last:  # who is asked to end has no time for an evaluation
+            published = publish(cfg, state, run)
         run.checkpoints.settle(run.trainer, state.step)
     run.checkpoints.finish(run.trainer)
     return state
@@ -69,6 +68,7 @@ def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
     metrics = dict(run.rollouts.publish(run.trainer, state.lineage))
     every = cfg.evaluation.every
     if state.step in (0, cfg.steps) or (every and state.step % every == 0):
+        run.checkpoints.finish(run.trainer)  # an evaluation is long, and may end the run
         accuracy = run.rollouts.evaluate()
         run.checkpoints.evaluated(state, accuracy)
         run.observer.evaluation(state, accuracy)

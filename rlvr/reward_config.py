@@ -48,7 +48,7 @@ class PartConfig(VerifierChoice):
 @dataclass
 class RewardConfig:
     parts: dict[str, PartConfig] = field(default_factory=dict)
-    """Name -> verifier. The first one is the main part: its verdict is `accuracy`."""
+    """Name -> verifier. The first one is the main part: what it says itself, gates or not, is `accuracy`."""
     combine: str = "sum"
     """How parts become the reward: `sum` by weight, `product`, or `min`; the two last over the parts with a weight. A
     product is below 0 when any of them is."""

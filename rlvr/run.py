@@ -19,6 +19,7 @@ from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.config import Recipe, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
 from rlvr.loop import Diverged, train
+from rlvr.measure import mark
 from rlvr.objective import Batch, Objective
 from rlvr.objective.trial import trial
 from rlvr.observe.beside import Beside
@@ -127,7 +128,7 @@ class Recorder:
             said = ", ".join(f"{name} {value:.1%}" for name, value in shares) or "nothing could be judged"
             where = {"step": state.step, "version": state.lineage.version}
             self.event("evaluation", f"held-out accuracy after step {state.step}: {said}", **where, **metrics)
-            self.last = perf_counter()  # evaluations are not step time
+            self.last += metrics.get("eval/seconds", 0.0)  # not step time; what lay before it, a checkpoint's copy, is
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
@@ -166,7 +167,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         )  # fmt: skip
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
-            trainer, rollouts, checkpoints, Watch(cfg.sentinel), recorder,
+            trainer, rollouts, checkpoints, Watch(cfg.sentinel, mark(cfg)), recorder,
             lambda step: learning_rate(cfg.trainer, step, cfg.steps), stop,
         )  # fmt: skip
         status = "finished"

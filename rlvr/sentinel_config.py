@@ -14,7 +14,8 @@ from typing import Any
 class NonFiniteConfig:
     enabled: bool = True
     patience: int = 16
-    """Steps in a row whose gradient is not finite. One is skipped and breaks nothing; so many are broken weights."""
+    """Steps in a row, of those with an update, in which no gradient was finite. One is skipped and breaks nothing; so
+    many are broken weights."""
 
 
 @dataclass
@@ -71,7 +72,7 @@ class AccuracyConfig:
 
     enabled: bool = True
     share: float = 0.15
-    """Alarm when more than this share of the best accuracy is gone ..."""
+    """Alarm when more than this share of the best accuracy that was proved is gone ..."""
     floor: float = 0.05
     """... and at least this much ..."""
     certainty: float = 3.5
@@ -150,6 +151,14 @@ class SentinelConfig:
     """Share of groups that teach something."""
 
 
+BLOCK = 16  # steps of the shortest stretch that counts as the run's own level
+STRETCHES = (16, 32, 64)  # a level is proved by the stretch that proves most
+BEFORE = {  # steps before the window without which a detector has nothing to compare with; the others need none
+    **{f"{name}.window": BLOCK for name in ("mismatch", "entropy_rise", "entropy_collapse", "kl", "grad_norm", "loss")},
+    **{f"{name}.windows": BLOCK for name in ("reward", "truncated", "no_signal")},
+    "length.window": STRETCHES[1],
+}
+
 LIMITS = {  # smallest and largest value, whatever section a knob is in
     "max_rollbacks": (0, inf),
     "memory": (64, inf),  # shorter, and nothing can be compared
@@ -172,6 +181,7 @@ LIMITS = {  # smallest and largest value, whatever section a knob is in
     "mismatch_high": (1, inf),
     "anchor_coefficient": (0, inf),
 }
+ABOVE_0 = ("learning_rate_factor", "clip_factor", "anchor_coefficient", "mismatch.max")  # at 0 nothing is left of them
 
 
 def what_is_wrong(cfg: SentinelConfig) -> str | None:
@@ -184,6 +194,11 @@ def what_is_wrong(cfg: SentinelConfig) -> str | None:
         for x in value if isinstance(value, list) else [value]:
             if not low <= x <= high:
                 return f"{key}={value}: at least {low}" + (f", at most {high}" if high < inf else "")
+            if key in ABOVE_0 and x == 0:
+                return f"{key}={value}: above 0"
+            if key in BEFORE and x + BEFORE[key] > cfg.memory + 1:
+                room = f"memory={cfg.memory} must hold {BEFORE[key]} steps before them, to compare with"
+                return f"{key}={value}: at most {cfg.memory + 1 - BEFORE[key]}, for {room}"
             if key.endswith(("window", "windows", "patience")) and x > cfg.memory:
                 return f"{key}={value}: at most memory={cfg.memory}, the steps that are remembered"
         if value == []:

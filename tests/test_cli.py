@@ -424,7 +424,7 @@ class Launched:
     def __call__(self, cfg, objective, inputs, folder, display):
         from rlvr.observe.summary import Summary
 
-        self.cfg, self.folder = cfg, folder
+        self.cfg, self.inputs, self.folder = cfg, inputs, folder
         if isinstance(self.ends, BaseException):
             raise self.ends
         summary = Summary(cfg.name, cfg.seed, self.ends, cfg.steps, 1.0, 2.0, 3.0)
@@ -483,6 +483,17 @@ def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkey
     assert (launch.cfg.steps, launch.folder.path) == (99, run_folder)
     assert "steps: 99" in (run_folder / "config.yaml").read_text()
     assert capsys.readouterr().out.splitlines()[-1] == f"Run folder: {run_folder}"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"), [("steps=99", 0), ("sentinel.max_rollbacks=3", 0), ("rollout.temperature=0.7", 1)]
+)
+def test_a_resume_says_when_the_sentinel_can_no_longer_compare(run_folder, monkeypatch, override, told):
+    launch = launched(monkeypatch, "finished")
+    assert cli.main(["resume", str(run_folder), override]) == 0
+    assert launch.inputs.notes == (
+        "rollout.temperature changed: the sentinel compares with no step before, whose numbers meant another",
+    )[:told]
 
 
 def test_what_a_run_cannot_go_on_with_does_not_become_its_recipe(capsys, run_folder, monkeypatch):

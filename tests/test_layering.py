@@ -16,7 +16,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 LAYERS = [
     {"types", "reward_config", "sentinel_config", "trainer_config", "compiling"},
     {"lineage", "config", "objective"},
-    {"state", "records", "collate", "weights", "sandbox", "data", "sentinel"},
+    {"state", "records", "measure", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
     {"rollout", "train"},
     {"parts", "plan"},
@@ -54,6 +54,7 @@ THIRD_PARTY = {
     "rlvr/trainer_config.py": set(),
     "rlvr/state.py": set(),
     "rlvr/records.py": set(),
+    "rlvr/measure.py": set(),
     "rlvr/loop.py": set(),
     "rlvr/parts.py": set(),
     "rlvr/run.py": set(),
@@ -91,6 +92,7 @@ PROJECT = {
     "rlvr/loop.py": {"collate", "config", "objective", "parts", "sentinel", "sentinel_config", "state"},
     "rlvr/parts.py": {"lineage", "objective", "state"},
     "rlvr/records.py": {"types"},
+    "rlvr/measure.py": {"config"},
     "rlvr/plan/work.py": {"plan", "train"},  # of it the packing alone: no torch (below)
     "rlvr/plan/": {"config", "plan"},
     "verifiers/": {"types", "verify", "sandbox"},

@@ -153,6 +153,25 @@ def test_a_signal_during_an_evaluation_saves_too(tmp_path):
     assert early.checkpoints.newest_step() == early.state.step in (2, 3)
 
 
+def test_a_run_asked_to_end_takes_no_time_for_an_evaluation_that_a_resume_makes_up_for(tmp_path):
+    asked: list[bool] = []
+    cfg = toy.recipe(STEPS, every=100, evaluate_every=4)
+    hook = Recorded(lambda: asked.append(True), at=3, phase="take")  # in step 4
+    early = toy.run(tmp_path / "asked", cfg, stop=lambda: bool(asked), hook=hook)
+    assert early.checkpoints.newest_step() == early.state.step == 4
+    assert [step for step, _ in early.observer.evaluations] == [0]
+    resumed = toy.run(tmp_path / "asked", cfg)
+    assert [step for step, _ in resumed.observer.evaluations] == [4, STEPS]
+    assert resumed.outcome == toy.run(tmp_path / "alone", cfg).outcome
+
+
+def test_a_run_asked_to_end_in_its_last_step_is_evaluated(tmp_path):
+    asked: list[bool] = []
+    hook = Recorded(lambda: asked.append(True), at=STEPS - 1, phase="take")
+    done = toy.run(tmp_path, toy.recipe(STEPS), stop=lambda: bool(asked), hook=hook)
+    assert [step for step, _ in done.observer.evaluations] == [0, STEPS]
+
+
 def test_a_run_asked_to_end_before_it_starts_trains_nothing(tmp_path):
     done = toy.run(tmp_path, toy.recipe(STEPS), stop=lambda: True)
     assert done.trainer.trained == [] and done.checkpoints.newest_step() == 0

@@ -100,6 +100,14 @@ def test_a_crash_behind_the_last_checkpoint_does_not_cost_the_last_evaluation(tm
     assert [step for step, _ in resumed.observer.evaluations] == [STEPS]
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_crash_in_an_evaluation_costs_no_checkpoint_that_was_begun_before_it(tmp_path, at):
+    cfg = toy.recipe(STEPS, every=3, evaluate_every=3)
+    with pytest.raises(Unplugged):
+        toy.run(tmp_path, cfg, hook=Recorded(fail(), at=at, phase="evaluate"))  # behind step 3, and step 6
+    assert opened(tmp_path).newest_step() == 3 * at
+
+
 def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(tmp_path):
     cfg = toy.recipe(STEPS)
     toy.run(tmp_path, toy.recipe(3))

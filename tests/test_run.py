@@ -12,7 +12,8 @@ from rlvr.lineage import Lineage
 from rlvr.observe.memory import PeakMemory
 from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.runfolder import RunFolder
-from rlvr.run import Inputs, launch, probe_tolerance, summarise
+from rlvr.observe.sinks import Fanout
+from rlvr.run import Inputs, Recorder, launch, probe_tolerance, summarise
 from rlvr.state import State
 from tests import builders, toy
 
@@ -46,6 +47,25 @@ def test_an_accuracy_of_other_problems_is_not_set_beside_it(tmp_path):
 def test_a_run_that_was_never_evaluated_claims_nothing(tmp_path):
     summary = summarised(tmp_path, State(step=4))
     assert summary.accuracy_before is None and summary.accuracy_after is None
+
+
+def test_a_step_is_timed_without_the_evaluation_and_with_the_copy_of_the_checkpoint_before_it(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("rlvr.run.perf_counter", lambda: now[0])
+    folder = RunFolder.create(tmp_path / "run")
+    recorder = Recorder(toy.recipe(9), folder, Fanout(folder))
+    recorder.cfg.log.completions_every = 0
+    now[0] += 7  # copying a checkpoint and handing weights over took 7 s, then evaluating 60
+    now[0] += 60
+    evaluation = {"eval/accuracy_greedy": 0.5, "eval/problems": 5, "eval/seconds": 60.0}
+    recorder.evaluation(State(), evaluation)
+    now[0] += 10
+    row = {"tokens/sampled": 170, "time/rollout": 8.0, "time/train": 1.0, "time/publish": 3.0}
+    recorder.step(State(step=1), None, None, evaluation | row)
+    (said,) = folder.read_metrics()
+    recorder.writing.close()
+    folder.close()
+    assert (said["time/step"], said["time/driver"], said["tokens/per_s"]) == (17.0, 5.0, 10.0)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from rlvr.checkpoint.files import Fingerprint, fingerprint
 from rlvr.config import CheckpointConfig, EvaluationConfig, PartConfig, Recipe, RewardConfig, SentinelConfig
 from rlvr.lineage import Lineage
 from rlvr.loop import train
+from rlvr.measure import mark
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
 from rlvr.parts import Parts
 from rlvr.sentinel.watch import Watch
@@ -235,7 +236,7 @@ def run(
     observer.hook = hook
     checkpoints = HookedCheckpoints(folder, cfg.checkpoint, [0, 1], lambda kind, said: observer.event(kind, said))
     checkpoints.hook = hook
-    watch = watch or Watch(cfg.sentinel)
+    watch = watch or Watch(cfg.sentinel, mark(cfg))
     parts = Parts(trainer, rollouts, checkpoints, watch, observer, lambda step: 0.5 / (step + 1), stop)
     return Finished(train(cfg, GRPO, parts), trainer, rollouts, checkpoints, observer)
 

@@ -97,14 +97,18 @@ class Ledger:
 
     def best(self, onset: int) -> str:
         """By evaluation, of the good from before the trouble and the past; the latest where nothing was evaluated."""
-        choice = [*self.good(onset), *self.past()] or self.good() or self.usable()
-        return max(choice, key=self._worth)
+        return self._best_of([*self.good(onset), *self.past()] or self.good() or self.usable())
 
     def past(self) -> list[str]:
         return [n for n, entry in self.entries.items() if entry.label == "past"]
 
-    def _worth(self, name: str) -> tuple[float, int, int]:
-        return self.entries[name].score or 0.0, step_of(name), version_of(name)
+    def _best_of(self, names: list[str]) -> str:
+        """By evaluation; the latest where none behind step 0 has one: what the untrained model is worth is always
+        known, and says nothing of those whose worth is not."""
+        scored = {n: score for n in names if (score := self.entries[n].score) is not None}
+        if not any(map(step_of, scored)):
+            scored = dict.fromkeys(names, 0.0)
+        return max(scored, key=lambda n: (scored[n], step_of(n), version_of(n)))
 
     def noted(self, name: str) -> dict[str, Any] | None:
         """The state to go on with from `name`, where the last rollback went back to it."""
@@ -134,17 +138,15 @@ class Ledger:
         return newer
 
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
-        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the past,
-        the newest good, the one that the last rollback went back to, and the next to be good: else, of few and
-        frequent ones, none would be.
+        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the good
+        (that one may yet be abandoned) and of the past, the newest good, the one that the last rollback went back to,
+        and the next to be good: else, of few and frequent ones, none would be.
         """
         usable, good = self.usable(), self.good()
         waiting = [n for n in usable if self.entries[n].label == "candidate"]
         kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1]}
         kept |= {n for n in usable if keep_every and step_of(n) % keep_every == 0}
-        if scored := [n for n in usable if self.entries[n].score is not None]:
-            kept.add(max(scored, key=self._worth))
-        kept.update(sorted(self.past(), key=self._worth)[-1:])
+        kept |= {self._best_of(names) for names in (usable, good, self.past()) if names}
         if self.rollback:
             kept.add(self.rollback["restored"])
         return [n for n in self.entries if n not in kept]

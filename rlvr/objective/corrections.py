@@ -44,6 +44,13 @@ def token_mask(mismatch: Mismatch, low: float = 0.5, high: float = 5.0) -> Tenso
     return _within(mismatch.delta_BT.exp(), low, high)
 
 
+def token_agrees(mismatch: Mismatch, low: float = 0.5, high: float = 5.0) -> Tensor:
+    """1 for a token whose exp(delta) lies within [low, high], else 0: for a `product` with a correction that has the
+    weight already."""
+    w_BT = mismatch.delta_BT.exp()
+    return ((w_BT >= low) & (w_BT <= high)).to(w_BT.dtype)
+
+
 def sequence_truncate(mismatch: Mismatch, cap: float = 2.0) -> Tensor:
     """The completion's weight, min(exp(sum of delta), cap), at each of its tokens."""
     return mismatch.sum_B1.exp().clamp(max=cap).expand_as(mismatch.mask_BT)

@@ -35,6 +35,7 @@ LIMITS: dict[Callable, dict[str, Limit]] = {
     corrections.token_truncate: {"cap": ABOVE_0},
     corrections.sequence_truncate: {"cap": ABOVE_0},
     corrections.token_mask: {"low": LOW, "high": HIGH},
+    corrections.token_agrees: {"low": LOW, "high": HIGH},
     corrections.sequence_mask: {"low": LOW, "high": HIGH},
     corrections.geometric_mask: {"low": LOW, "high": HIGH},
     corrections.off_policy_mask: {"threshold": AT_LEAST_0},

@@ -15,7 +15,7 @@ Over = Literal["mean", "sum", "max", "last"]
 class Metric:
     """One row of the table. A name that ends in `<...>` is a family: any word may stand there.
 
-    Metric("reward/<part>", "reward", "mean", "a reward part before its weight, mean over the completions it judged")
+    Metric("reward/<part>", "reward", "mean", "one part before its weight, as gates and requires leave it")
     """
 
     name: str
@@ -32,7 +32,7 @@ class Metric:
 TABLE = (
     Metric("reward/mean", "reward", "mean", "weighted reward, over the completions with a trainable verdict"),
     Metric("reward/std", "reward", "mean", "standard deviation of that reward over all of the step's completions"),
-    Metric("reward/<part>", "reward", "mean", "one reward part before its weight, over the completions it judged"),
+    Metric("reward/<part>", "reward", "mean", "one part before its weight, as gates and requires leave it"),
     Metric("accuracy", "share", "mean", "sampled completions that the main verifier calls right, of those it judged"),
     Metric("groups/sampled", "groups", "sum", "groups sampled in the step, those without signal included"),
     Metric("groups/no_signal", "share", "mean", "sampled groups that are not trained on: all completions score alike"),
@@ -50,12 +50,13 @@ TABLE = (
     Metric("verify_seconds/<part>", "s", "mean", "a part's time for one verdict, in its process"),
     Metric("policy/entropy", "nats", "mean", "entropy of the policy at temperature, mean over the trained tokens"),
     Metric("policy/grad_norm", "", "mean", "norm of the gradient before it is clipped to trainer.max_grad_norm"),
-    Metric("policy/skipped", "share", "mean", "1 when the gradient was not finite, so that the optimizer left it out"),
+    Metric("policy/skipped", "share", "mean", "updates that the optimizer left out, as their gradient was not finite"),
     Metric("policy/lr", "", "last", "learning rate of the step"),
     Metric("policy/loss", "", "mean", "minus the objective; its size says little, a jump says something"),
     Metric("policy/ratio_mean", "", "mean", "importance weight pi/pi_old over the trained tokens; 1 on fresh groups"),
     Metric("policy/clipped", "share", "mean", "trained tokens with an advantage that the clip keeps from teaching"),
     Metric("policy/kl_ref", "nats", "mean", "KL estimate of the policy from the reference, over the trained tokens"),
+    Metric("policy/kl_anchor", "nats", "mean", "instead of it, where `anchor` holds on to a checkpoint: KL from that"),
     Metric("policy_version", "", "last", "publication of weights that sampled the step; only ever grows"),
     Metric("mismatch/mean_abs", "nats", "mean", "|log pi_old - log pi_rollout| over the trained tokens"),
     Metric("mismatch/max_abs", "nats", "max", "the same at the worst token"),
@@ -66,10 +67,10 @@ TABLE = (
     Metric("transfer/seconds", "s", "mean", "from the trainer's weights to engines that sample with them"),
     Metric("transfer/bytes_per_s", "bytes/s", "mean", "weights that reached an engine in a second, probe not counted"),
     Metric("transfer/probe_max_diff", "nats", "max", "probe token whose logprob differs most after the transfer"),
-    Metric("time/step", "s", "mean", "from the step before to this one, without evaluations"),
+    Metric("time/step", "s", "mean", "from the step before to this one, without the evaluation between"),
     Metric("time/rollout", "s", "mean", "waiting for groups: sampling, and verifying that was not hidden behind it"),
     Metric("time/verify", "s", "mean", "of that, waiting for verdicts when all completions had ended"),
-    Metric("time/driver", "s", "mean", "what is left of a step: collating, the sentinel, logs, copying a checkpoint"),
+    Metric("time/driver", "s", "mean", "what is left of a step: collating, the sentinel, logs, checkpoints"),
     Metric("time/train", "s", "mean", "the trainer's part of the step: the three below"),
     Metric("time/logprobs", "s", "mean", "old and reference logprobs, where the first optimizer step needs them"),
     Metric("time/gradient", "s", "mean", "forward and backward, over all micro-batches"),
@@ -81,8 +82,9 @@ TABLE = (
     Metric("packing/padding_waste", "share", "mean", "positions of the trainer's rows that hold padding"),
     Metric("packing/shared", "share", "mean", "tokens not computed, as another completion's row has their prompt"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
+    Metric("eval/seconds", "s", "last", "an evaluation, sampling and verifying"),
     Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
-    Metric("eval/masked", "share", "last", "completions that an evaluation could not judge: not in its accuracies"),
+    Metric("eval/masked", "share", "last", "completions that the main verifier could not judge: not in the accuracies"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
 )
 
@@ -99,8 +101,9 @@ def find(name: str) -> Metric | None:
 
 
 def spent(row: Mapping[str, float], name: str) -> float:
-    """Seconds of a step that a phase took; weights that were handed over before an evaluation were so outside of it."""
-    outside = name == "time/publish" and any(key.startswith("eval/") for key in row)
+    """Seconds of a step that a phase took. In older runs, whose evaluations were not timed, a step began behind one:
+    weights that were handed over before it were so outside of the step."""
+    outside = name == "time/publish" and "eval/seconds" not in row and any(key.startswith("eval/") for key in row)
     return 0.0 if outside else row.get(name, 0.0)
 
 

@@ -103,13 +103,13 @@ class WandbSink:
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._run.log({"step": step, **metrics})
+        self._run.log({"step": step, **own(metrics)})
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if kind in ALERTS:
             self._run.alert(title=kind, text=message)
         if metrics := measured(fields):
-            self.log(fields["step"], metrics)
+            self._run.log({"step": fields["step"], **metrics})
 
     def close(self) -> None:
         self._run.finish()
@@ -135,7 +135,7 @@ class TensorboardSink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step <= self._step:  # a rollback: what was abandoned is hidden
             self._add(step, session_log=self._session(status=self._session.START))
-        self._add(step, summary=self._scalars(metrics))
+        self._add(step, summary=self._scalars(own(metrics)))
         self._step = step
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
@@ -161,6 +161,11 @@ class TensorboardSink:
 
     def _add(self, step: int, **content: Any) -> None:
         self._writer.add_event(self._event(wall_time=time.time(), step=step, **content))
+
+
+def own(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what the evaluation before the step said: it was an event of its own, at the step that it is of."""
+    return {name: value for name, value in metrics.items() if not name.startswith("eval/")}
 
 
 def measured(fields: Mapping[str, Any]) -> dict[str, float]:

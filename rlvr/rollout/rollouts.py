@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
-from rlvr.evaluate import accuracy
+from rlvr.evaluate import accuracy, judged
 from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
@@ -184,7 +184,8 @@ class SampledRollouts:
         many that could not be are no wrong answers: VerifiersFailed."""
         if not self.heldout:
             return {}
-        cfg, masked, result = self.cfg, [], {"eval/problems": float(len(self.heldout))}
+        began, cfg, masked = perf_counter(), self.cfg, []
+        result = {"eval/problems": float(len(self.heldout))}
         greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
         sampled = replace(
             greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature,
@@ -193,10 +194,10 @@ class SampledRollouts:
         elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
         for name, sampling in (("greedy", greedy), ("sampled", sampled)):
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
-            masked += [not verdict.trainable for verdict in verdicts]
-            if any(verdict.trainable for verdict in verdicts):
+            masked += (unsaid := [not judged(verdict, self.main_part) for verdict in verdicts])
+            if not all(unsaid):
                 result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
-        return result | {"eval/masked": self._bearable(masked)}
+        return result | {"eval/masked": self._bearable(masked), "eval/seconds": perf_counter() - began}
 
     def _bearable(self, masked: list[bool]) -> float:
         """The share of masked verdicts of an evaluation, told of where it is large."""

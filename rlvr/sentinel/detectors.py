@@ -10,6 +10,7 @@ but for numbers that no healthy step can have.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from rlvr.sentinel_config import (
 
 ENTROPY, REWARD, ACCURACY, SKIPPED = "policy/entropy", "reward/mean", "accuracy", "policy/skipped"
 PROBLEMS, USUAL_PROBLEMS = "eval/problems", 200  # of an evaluation whose size nobody tells
+LUCK = 2.0  # standard errors that the best of many evaluations may owe to it
 PROBE = "transfer/probe_max_diff"  # of the weights that the step before left behind
 WATCHED_FINITE = ("policy/loss", ENTROPY, "policy/grad_norm", "policy/kl_ref", "mismatch/mean_abs", PROBE)
 
@@ -64,11 +66,14 @@ class NonFinite:
         return self._endless(history) if history.now.get(SKIPPED) else None
 
     def _endless(self, history: History) -> Alarm | None:
-        patience, tail = self.cfg.patience, history.rows[-self.cfg.patience :]
-        if len(tail) < patience or not all(row.get(SKIPPED) for row in tail):
+        """Steps without a token to train on had no update to skip, and end no row of those that had. Of a step with
+        several updates all must have been skipped."""
+        patience = self.cfg.patience
+        tail = [row for row in history.rows if SKIPPED in row or "policy/loss" in row][-patience:]
+        if len(tail) < patience or any(row.get(SKIPPED, 0.0) < 1 for row in tail):
             return None
         knob = f"sentinel.{self.name}.patience"
-        said = f"gradients not finite for {patience} steps in a row >= {knob} {patience}"
+        said = f"gradients not finite for {patience} steps with an update in a row >= {knob} {patience}"
         return Alarm(self.name, history.step, int(tail[0]["step"]), SKIPPED, patience, patience, knob, said)
 
 
@@ -257,7 +262,8 @@ class LengthWithoutReward:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Two evaluations in a row are below the best one by more than their size explains."""
+    """Two evaluations in a row are below the best level by more than their size explains. That level is what two in a
+    row have reached, or one by more than luck: the best of many evaluations has mostly had some."""
 
     cfg: AccuracyConfig
     name: str = "accuracy"
@@ -265,13 +271,16 @@ class HeldOut:
     needs: tuple[str, ...] = ("eval/accuracy_greedy",)
 
     def __call__(self, history: History) -> Alarm | None:
-        if not history.fresh(self.metric) or len((found := history.series(self.metric)).values) < 3:
+        size = history.now.get(PROBLEMS)  # `evaluation.limit` may have changed, and other problems are harder
+        found = History([row for row in history.rows if row.get(PROBLEMS) == size]).series(self.metric)
+        if not history.fresh(self.metric) or len(found.values) < 3:
             return None
         steps, values = found
-        top = max(values[:-2])
-        now = max(values[-2:])
         problems = self.cfg.problems or history.now.get(PROBLEMS, USUAL_PROBLEMS)
-        error = math.sqrt(max(top * (1 - top), 0.0) / problems)
+        before, now = values[:-2], max(values[-2:])
+        luckiest = max(before)
+        top = max([luckiest - LUCK * standard_error(luckiest, problems), *map(min, pairwise(before))])
+        error = standard_error(top, problems)
         knobs = {"share": self.cfg.share * top, "floor": self.cfg.floor, "certainty": self.cfg.certainty * error}
         which = max(knobs, key=lambda name: knobs[name])
         limit = top - knobs[which]
@@ -285,6 +294,10 @@ class HeldOut:
             f"from its best {top:.3g}"
         )
         return Alarm(self.name, history.step, began, self.metric, now, limit, knob, said)
+
+
+def standard_error(share: float, of: float) -> float:
+    return math.sqrt(max(share * (1 - share), 0.0) / of)
 
 
 @dataclass(frozen=True)

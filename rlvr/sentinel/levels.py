@@ -6,8 +6,7 @@ from math import log, sqrt
 from statistics import fmean, median
 from typing import NamedTuple
 
-BLOCK = 16  # steps of the shortest stretch that counts as the run's own level
-STRETCHES = (16, 32, 64)  # a level is proved by the stretch that proves most
+from rlvr.sentinel_config import BLOCK, STRETCHES
 
 
 class Change(NamedTuple):

@@ -7,12 +7,12 @@
 Each remedy is a function (Objective, knobs, anchor) -> Objective and none knows of the others. Pure; knows no loop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from rlvr.objective import Objective
-from rlvr.objective.corrections import product, token_mask
+from rlvr.objective.corrections import product, token_agrees, token_mask
 from rlvr.objective.kl import KL, k3
 from rlvr.objective.surrogates import clip
 from rlvr.sentinel_config import SentinelConfig
@@ -27,6 +27,15 @@ class Treatment:
 
     objective: Objective
     learning_rate: float  # times that of the recipe
+    anchored: bool = False
+
+    def named(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What the trainer measured. The KL from an anchor has a name of its own: it says nothing of the one from the
+        reference, and were that one's quietest stretch."""
+        if not self.anchored or "policy/kl_ref" not in metrics:
+            return dict(metrics)
+        others = {name: value for name, value in metrics.items() if name != "policy/kl_ref"}
+        return others | {"policy/kl_anchor": metrics["policy/kl_ref"]}
 
 
 def next_remedies(cfg: SentinelConfig, in_force: Sequence[str]) -> tuple[str, ...]:
@@ -43,7 +52,8 @@ def further(in_force: Sequence[str], step: int) -> int:
 def treat(objective: Objective, cfg: SentinelConfig, in_force: Sequence[str], anchor: str | None) -> Treatment:
     for name in in_force:
         objective = REMEDIES[name](objective, cfg, anchor)
-    return Treatment(objective, cfg.learning_rate_factor if "lower_learning_rate" in in_force else 1.0)
+    rate = cfg.learning_rate_factor if "lower_learning_rate" in in_force else 1.0
+    return Treatment(objective, rate, "anchor" in in_force)
 
 
 def unchanged(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
@@ -62,10 +72,13 @@ def tighten_clip(objective: Objective, cfg: SentinelConfig, anchor: str | None) 
 
 
 def mask_mismatch(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:
-    """Tokens that trainer and engine disagree about teach nothing, on top of whatever correction there is."""
-    mask = partial(token_mask, low=cfg.mismatch_low, high=cfg.mismatch_high)
-    both = mask if objective.correction is None else partial(product, corrections=(objective.correction, mask))
-    return replace(objective, correction=both)
+    """Tokens that trainer and engine disagree about teach nothing, on top of whatever correction there is: what is left
+    keeps the weight that this gives it."""
+    low, high = cfg.mismatch_low, cfg.mismatch_high
+    if objective.correction is None:
+        return replace(objective, correction=partial(token_mask, low=low, high=high))
+    both = (objective.correction, partial(token_agrees, low=low, high=high))
+    return replace(objective, correction=partial(product, corrections=both))
 
 
 def hold_on(objective: Objective, cfg: SentinelConfig, anchor: str | None) -> Objective:

@@ -24,13 +24,17 @@ WATCHED = (
     "eval/problems",
 )
 OF_AN_UPDATE = ("policy/", "mismatch/")
+RECIPE = "recipe"  # of a row: the mark of what its numbers were measured with
 
 
 class Watch:
     """The first reason to undo the last step, or None."""
 
-    def __init__(self, cfg: SentinelConfig):
+    def __init__(self, cfg: SentinelConfig, recipe: int | None = None):
+        """`recipe`: the mark of what the run's numbers are measured with. A row that carries another one, from before
+        a resume with other rewards or data, is remembered, and not compared with."""
         self.detectors, self.memory = detectors(cfg), cfg.memory
+        self.marked: dict[str, float] = {} if recipe is None else {RECIPE: recipe}
 
     def watch(self, step: int, metrics: Mapping[str, float]) -> Row:
         """What matters of a step. Without trained tokens there was no update, and its zeros mean nothing; of an update
@@ -40,11 +44,12 @@ class Watch:
             row = {name: x for name, x in row.items() if not name.startswith(OF_AN_UPDATE)}
         if row.get("policy/skipped"):
             row = {name: x for name, x in row.items() if isfinite(x) or not name.startswith(OF_AN_UPDATE)}
-        return {"step": step} | row
+        return {"step": step} | self.marked | row
 
     def inspect(self, row: Row, history: Sequence[Row]) -> Alarm | None:
         return next(iter(self.all_alarms(row, history)), None)
 
     def all_alarms(self, row: Row, history: Sequence[Row]) -> list[Alarm]:
-        seen = History([*history[-self.memory :], row])
+        alike = [old for old in history[-self.memory :] if old.get(RECIPE, row.get(RECIPE)) == row.get(RECIPE)]
+        seen = History([*alike, row])
         return [alarm for detector in self.detectors if (alarm := detector(seen))]

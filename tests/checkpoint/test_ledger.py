@@ -157,6 +157,51 @@ def test_the_best_good_checkpoint_is_found_by_evaluation(three):
     assert three.best(Trainer(), onset=2).step == 1
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ({}, 3),
+        ({0: 0.4}, 3),  # only the untrained model: it is always evaluated
+        ({0: 0.4, 1: 0.1, 2: 0.3}, 0),  # the run has only become worse
+        ({0: 0.4, 1: 0.5, 2: 0.3}, 1),
+        ({0: 0.0, 2: 0.0}, 2),
+    ],
+)
+def test_the_untrained_model_is_the_best_only_of_those_that_were_evaluated_too(tmp_path, told, scores, best):
+    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=9, probation=2), [1], told)
+    there.first(Trainer())
+    for step in (1, 2, 3):
+        save(there, Trainer(step / 10), at(step))
+    for step, score in scores.items():
+        there.evaluated(at(step), {"eval/accuracy_greedy": score})
+    there.settle(Trainer(), 9)
+    assert there.best(Trainer(), onset=9).step == best
+
+
+def test_the_untrained_model_does_not_stay_for_want_of_other_evaluations(tmp_path, told):
+    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=2, probation=1), [1], told)
+    there.first(Trainer())
+    there.evaluated(at(0), {"eval/accuracy_greedy": 0.4})
+    for step in range(1, 9):
+        save(there, Trainer(), at(step))
+        there.settle(Trainer(), step)
+    assert [step_of(n) for n in names(there)] == [5, 6, 7, 8], "the newest two, and the newest two that were good"
+
+
+def test_the_best_good_one_stays_though_one_on_probation_is_better(tmp_path, told):
+    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=3, probation=20), [1], told)
+    there.first(Trainer())
+    for step, score in ((25, 0.4), (50, 0.45), (75, 0.3), (100, 0.31), (125, 0.46)):
+        save(there, Trainer(), at(step))
+        there.evaluated(at(step), {"eval/accuracy_greedy": score})
+        there.settle(Trainer(), step + 24 if step < 125 else step)
+    save(there, Trainer(), at(126))
+    back = there.roll_back(Trainer(), at(130), 126)
+    there.note_rollback(replace(back, lineage=Lineage(140, floor=140)))
+    save(there, Trainer(), replace(at(101), lineage=Lineage(141, floor=140)))
+    assert there.best(Trainer(), onset=126).step == 50
+
+
 @pytest.fixture
 def went_back_twice(tmp_path, told) -> DiskCheckpoints:
     """From a trouble that began at 7 to 5, which was good; broke again, whatever it was, and so to 4."""

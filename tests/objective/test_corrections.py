@@ -16,11 +16,12 @@ from rlvr.objective.corrections import (
     product,
     sequence_mask,
     sequence_truncate,
+    token_agrees,
     token_mask,
     token_truncate,
 )
 
-EVERY = [token_truncate, token_mask, sequence_truncate, sequence_mask, geometric_mask, off_policy_mask]
+EVERY = [token_truncate, token_mask, token_agrees, sequence_truncate, sequence_mask, geometric_mask, off_policy_mask]
 
 
 def mismatch(weights_BT: list[list[float]], mask_BT: list[list[float]] | None = None, **more: Tensor) -> Mismatch:
@@ -47,6 +48,7 @@ def test_truncation_caps_from_above_only():
 def test_masking_drops_what_lies_outside_the_bounds():
     near = mismatch([[0.25, 0.5000001, 1.0, 2.0, 5.0, 6.0]])
     assert_close(token_mask(near, low=0.5, high=5.5), f64([0.0, 0.5000001, 1.0, 2.0, 5.0, 0.0]))
+    assert_close(token_agrees(near, low=0.5, high=5.5), f64([0.0, 1.0, 1.0, 1.0, 1.0, 0.0]))
     assert_close(token_mask(mismatch([[0.51, 4.99], [0.49, 5.01]])), f64([0.51, 4.99], [0.0, 0.0]))
 
 
@@ -86,7 +88,7 @@ def test_a_weight_just_below_one_is_within_the_default_bounds():
     assert_close(sequence_mask(mismatch([[0.9, 0.7]])), f64([0.63, 0.63]))
 
 
-@pytest.mark.parametrize("correction", [token_mask, sequence_mask, geometric_mask])
+@pytest.mark.parametrize("correction", [token_mask, token_agrees, sequence_mask, geometric_mask])
 def test_the_bounds_themselves_are_within(correction):
     assert_close(correction(mismatch([[1.0]]), low=1.0, high=1.0), f64([1.0]))
     assert_close(correction(mismatch([[1.0]]), low=1.0, high=2.0), f64([1.0]))

@@ -51,6 +51,8 @@ def test_weights_handed_over_before_an_evaluation_take_no_time_of_a_step():
     said = str(throughput([row | {"eval/accuracy_greedy": 0.5}]))
     assert "everything else" in said and "-" not in re.sub("<[^>]*>", "", said.partition("a step")[0])
     assert "at the same time" in str(throughput([row | {"time/publish": 1.0}]))  # they overlapped
+    timed = row | {"time/step": 32.0, "eval/accuracy_greedy": 0.5, "eval/seconds": 60.0}
+    assert ">30<" in str(throughput([timed])), "an evaluation that was timed is taken out, and nothing else with it"
 
 
 @pytest.mark.parametrize("value", [-3.456e-07, -1.5e-300, -123456.0, 0.000123456, -0.00123456, 2.5e10, -9.99e9, 1e308])

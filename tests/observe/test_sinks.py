@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,7 +105,8 @@ def test_tensorboard_reads_back_what_was_logged_evaluations_included(folder):
     sink = TensorboardSink(folder.path, first_step=1)
     sink.event("evaluation", "held-out", **{"step": 0, "eval/accuracy_greedy": 0.1})
     for step in (1, 2):
-        sink.log(step, {"accuracy": step / 4, "reward/mean": 1.0})
+        before = {"eval/accuracy_greedy": 0.1} if step == 1 else {}  # travels with the step behind it
+        sink.log(step, {"accuracy": step / 4, "reward/mean": 1.0} | before)
     sink.event("evaluation", "held-out", **{"step": 2, "eval/accuracy_greedy": 0.5})
     sink.close()
     assert read_tensorboard(folder.path) == {
@@ -124,6 +126,15 @@ def test_tensorboard_hides_the_steps_that_a_rollback_or_a_resume_takes_again(fol
     sink.log(3, {"accuracy": 0.75})
     sink.close()
     assert read_tensorboard(folder.path)["accuracy"] == [(1, 0.125), (2, 0.5), (3, 0.75)]
+
+
+def test_wandb_has_an_evaluation_once_at_the_step_that_it_is_of(monkeypatch):
+    logged = []
+    sink = object.__new__(sinks.WandbSink)
+    sink._run = SimpleNamespace(log=logged.append)
+    sink.event("evaluation", "held-out", **{"step": 4, "eval/accuracy_greedy": 0.5})
+    sink.log(5, {"accuracy": 0.25, "eval/accuracy_greedy": 0.5, "eval/seconds": 3.0})
+    assert logged == [{"step": 4, "eval/accuracy_greedy": 0.5}, {"step": 5, "accuracy": 0.25}]
 
 
 WANDB_RUN = """

@@ -36,7 +36,9 @@ def test_an_evaluation_says_of_how_many_problems_it_is():
     one.heldout = [builders.prompt(position) for position in range(5)]
     one.pipeline.groups = lambda prompts, _: [builders.group([float(p.position % 2)], of=p) for p in prompts]
     accuracies = {"eval/accuracy_greedy": 0.4, "eval/accuracy_sampled": 0.4}
-    assert one.evaluate() == {"eval/problems": 5, "eval/masked": 0, **accuracies}
+    said = one.evaluate()
+    assert said.pop("eval/seconds") > 0
+    assert said == {"eval/problems": 5, "eval/masked": 0, **accuracies}
 
 
 def evaluated(problems: int, masked: int) -> tuple[dict[str, float], list[str]]:
@@ -58,7 +60,8 @@ def test_what_could_not_be_judged_is_no_wrong_answer():
     assert said["eval/accuracy_greedy"] == said["eval/accuracy_sampled"] == 0.5 and said["eval/masked"] == 0.5
     assert told == ["50.0% of the 80 verdicts of an evaluation are masked > verify.mask_warn 2%: its accuracy is of "
                     "the others"]  # fmt: skip
-    assert evaluated(problems=40, masked=40)[0] == {"eval/problems": 40, "eval/masked": 1.0}
+    nothing, _ = evaluated(problems=40, masked=40)
+    assert nothing | {"eval/seconds": 0} == {"eval/problems": 40, "eval/masked": 1.0, "eval/seconds": 0}
     assert evaluated(problems=100, masked=1)[1] == []
 
 

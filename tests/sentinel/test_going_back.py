@@ -33,6 +33,15 @@ def test_the_first_healthy_steps_behind_the_checkpoint_stay(saved, abandoned, on
     assert going_back(of(saved), of(abandoned), onset) == tuple(of([*saved, *kept]))
 
 
+def test_the_evaluation_of_the_checkpoint_is_made_again_and_counts_once():
+    evaluated = {"eval/accuracy_greedy": 0.38, "eval/problems": 200}
+    saved = [{"step": step} for step in range(1, 21)]
+    abandoned = [*saved, {"step": 21, "reward/mean": 0.5} | evaluated, {"step": 22} | evaluated, {"step": 23}]
+    first, second, _ = going_back(saved, abandoned, 24)[20:]
+    assert first == {"step": 21, "reward/mean": 0.5} and second == abandoned[21], "that of step 21 is another one's"
+    assert going_back((), [{"step": 1} | evaluated], 2) == ({"step": 1},)
+
+
 def test_going_back_to_the_same_checkpoint_again_keeps_no_more_of_it():
     once = going_back(of(range(1, 11)), of(range(1, 40)), 40)
     again = going_back(of(range(1, 11)), (*once, *of(range(11, 30))), 30)

@@ -9,10 +9,11 @@ import torch
 
 from rlvr.compose import compose_recipe, typed
 from rlvr.objective import Objective
-from rlvr.objective.corrections import Mismatch, token_truncate
+from rlvr.objective.corrections import Mismatch, off_policy_mask, sequence_truncate, token_truncate
 from rlvr.objective.surrogates import clip, unclipped
 from rlvr.objective.trial import trial
 from rlvr.sentinel.remedies import REMEDIES, further, next_remedies, treat
+from rlvr.sentinel.watch import Watch
 from rlvr.sentinel_config import REMEDIES as NAMES
 from rlvr.sentinel_config import SentinelConfig, knobs, what_is_wrong
 
@@ -81,10 +82,31 @@ def test_tokens_that_engine_and_trainer_disagree_about_do_not_teach(before):
     assert (weights_BT == 0).tolist() == [[True, False, False, True]]
 
 
+ALONE = [partial(token_truncate, cap=2.0), partial(sequence_truncate, cap=2.0), off_policy_mask]
+
+
+@pytest.mark.parametrize("before", ALONE)
+def test_what_a_correction_weighs_is_masked_and_not_weighed_again(before):
+    objective = replace(objective_of("stable"), correction=before)
+    correction = treat(objective, CFG, ["mask_mismatch"], None).objective.correction
+    delta_BT = torch.tensor([[0.0, 0.5, -0.5, 0.65, 1.0, -1.0]])  # exp of the last two: 2.7 and 0.37
+    seen = Mismatch(delta_BT, delta_BT, torch.ones(1, 6), torch.ones(1, 1))
+    agree_BT = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]])
+    assert torch.equal(correction(seen), before(seen) * agree_BT)
+
+
 @pytest.mark.parametrize("name", ["stable", "grpo", "reinforce_pp"])
 def test_the_anchor_takes_the_place_of_the_algorithms_own_reference(name):
     kl = treat(objective_of(name), CFG, ["anchor"], "good/weights").objective.kl
     assert (kl.reference, kl.coefficient, kl.place) == ("good/weights", 0.05, "loss")
+
+
+def test_the_kl_from_an_anchor_is_not_called_that_from_the_reference():
+    measured = {"policy/kl_ref": 0.01, "policy/loss": 1.0}
+    assert treat(objective_of("grpo"), CFG, ["skip_data"], None).named(measured) == measured
+    anchored = treat(objective_of("grpo"), CFG, ["skip_data", "anchor"], "good")
+    assert anchored.named(measured) == {"policy/kl_anchor": 0.01, "policy/loss": 1.0}
+    assert anchored.named({"policy/loss": 1.0}) == {"policy/loss": 1.0}, "a step without a trained token"
 
 
 def test_the_ladder_is_climbed_a_rung_at_a_time_and_has_an_end():
@@ -116,9 +138,34 @@ def test_the_defaults_can_work_and_every_knob_has_limits():
         ("reward", "windows", [], "reward.windows is empty"),
         ("kl", "factor", 0.5, "kl.factor=0.5: at least 1"),
         ("nonfinite", "patience", 5000, "nonfinite.patience=5000: at most memory=1000"),
+        ("reward", "windows", [12, 986], "reward.windows=[12, 986]: at most 985, for memory=1000 must hold 16 steps"),
+        ("loss", "window", 986, "loss.window=986: at most 985"),
+        ("length", "window", 970, "length.window=970: at most 969, for memory=1000 must hold 32 steps before them"),
+        ("sample_size", "window", 1001, "sample_size.window=1001: at most memory=1000"),
+        ("", "learning_rate_factor", 0.0, "learning_rate_factor=0.0: above 0"),
+        ("", "clip_factor", 0.0, "clip_factor=0.0: above 0"),
+        ("", "anchor_coefficient", 0.0, "anchor_coefficient=0.0: above 0"),
+        ("mismatch", "max", 0.0, "mismatch.max=0.0: above 0"),
     ],
 )
 def test_a_knob_that_cannot_work_is_named_with_value_and_limit(section, knob, value, said):
     cfg = SentinelConfig()
     setattr(getattr(cfg, section) if section else cfg, knob, value)
     assert what_is_wrong(cfg).startswith(said)
+
+
+def test_the_largest_window_that_is_let_through_can_still_speak():
+    """64 steps are remembered and one is judged: the longest window is the last 49 of them, or 33 for the lengths."""
+    cfg = SentinelConfig(memory=64)
+    cfg.reward.windows, cfg.length.window, cfg.entropy_collapse.window = [49], 33, 49
+    for section in (cfg.mismatch, cfg.entropy_rise, cfg.kl, cfg.grad_norm, cfg.loss):
+        section.window = 49
+    assert what_is_wrong(cfg) is None
+    well = {"reward/mean": 0.8, "policy/grad_norm": 1.0, "completions/length_mean": 100.0, "policy/entropy": 0.5}
+    ill = {"reward/mean": 0.0, "policy/grad_norm": 1e5, "completions/length_mean": 900.0, "policy/entropy": 1e-4}
+    watch, history, spoke = Watch(cfg), [], set()
+    for step in range(1, 200):
+        row = watch.watch(step, well if step < 100 else ill)
+        spoke |= {alarm.detector for alarm in watch.all_alarms(row, history)}
+        history.append(row)
+    assert {"reward", "grad_norm", "length", "entropy_collapse"} <= spoke

@@ -203,6 +203,11 @@ def test_a_mistake_is_one_line_that_names_the_nearest(tmp_path, capsys, argument
     assert said in error and len(error.splitlines()) == 1
 
 
+def test_a_knob_that_cannot_work_is_one_line(tmp_path, capsys):
+    assert main(["sentinel", "replay", str(written(tmp_path / "log.csv", collapse())), "reward.windows=[]"]) == 2
+    assert capsys.readouterr().err == "rlvr: sentinel.reward.windows is empty\n"
+
+
 def test_a_file_without_a_known_column_asks_for_names(tmp_path, capsys):
     assert main(["sentinel", "replay", str(written(tmp_path / "log.csv", [{"foo": 1.0}]))]) == 2
     assert "name them with --map. There are: foo" in capsys.readouterr().err

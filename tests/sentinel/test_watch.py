@@ -2,10 +2,12 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rlvr.loop import Diverged
 from rlvr.observe.metrics import find
 from rlvr.sentinel.columns import KNOWN
 from rlvr.sentinel.detectors import WATCHED_FINITE
@@ -89,6 +91,22 @@ def test_so_many_skipped_steps_in_a_row_are_an_alarm_from_the_first_one_on():
     assert told(patient, (5, {}), (3, SKIPPED), (1, {}), (3, SKIPPED)) is None
     alarm = told(patient, (5, {}), (4, SKIPPED))
     assert (alarm.step, alarm.onset, alarm.knob) == (9, 6, "sentinel.nonfinite.patience")
+
+
+IDLE = {"tokens/trained": 0.0, "policy/skipped": 0.0, "policy/loss": 0.0, "policy/grad_norm": 0.0}
+
+
+def test_a_step_without_an_update_ends_no_row_of_skipped_ones():
+    patient = watch(nonfinite=NonFiniteConfig(patience=4))
+    alternating = [(1, changes) for _ in range(4) for changes in (SKIPPED, IDLE)]
+    alarm = told(patient, (5, {"policy/skipped": 0.0}), *alternating)
+    assert (alarm.step, alarm.onset, alarm.knob) == (12, 6, "sentinel.nonfinite.patience")
+    assert told(patient, (3, SKIPPED), (40, IDLE)) is None, "nothing new is known"
+
+
+def test_of_several_updates_a_step_all_must_be_skipped():
+    patient = watch(nonfinite=NonFiniteConfig(patience=4))
+    assert told(patient, (5, {}), (40, SKIPPED | {"policy/skipped": 7 / 8})) is None
 
 
 def test_weights_that_give_no_number_are_an_alarm_though_the_step_was_skipped_and_date_from_the_step_before():
@@ -231,6 +249,54 @@ def test_how_many_problems_were_held_out_the_run_says_unless_the_recipe_does(sai
     assert (told(watch(accuracy=AccuracyConfig(problems=knob)), *parts) is not None) is alarms
 
 
+def test_the_luckiest_of_many_evaluations_is_no_level_to_fall_from():
+    """200 problems, 0.45: a standard error is 0.035. One at +2.4 of them, later two at -1.4: together 3.8."""
+    usual = [0.45, 0.46, 0.44] * 5
+    parts = [(1, {"eval/accuracy_greedy": x}) for x in [*usual, 0.535, *usual, 0.40, 0.40]]
+    assert told(watch(), *parts) is None
+    lasting = [(1, {"eval/accuracy_greedy": x}) for x in [*usual, 0.535, 0.535, *usual, 0.40, 0.40]]
+    assert told(watch(), *lasting).detector == "accuracy", "two in a row were no luck"
+
+
+def test_a_steady_policy_with_small_and_frequent_evaluations_is_left_alone():
+    """50 problems, each with its own chance (Beta, mean 0.7); 100 evaluations; 40 runs, of which half had an alarm."""
+    alarms = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        chances = [rng.betavariate(1.4, 0.6) for _ in range(50)]
+        values = [sum(rng.random() < chance for chance in chances) / 50 for _ in range(100)]
+        parts = [(1, {"eval/accuracy_greedy": x, "eval/problems": 50}) for x in values]
+        alarms += told(watch(**ONLY_ACCURACY), *parts) is not None
+    assert alarms <= 3
+
+
+ONLY_ACCURACY = {name: replace(section, enabled=False) for name, section in vars(SentinelConfig()).items()
+                 if hasattr(section, "enabled") and name != "accuracy"}  # fmt: skip
+
+
+def test_an_evaluation_of_other_problems_is_not_compared_with():
+    """`evaluation.limit` from 1,000 to 200 at a resume: the first 200 are harder."""
+    def evaluated(problems, *values):
+        return [part for x in values for part in ((1, {"eval/problems": problems, "eval/accuracy_greedy": x}), (9, {}))]
+
+    assert told(watch(), *evaluated(1000, 0.5, 0.51, 0.5, 0.5), *evaluated(200, 0.3, 0.31, 0.3, 0.29)) is None
+    assert told(watch(), *evaluated(200, 0.5, 0.51, 0.5, 0.5), *evaluated(200, 0.3, 0.31, 0.3, 0.29)) is not None
+
+
+def test_steps_that_were_measured_otherwise_are_not_compared_with_and_older_ones_that_do_not_say_are():
+    low = HEALTHY | {"reward/mean": 0.2}
+    for before, now, alarms in ((1, 2, False), (1, 1, True), (None, 1, True)):
+        old, new = Watch(SentinelConfig(), before), Watch(SentinelConfig(), now)
+        history = [old.watch(step, HEALTHY) for step in range(1, 61)]
+        found = []
+        for step in range(61, 121):
+            row = new.watch(step, low)
+            found += new.all_alarms(row, history)
+            history.append(row)
+        assert bool(found) is alarms
+    assert "recipe" not in watch().watch(1, HEALTHY), "a recorded run has no recipe"
+
+
 # ---- purity, switches, memory ----------------------------------------------------------------------------------------
 
 
@@ -293,6 +359,42 @@ class Breaks(toy.ToyRollouts):
         noise = random.Random(state.cursor).uniform(-0.05, 0.05)
         taken.metrics.update({"reward/mean": (0.1 if bad else 0.6) + noise})
         return taken
+
+
+class Weighted(toy.ToyRollouts):
+    """Rewards in proportion to the weight of their part; one step of nan at a place in the data."""
+
+    def __init__(self, weight: float, bad: int | None = None):
+        super().__init__()
+        self.level, self.bad = weight / 2, bad
+
+    def take(self, state):
+        taken = super().take(state)
+        noise = random.Random(state.cursor).uniform(-0.05, 0.05)
+        taken.metrics.update({"reward/mean": self.level + noise})
+        if state.cursor == self.bad:
+            taken.metrics["transfer/probe_max_diff"] = math.nan
+        return taken
+
+
+@pytest.mark.parametrize("bad", [None, 210])
+def test_half_the_weight_at_a_resume_is_no_trouble_nor_behind_a_rollback_to_before_it(tmp_path: Path, bad):
+    cfg = toy.recipe(100, every=25, probation=20)
+    toy.run(tmp_path, cfg, rollouts=Weighted(1.0))
+    cfg.steps, cfg.reward.parts["math"].weight = 200, 0.5
+    done = toy.run(tmp_path, cfg, rollouts=Weighted(0.5, bad))
+    assert [fields["to"] for _, _, fields in done.observer.rollbacks] == ([75] if bad else [])
+    assert done.state.step == 200
+
+
+def test_the_same_fall_without_a_change_of_the_recipe_is_seen(tmp_path: Path):
+    cfg = toy.recipe(100, every=25, probation=20)
+    toy.run(tmp_path, cfg, rollouts=Weighted(1.0))
+    cfg.steps = 120
+    observer = toy.ToyObserver()
+    with pytest.raises(Diverged):
+        toy.run(tmp_path, cfg, rollouts=Weighted(0.5), observer=observer)
+    assert {fields["alarm"]["detector"] for _, _, fields in observer.rollbacks} == {"reward"}
 
 
 def test_a_replay_of_what_was_logged_gives_the_alarms_that_the_live_run_had(tmp_path: Path):
