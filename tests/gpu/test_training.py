@@ -13,6 +13,7 @@ from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, wei
 from rlvr.train.logprobs import LogprobHead
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.policy import Policy, load_policy, pack, scatter
+from rlvr.train.saving import load_checkpoint
 from tests.builders import completion, group, prompt
 
 pytestmark = pytest.mark.gpu
@@ -160,6 +161,22 @@ def test_a_step_has_the_gradient_of_plain_autograd_and_resumes(build, model_fold
     again = trainer.step(of, GRPO, 1e-4)
     assert again["policy/loss"] == pytest.approx(then["policy/loss"], abs=1e-3)
     assert trainer.score([3, 4, 5, 6]) == pytest.approx(probe, abs=0.02)
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+@pytest.mark.parametrize(("then", "now"), [("none", "none"), ("cpu", "none"), ("none", "cpu")])
+def test_another_number_of_ranks_or_another_place_of_the_optimizer_goes_on(build, tmp_path, zero_stage, then, now):
+    """Each wants its counts of steps on another device. Two ranks are pretended: what one saved is converted."""
+    of, folder = batch(), tmp_path / "step" / "trainer"
+    saver = build("bfloat16", zero_stage=zero_stage, offload_optimizer=then)
+    saver.step(of, GRPO, 1e-4)
+    saver.save(str(folder))
+    saver.saved(wait=True)
+    wanted = saver.step(of, GRPO, 1e-4)["policy/loss"]
+    for ranks in (1, 2):
+        trainer = build("bfloat16", zero_stage=zero_stage, offload_optimizer=now)
+        load_checkpoint(trainer.engine, folder, 0, ranks)
+        assert trainer.step(of, GRPO, 1e-4)["policy/loss"] == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.parametrize("finite", [True, False])
