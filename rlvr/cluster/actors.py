@@ -9,6 +9,7 @@ import torch
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.cluster.buckets import Lent, Shipped, lend, opened, ship
 from rlvr.cluster.calls import ray
+from rlvr.cluster.faults import dies_with_its_gpu
 from rlvr.cluster.home import Home
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
@@ -17,6 +18,7 @@ from rlvr.rollout.engine import Done, Request
 DECODE = "decode"  # the concurrency group, of one thread
 
 
+@dies_with_its_gpu
 class RolloutWorker:
     """Decodes in one thread; everything else is called in another one, in order."""
 
@@ -64,6 +66,7 @@ class RolloutWorker:
         return True
 
 
+@dies_with_its_gpu
 class TrainerRank:
     def __init__(self, rank: int, home: Home):
         home.enter()

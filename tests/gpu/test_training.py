@@ -1,5 +1,7 @@
 """A trainer on a GPU computes what one on a CPU does, whatever kernels it takes."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -177,6 +179,26 @@ def test_another_number_of_ranks_or_another_place_of_the_optimizer_goes_on(build
         trainer = build("bfloat16", zero_stage=zero_stage, offload_optimizer=now)
         load_checkpoint(trainer.engine, folder, 0, ranks)
         assert trainer.step(of, GRPO, 1e-4)["policy/loss"] == pytest.approx(wanted, abs=1e-3)
+
+
+FAULT = """
+import torch
+from rlvr.cluster.faults import gpu_has_failed
+try:
+    torch.empty(2**50, device="cuda")
+except torch.OutOfMemoryError:
+    assert not gpu_has_failed()
+try:
+    torch.zeros(4, device="cuda")[torch.tensor([1000], device="cuda")]
+    torch.cuda.synchronize()
+except torch.AcceleratorError:
+    print("failed" if gpu_has_failed() else "works")
+"""
+
+
+def test_a_gpu_that_has_failed_is_told_from_one_that_is_full():
+    done = subprocess.run([sys.executable, "-c", FAULT], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "failed"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("finite", [True, False])
