@@ -81,10 +81,19 @@ class TrainerRank:
     def build(self, cfg: Recipe, address: str) -> None:
         from rlvr.train.deepspeed import DeepSpeedTrainer
 
+        self.shares_gpu = cfg.cluster.placement == "colocated" and torch.cuda.is_available()
         self.trainer = DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature, self.rank, address)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Memory that torch has freed and kept for itself goes back to the GPU, where the engine wakes next."""
+        if self.shares_gpu:
+            torch.cuda.empty_cache()
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        return self.trainer.step(batch, objective, learning_rate)
+        metrics = self.trainer.step(batch, objective, learning_rate)
+        self._make_room()
+        return metrics
 
     def weights(self) -> Iterator[Shipped]:
         """The buckets, on rank 0; Ray copies each into the object store before the next one is gathered."""
@@ -110,9 +119,11 @@ class TrainerRank:
 
     def load(self, folder: str) -> None:
         self.trainer.load(folder)
+        self._make_room()
 
     def export(self, folder: str) -> None:
         self.trainer.export(folder)
+        self._make_room()
 
     def process(self) -> int:
         return os.getpid()
