@@ -65,6 +65,9 @@ class RolloutWorker:
     def ready(self) -> bool:
         return True
 
+    def has_gpu(self) -> bool:
+        return torch.cuda.is_available()
+
 
 @dies_with_its_gpu
 class TrainerRank:
@@ -127,3 +130,6 @@ class TrainerRank:
 
     def process(self) -> int:
         return os.getpid()
+
+    def has_gpu(self) -> bool:
+        return torch.cuda.is_available()
