@@ -145,9 +145,8 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         memory = stack.enter_context(PeakMemory())
         probe = probe_tokens(inputs.vocabulary)
         checkpoints = DiskCheckpoints(
-            folder.path / "checkpoints", cfg.checkpoint, probe, lambda kind, text: recorder.event(kind, text),
-            max(1e-2, probe_tolerance(cfg, cfg.model.dtype)),
-        )  # fmt: skip
+            folder.path / "checkpoints", cfg.checkpoint, probe, lambda kind, text: recorder.event(kind, text)
+        )
         done = checkpoints.newest_step() or 0
         folder.undo_after(done, "begin")
         sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
@@ -159,10 +158,11 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             recorder.event("warning", note)
         stop = stack.enter_context(stop_on_signals(recorder.event))
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
-            trainer, pipeline, revive = stack.enter_context(workers(cfg))
+            trainer, pipeline, revive, on_gpu = stack.enter_context(workers(cfg))
+        checkpoints.tolerance = max(1e-2, probe_tolerance(cfg, on_gpu, cfg.model.dtype))
         rollouts = SampledRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
-            (probe, probe_tolerance(cfg, cfg.model.dtype, engine_dtype(cfg))),
+            (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, engine_dtype(cfg))),
             lambda text: recorder.event("warning", text),
         )  # fmt: skip
         display.start(cfg.name, cfg.steps, folder.read_metrics())
@@ -240,9 +240,9 @@ def summarise(
 
 
 @contextmanager
-def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | None]]]:
+def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | None], bool]]:
     """Trainer and pipeline, wherever the recipe wants them; gone when the block ends. The function brings dead trainer
-    ranks back, and says so; None where none was dead."""
+    ranks back, and says so; None where none was dead. And whether any of them has a GPU."""
     if cfg.cluster.kind == "inline":
         from rlvr.rollout.build import build_engine
         from rlvr.rollout.pipeline import InlinePipeline
@@ -251,23 +251,23 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | Non
 
         pipeline = InlinePipeline(build_engine(cfg), Judge(cfg.reward, cfg.verify.processes, cfg.verify.max_waiting))
         try:
-            yield DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature), pipeline, lambda: None
+            trainer = DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature)
+            yield trainer, pipeline, lambda: None, trainer.cuda
         finally:
             pipeline.close()
         return
     from rlvr.cluster.ray_cluster import RayCluster
 
     with RayCluster(cfg) as cluster:
-        yield cluster.trainer, cluster.pipeline, cluster.trainer.revive
+        yield cluster.trainer, cluster.pipeline, cluster.trainer.revive, cluster.on_gpu
 
 
-def probe_tolerance(cfg: Recipe, *dtypes: str) -> float:
-    """Two float32 implementations differ by rounding; bfloat16 ones by percents."""
+def probe_tolerance(cfg: Recipe, on_gpu: bool, *dtypes: str) -> float:
+    """Two float32 implementations differ by rounding; bfloat16 ones by percents. `on_gpu` says what `auto` is."""
     if cfg.trainer.probe_tolerance is not None:
         return cfg.trainer.probe_tolerance
-    from rlvr.train.policy import DTYPES, dtype_of
-
-    return 1e-3 if all(dtype_of(dtype) == DTYPES["float32"] for dtype in dtypes) else 0.25
+    exact = {"float32"} if on_gpu else {"float32", "auto"}
+    return 1e-3 if exact.issuperset(dtypes) else 0.25
 
 
 def engine_dtype(cfg: Recipe) -> str:

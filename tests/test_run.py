@@ -78,7 +78,32 @@ def test_a_step_is_timed_without_the_evaluation_and_with_the_copy_of_the_checkpo
 def test_two_that_do_not_both_compute_in_float32_may_differ_by_more(dtypes, knob, expected):
     cfg = toy.recipe(3)
     cfg.trainer.probe_tolerance = knob
-    assert probe_tolerance(cfg, *dtypes) == expected
+    assert probe_tolerance(cfg, False, *dtypes) == probe_tolerance(cfg, True, *dtypes) == expected
+
+
+@pytest.mark.parametrize(("there", "tolerances"), [(True, (0.25, 0.25)), (False, (0.01, 1e-3))])
+@pytest.mark.parametrize("here", [True, False])
+def test_what_auto_is_is_decided_where_it_is_computed(tmp_path, monkeypatch, there, here, tolerances):
+    """The driver may be on a node of another kind, as the head of a Ray cluster is."""
+    cfg, trainer, folder = toy.recipe(9), toy.ToyTrainer(set()), RunFolder.create(tmp_path / "run")
+    toy.run(folder.path / "checkpoints", cfg)
+    cfg.model.dtype = cfg.rollout.dtype = "auto"
+    seen = []
+
+    @contextmanager
+    def workers(cfg):
+        yield trainer, SimpleNamespace(verify=None), lambda: None, there
+
+    def train(cfg, objective, parts):
+        seen.append((parts.checkpoints.tolerance, parts.rollouts.probe[1]))
+        return State(step=9, lineage=Lineage(20))
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: here)
+    monkeypatch.setattr("rlvr.run.workers", workers)
+    monkeypatch.setattr("rlvr.run.train", train)
+    launch(cfg, toy.GRPO, Inputs([builders.prompt()], [], 50), folder, PlainDisplay(io.StringIO()))
+    folder.close()
+    assert seen == [tolerances]
 
 
 @pytest.mark.parametrize(("weight", "status"), [(float("nan"), "stopped"), (0.5, "finished")])
@@ -90,7 +115,7 @@ def test_no_model_is_exported_that_gives_no_numbers(tmp_path, monkeypatch, weigh
 
     @contextmanager
     def workers(cfg):
-        yield trainer, SimpleNamespace(verify=None), lambda: None
+        yield trainer, SimpleNamespace(verify=None), lambda: None, False
 
     def train(cfg, objective, parts):
         trainer.weight = weight

@@ -9,6 +9,7 @@ import torch
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.cluster.buckets import Lent, Shipped, lend, opened, ship
 from rlvr.cluster.calls import ray
+from rlvr.cluster.faults import dies_with_its_gpu
 from rlvr.cluster.home import Home
 from rlvr.config import Recipe
 from rlvr.objective import Batch, Objective
@@ -17,6 +18,7 @@ from rlvr.rollout.engine import Done, Request
 DECODE = "decode"  # the concurrency group, of one thread
 
 
+@dies_with_its_gpu
 class RolloutWorker:
     """Decodes in one thread; everything else is called in another one, in order."""
 
@@ -64,7 +66,11 @@ class RolloutWorker:
     def ready(self) -> bool:
         return True
 
+    def has_gpu(self) -> bool:
+        return torch.cuda.is_available()
 
+
+@dies_with_its_gpu
 class TrainerRank:
     def __init__(self, rank: int, home: Home):
         home.enter()
@@ -79,10 +85,19 @@ class TrainerRank:
     def build(self, cfg: Recipe, address: str) -> None:
         from rlvr.train.deepspeed import DeepSpeedTrainer
 
+        self.shares_gpu = cfg.cluster.placement == "colocated" and torch.cuda.is_available()
         self.trainer = DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature, self.rank, address)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Memory that torch has freed and kept for itself goes back to the GPU, where the engine wakes next."""
+        if self.shares_gpu:
+            torch.cuda.empty_cache()
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        return self.trainer.step(batch, objective, learning_rate)
+        metrics = self.trainer.step(batch, objective, learning_rate)
+        self._make_room()
+        return metrics
 
     def weights(self) -> Iterator[Shipped]:
         """The buckets, on rank 0; Ray copies each into the object store before the next one is gathered."""
@@ -108,9 +123,14 @@ class TrainerRank:
 
     def load(self, folder: str) -> None:
         self.trainer.load(folder)
+        self._make_room()
 
     def export(self, folder: str) -> None:
         self.trainer.export(folder)
+        self._make_room()
 
     def process(self) -> int:
         return os.getpid()
+
+    def has_gpu(self) -> bool:
+        return torch.cuda.is_available()

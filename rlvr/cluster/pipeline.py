@@ -44,8 +44,14 @@ class RayPipeline:
         self.pump.flush()
 
     def rest(self) -> None:
-        if self.cfg.cluster.placement == "colocated":
-            self.of(self.seats.all, "sleep")
+        """Colocated, every engine sleeps when this returns. One that is being replaced is waited for: training would
+        take the memory that it starts with."""
+        awake = list(self.seats.all) if self.cfg.cluster.placement == "colocated" else []
+        while awake:
+            asleep = self.of(awake, "sleep")
+            awake = [seat for seat in awake if seat.name not in asleep]
+            if awake:
+                self.pump.events.get()()  # which tell of its death, and then that it is there
 
     def load_weights(self, buckets: Weights, policy_version: int, probe: list[int]) -> Loaded:
         return Engines(self, self.seats.all).load_weights(buckets, policy_version, probe)

@@ -124,6 +124,8 @@ class RayCluster:
         if placement.colocated and placement.gpus:
             get(starting)  # an engine measures what memory is free, which a rank would take meanwhile
         get([*starting, *self.trainer.begin()])
+        with_models = [*self.trainer.ranks, *(seat.actor for seat in self.engines.all)]
+        self.on_gpu = any(get([actor.has_gpu.remote() for actor in with_models]))  # the driver's node may have none
         self.pipeline = RayPipeline(self.engines, self.verifiers, cfg)
         self.trainer.tell = lambda text: self.pipeline.tell(text)
 

@@ -42,6 +42,7 @@ from rlvr.config import ModelConfig, RecipeError, TrainerConfig
 from rlvr.data.prompts import template_of, use_template
 from rlvr.objective import Batch, Objective, Statistics
 from rlvr.objective.objective import largest
+from rlvr.train import process_group
 from rlvr.train.lora import (
     Weight,
     adapter_parameters,
@@ -102,14 +103,11 @@ class DeepSpeedTrainer:
         self._reference_path: str | None = None
 
     def _join(self, address: str) -> None:
-        host, port = address.split(":") if address else ("127.0.0.1", "0")
         os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.cfg.ranks), "LOCAL_RANK": "0"}
         if deepspeed.comm.is_initialized():
             return
         backend = "nccl" if self.cuda else "gloo"
-        if not dist.is_initialized():  # with cluster=inline it is vLLM's, of this one process
-            store = dist.TCPStore(host, int(port), self.cfg.ranks, is_master=self.rank == 0, wait_for_workers=False)
-            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.cfg.ranks)
+        process_group.join(backend, address, self.rank, self.cfg.ranks)
         if not self.cuda:
             with alone_in(Path(os.environ["TORCH_EXTENSIONS_DIR"])):
                 ShareMemCommBuilder().load()  # now, as init_distributed would without our lock

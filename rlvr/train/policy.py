@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.modeling_utils import local_torch_dtype
 
 from rlvr import compiling
 from rlvr.config import ModelConfig, RecipeError
@@ -45,6 +47,8 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
         lm = AutoModelForCausalLM.from_pretrained(cfg.path, dtype=dtype, attn_implementation=attention)
     except ImportError as error:  # flash attention is a package of its own
         raise RecipeError(f"model.attention={cfg.attention}: {error}") from error
+    if is_deepspeed_zero3_enabled():
+        restore_buffers(lm, dtype)
     lm.config.use_cache = False
     if gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -56,6 +60,22 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
     policy = Policy(lm)
     # transformers checkpoints layers in training mode only; our models have no dropout that it would switch on
     return policy.train(gradient_checkpointing)
+
+
+def restore_buffers(lm: Any, dtype: torch.dtype) -> None:
+    """Buffers that are computed and in no file, rotary frequencies above all, as the engines have them. A model that is
+    built for ZeRO-3 has them rounded to the training dtype: the policy that trained would be another than sampled."""
+    with torch.device("meta"), local_torch_dtype(dtype):  # its class itself knows nothing of ZeRO-3
+        twin = type(lm)(lm.config)
+    for name, module in twin.named_modules():
+        own = [(n, b) for n, b in module.named_buffers(recurse=False) if n in module._non_persistent_buffers_set]
+        exact = {n: torch.empty_like(b, device="cpu") for n, b in own if b.is_floating_point()}
+        if not exact:
+            continue
+        module._buffers.update(exact)
+        twin._init_weights(module)  # as transformers fills them for every other model that it loads
+        rounded = lm.get_submodule(name)._buffers
+        rounded.update({n: b.to(rounded[n].device) for n, b in exact.items()})
 
 
 @dataclass(frozen=True)

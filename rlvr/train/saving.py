@@ -83,8 +83,6 @@ def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
         engine._config.load_universal_checkpoint = True  # DeepSpeed reads it once, at its start, from nowhere else
         loaded, _ = engine.load_checkpoint(str(whole), tag=TAG)
         engine._config.load_universal_checkpoint = False
-        for state in optimizer.state.values():  # ZeRO-3 gives all one counter, which each would then advance
-            state["step"] = copy.deepcopy(state["step"])
         dist.barrier()
         if rank == 0:
             shutil.rmtree(whole)
@@ -92,6 +90,18 @@ def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
         raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group |= own
+    settle_counters(optimizer)
+
+
+def settle_counters(optimizer: torch.optim.Optimizer) -> None:
+    """AdamW's counts of steps as it wants them, whoever saved them: on the parameter's device where it is fused, in
+    host memory where not; and each its own, as ZeRO-3 gives all parameters one, which each of them would then advance.
+    """
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    for parameter, state in optimizer.state.items():  # ZeRO-3 empties the groups between steps
+        if "step" in state:
+            step = torch.as_tensor(state["step"], dtype=torch.float32).clone()
+            state["step"] = step.to(parameter.device if fused else "cpu")
 
 
 def refuse_another_stage(stage: int, folder: Path) -> None:

@@ -87,6 +87,9 @@ def pipeline(ray, tmp_path):
 
             return os.getpid()
 
+        def asleep(self) -> bool:
+            return self.server.engine.asleep
+
     (tmp_path / "p.py").write_text(PLUGIN)
     pipelines = []
 

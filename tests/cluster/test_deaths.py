@@ -56,6 +56,22 @@ def test_an_engine_that_dies_before_a_publication_is_found_by_it(ray, pipeline):
     assert {c.policy_version for g in pipe.groups(prompts(4), Sampling(4, 1.0, 8)) for c in g.completions} == {8}
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+def test_where_it_shares_a_gpu_training_waits_until_its_successor_is_there_and_asleep(ray, pipeline, noticed):
+    pipe = pipeline(engines=2)
+    pipe.cfg.cluster.placement = "colocated"
+    kill(ray, pipe.seats.all[1])
+    time.sleep(1)
+    if noticed:
+        assert list(pipe.of(pipe.seats.all, "policy_version")) == ["engine 0"]
+    pipe.rest()
+    assert [(seat.up, seat.lives) for seat in pipe.seats.all] == [(True, 0), (True, 1)]
+    assert ray.get([seat.actor.asleep.remote() for seat in pipe.seats.all]) == [True, True]
+    assert any("engine 1 died" in text for text in pipe.told)
+    pipe.bring(pipe)
+    assert len(list(pipe.groups(prompts(4), Sampling(4, 1.0, 8)))) == 4
+
+
 def test_deaths_without_end_are_the_end_in_words(ray, pipeline):
     from rlvr.cluster.calls import WorkerLost
 

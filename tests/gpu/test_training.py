@@ -1,5 +1,8 @@
 """A trainer on a GPU computes what one on a CPU does, whatever kernels it takes."""
 
+import gc
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +16,7 @@ from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, wei
 from rlvr.train.logprobs import LogprobHead
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.policy import Policy, load_policy, pack, scatter
+from rlvr.train.saving import load_checkpoint
 from tests.builders import completion, group, prompt
 
 pytestmark = pytest.mark.gpu
@@ -160,6 +164,43 @@ def test_a_step_has_the_gradient_of_plain_autograd_and_resumes(build, model_fold
     again = trainer.step(of, GRPO, 1e-4)
     assert again["policy/loss"] == pytest.approx(then["policy/loss"], abs=1e-3)
     assert trainer.score([3, 4, 5, 6]) == pytest.approx(probe, abs=0.02)
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+@pytest.mark.parametrize(("then", "now"), [("none", "none"), ("cpu", "none"), ("none", "cpu")])
+def test_another_number_of_ranks_or_another_place_of_the_optimizer_goes_on(build, tmp_path, zero_stage, then, now):
+    """Each wants its counts of steps on another device. Two ranks are pretended: what one saved is converted."""
+    gc.collect()  # while a ZeRO-3 trainer lives on, transformers loads every model in shards
+    of, folder = batch(), tmp_path / "step" / "trainer"
+    saver = build("bfloat16", zero_stage=zero_stage, offload_optimizer=then)
+    saver.step(of, GRPO, 1e-4)
+    saver.save(str(folder))
+    saver.saved(wait=True)
+    wanted = saver.step(of, GRPO, 1e-4)["policy/loss"]
+    for ranks in (1, 2):
+        trainer = build("bfloat16", zero_stage=zero_stage, offload_optimizer=now)
+        load_checkpoint(trainer.engine, folder, 0, ranks)
+        assert trainer.step(of, GRPO, 1e-4)["policy/loss"] == pytest.approx(wanted, abs=1e-3)
+
+
+FAULT = """
+import torch
+from rlvr.cluster.faults import gpu_has_failed
+try:
+    torch.empty(2**50, device="cuda")
+except torch.OutOfMemoryError:
+    assert not gpu_has_failed()
+try:
+    torch.zeros(4, device="cuda")[torch.tensor([1000], device="cuda")]
+    torch.cuda.synchronize()
+except torch.AcceleratorError:
+    print("failed" if gpu_has_failed() else "works")
+"""
+
+
+def test_a_gpu_that_has_failed_is_told_from_one_that_is_full():
+    done = subprocess.run([sys.executable, "-c", FAULT], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "failed"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("finite", [True, False])

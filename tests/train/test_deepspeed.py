@@ -1,5 +1,6 @@
 """The real trainer on a tiny model, one rank: what happens between a batch and its optimizer steps."""
 
+import gc
 import math
 from dataclasses import replace
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 
 from rlvr.collate import collate
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
@@ -50,6 +51,34 @@ def test_a_bfloat16_model_learns_as_a_float32_one_does(build, zero_stage):
     before = half.score([1, 2, 3, 4])
     nowhere = replace(batch(), advantages_B1=batch().advantages_B1 * torch.nan)
     assert half.step(nowhere, GRPO, 1e-3)["policy/skipped"] == 1.0 and half.score([1, 2, 3, 4]) == before
+
+
+LONG = torch.randint(1, VOCABULARY, (1500,), generator=torch.Generator().manual_seed(5)).tolist()
+
+
+def gemma(folder) -> str:
+    """With two kinds of rotary frequencies, and a factor of the embedding beside its weights."""
+    config = Gemma3TextConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, bos_token_id=None, eos_token_id=None,
+        pad_token_id=None, layer_types=["sliding_attention", "full_attention"], initializer_range=0.4,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("model", ["qwen", "gemma"])
+def test_zero_3_has_the_frequencies_that_any_other_stage_and_the_engines_have(build, model_folder, tmp_path, model):
+    """Built for ZeRO-3 a model gets them in bfloat16, which shows at positions that no probe reaches."""
+    path = model_folder if model == "qwen" else gemma(tmp_path)
+    gc.collect()  # while a ZeRO-3 trainer lives on, transformers loads every model in shards
+    whole, sharded = (build(dtype="bfloat16", path=path, zero_stage=stage) for stage in (1, 3))
+    sharded.step(batch(LEASHED), LEASHED, 1e-9)
+    wanted = dict(whole.engine.module.named_buffers())
+    assert {buffer.dtype for name, buffer in wanted.items() if "inv_freq" in name} == {torch.float32}
+    for trained in (sharded.engine, sharded._reference):
+        assert_close(dict(trained.module.named_buffers()), wanted, atol=0, rtol=0)
+    assert sharded.score(LONG) == pytest.approx(whole.score(LONG), abs=0.05)
 
 
 def weights(trainer) -> torch.Tensor:

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlvr.train.optimizer import GuardedAdamW
 from tests.train.processes import as_ranks
@@ -89,6 +92,43 @@ def test_a_gradient_that_is_not_finite_touches_neither_weights_nor_moments(bad, 
     reference.step()
     assert guarded.skipped is False
     assert_close(mine, theirs)
+
+
+def test_an_empty_shard_and_huge_gradients_are_finite():
+    mine = parameters([], [3e38, -3e38, 3e38])
+    guarded = GuardedAdamW(mine, lr=0.1)
+    guarded.step()
+    assert guarded.skipped is False
+
+
+@given(
+    values=st.lists(st.floats(width=32), min_size=1, max_size=70),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_a_step_is_skipped_where_any_number_is_not_finite(values, dtype):
+    gradient = torch.tensor(values, dtype=dtype)
+    parameter = nn.Parameter(torch.ones_like(gradient))
+    parameter.grad = gradient
+    guarded = GuardedAdamW([parameter], lr=0.1)
+    guarded.step()
+    assert guarded.skipped is not bool(gradient.isfinite().all())
+
+
+def test_looking_for_what_is_not_finite_takes_no_memory():
+    """Not even a byte for each: the GPU may be full."""
+
+    class Made(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            self.largest = max(self.largest, getattr(result, "nbytes", 0))
+            return result
+
+    parameter = parameters([math.nan] * 1000)
+    with Made() as made:
+        GuardedAdamW(parameter, lr=0.1).step()
+    assert made.largest < 100
 
 
 def test_a_skipped_step_reports_its_norm():

@@ -58,6 +58,24 @@ def test_the_optimizers_settings_are_the_recipes_of_today(model_folder, tmp_path
     assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.5, 0.0]
 
 
+@pytest.mark.parametrize("saved", [torch.tensor(3.0), torch.tensor(3), 3])
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_are_counted_where_the_optimizer_wants_it_whoever_saved_them(saved, fused):
+    """A fused AdamW refuses a counter in host memory. "meta" stands for the GPU."""
+    from rlvr.train.saving import settle_counters
+
+    parameters = [torch.nn.Parameter(torch.ones(2, device="meta")) for _ in range(3)]
+    optimizer = torch.optim.AdamW(parameters)
+    optimizer.param_groups[0] |= {"fused": fused, "params": []}  # as ZeRO-3 leaves the groups between steps
+    optimizer.state.update({parameter: {"step": saved} for parameter in parameters[:2]} | {parameters[2]: {}})
+    settle_counters(optimizer)
+    first, second = (optimizer.state[parameter]["step"] for parameter in parameters[:2])
+    assert first.device.type == second.device.type == ("meta" if fused else "cpu")
+    assert first.dtype == second.dtype == torch.float32 and first is not second and first is not saved
+    assert fused or float(first) == 3
+    assert optimizer.state[parameters[2]] == {}
+
+
 SHARDED = ["zero_pp_rank_0_mp_rank_00_optim_states.pt"]
 FILES = {
     (0,): ["mp_rank_00_model_states.pt"],

@@ -1,0 +1,41 @@
+"""What the workers do besides passing on what they are asked."""
+
+import pytest
+import torch
+
+from rlvr.cluster.actors import TrainerRank
+from rlvr.cluster.home import Home
+from tests import toy
+
+
+class Trainer:
+    """Says what it was asked."""
+
+    def __init__(self, asked: list[str]):
+        self.asked = asked
+
+    def __getattr__(self, name):
+        return lambda *_, **__: self.asked.append(name) or {}
+
+
+@pytest.mark.parametrize(
+    ("placement", "gpu", "gives_back"),
+    [("colocated", True, True), ("colocated", False, False), ("disaggregated", True, False)],
+)
+def test_memory_that_a_rank_has_freed_is_there_for_the_engine_that_wakes_beside_it(
+    monkeypatch, placement, gpu, gives_back
+):
+    pytest.importorskip("deepspeed")
+    asked: list[str] = []
+    monkeypatch.setattr("rlvr.train.deepspeed.DeepSpeedTrainer", lambda *_: asked.append("build") or Trainer(asked))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("given back"))
+    cfg = toy.recipe(1)
+    cfg.cluster.placement = placement
+    rank = TrainerRank(0, Home.here())
+    rank.build(cfg, "")
+    rank.load("folder")
+    assert rank.step(None, None, 1e-3) == {}
+    rank.export("folder")
+    done = ["build", "load", "step", "export"]
+    assert asked == [what for name in done for what in ([name, "given back"] if gives_back else [name])]

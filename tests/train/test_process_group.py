@@ -1,0 +1,38 @@
+"""Ranks meet, and wait for one another for as long as a long step takes."""
+
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.train.processes import as_ranks, free_port
+
+HOURS = timedelta(hours=2)
+
+
+def patience(group) -> timedelta:
+    return group._get_backend(torch.device("cpu")).options._timeout
+
+
+def meet(rank: int, address: str) -> None:
+    from rlvr.train.process_group import join
+
+    for _ in range(2):  # a second trainer of the process is in the same group
+        join("gloo", address, rank, 2)
+    total = torch.tensor([rank + 1.0])
+    dist.all_reduce(total)
+    assert float(total) == 3
+    assert patience(dist.group.WORLD) >= HOURS
+    assert dist.distributed_c10d._get_default_store().timeout >= HOURS
+    assert dist.distributed_c10d._get_default_timeout(dist.Backend.NCCL) >= HOURS
+    dist.destroy_process_group()
+
+
+def test_ranks_that_have_met_are_patient():
+    as_ranks(2, meet, f"127.0.0.1:{free_port()}")
+
+
+def test_so_is_the_group_that_deepspeed_makes_for_itself(build):
+    pytest.importorskip("deepspeed")
+    assert patience(build(zero_stage=2).engine.data_parallel_group) >= HOURS
