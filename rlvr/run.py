@@ -59,6 +59,7 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     check_reference(objective, len(render.tokenizer))
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    plan.check_columns(prompts)
     plan.check_rows(prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:

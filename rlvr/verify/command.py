@@ -163,6 +163,7 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
     for knob, source in (("data.train", data.train), ("data.heldout", data.heldout)):
         if source is not None:
             read[f"{knob}={source}"] = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
+    plan.check_columns(next(iter(read.values())))
     for prompts in read.values():
         plan.check_rows(prompts)
     for (knob, prompts), bad in zip(read.items(), unusable(plan, list(read.values())), strict=True):

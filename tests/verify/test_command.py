@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.cli import main
+from rlvr.compose import recipes_folder
 from rlvr.observe.files import to_json
 from rlvr.records import completion_records
 from rlvr.reward_config import PartConfig, RewardConfig
@@ -120,6 +121,15 @@ def test_data_check_counts_the_references_that_do_not_parse(own, capsys):
     assert "row 1, id 1: ends: it says four; reference 'four'" in said
     assert main(["data", "check", rows, "--verifier", "mine.py:always", "prompt=q", "answer=a"]) == 0
     assert "not checked: data" in capsys.readouterr().out
+
+
+def test_data_check_refuses_a_column_that_no_row_has(own, capsys):
+    written(own / "rows.jsonl", {"problem": "q", "answer": "5", "verifier": "regex"})
+    text = (recipes_folder() / "quickstart.yaml").read_text()
+    (own / "r.yaml").write_text(text)
+    words = ["data.train=rows.jsonl", "data.heldout=null", "reward.parts.math.column=verifer"]
+    assert main(["data", "check", "r.yaml", *words]) == 2
+    assert "reward.parts.math.column=verifer: no such column in data.train" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -88,12 +88,23 @@ def test_a_row_names_its_verifier_and_options(at):
         ({"verifier": 7}, "rows may name"),
         ({"verifier": "format", "verifier_params": "{"}, "is not JSON"),
         ({"verifier": "format", "verifier_params": {"boxd": 1}}, "did you mean boxed"),
+        ({"verifier": None, "verifier_params": {"percent": True}}, "nobody, as its column verifier is empty"),
+        ({"verifier_params": '{"percent": true}'}, "options for nobody, as its column verifier is empty"),
+        ({"verifier_params": "{"}, "is not JSON"),
     ],
 )
 def test_a_row_that_names_what_it_may_not_is_refused_when_the_data_is_read(row, said):
     plan = Plan(RewardConfig({"task": PartConfig("math", column="verifier")}))
     with pytest.raises(RecipeError, match=said):
         plan.check_rows([prompt(0, **row)])
+
+
+def test_a_column_that_no_row_has_is_refused_when_the_data_is_read():
+    plan = Plan(RewardConfig({"task": PartConfig("math", column="verifer")}))
+    rows = [prompt(n, verifier="regex", level=n) for n in range(2)]
+    with pytest.raises(RecipeError, match=r"parts\.task\.column=verifer: no such column in data.train; .* verifier"):
+        plan.check_columns(rows)
+    plan.check_columns([rows[0], prompt(2, verifer=None)])  # in lines of JSON a row may leave it out
 
 
 def test_an_audit_looks_at_its_share_and_changes_no_reward(at):
