@@ -91,6 +91,8 @@ def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
             return f"{key}={share}: a share, from 0 to 1"
     for name, part in reward.parts.items():
         knob = f"reward.parts.{name}"
+        if why := taken(name, reward.combine):
+            return f"{knob}: {why}: another name"
         if not math.isfinite(part.weight):
             return f"{knob}.weight={part.weight}: a finite number"
         for key, choice in choices(knob, part):
@@ -102,6 +104,17 @@ def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
         if part.audit is not None and not 0 <= part.audit.share <= 1:
             return f"{knob}.audit.share={part.audit.share}: a share, from 0 to 1"
     return None
+
+
+def taken(name: str, combine: str) -> str | None:
+    """What else a part's name would be taken for, in metrics and verdicts."""
+    if name in ("mean", "std"):
+        return f"reward/{name} is a metric of the whole reward"
+    if name == "combined" and combine != "sum":
+        return f"with reward.combine={combine} `combined` is what the parts become"
+    if name.startswith("audit:"):
+        return "`audit:` is what the audit of a part begins with"
+    return "/ divides the names of metrics" if "/" in name else None
 
 
 def choices(knob: str, part: PartConfig) -> Iterator[tuple[str, VerifierChoice]]:
