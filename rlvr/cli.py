@@ -5,7 +5,6 @@ rlvr resume <run folder>                the run's own config.yaml -> Recipe -> r
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -142,12 +141,11 @@ def show(cfg: Recipe, composed: Any, inputs: Any) -> None:
 
 
 def import_from(folder: str | None) -> None:
-    """Own objectives and verifiers may be modules in the current folder or in --config-dir, in our processes too."""
+    """Own objectives and verifiers may be modules in the current folder or in --config-dir. Last, and not by
+    PYTHONPATH: a file there may be called as one of the library. Our processes are told of `sys.path`."""
     sys.path.append(str(Path.cwd()))
     if folder:
         sys.path.append(str(Path(folder).resolve()))
-        paths = (str(Path(folder).resolve()), os.environ.get("PYTHONPATH", ""))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def go(cfg: Recipe, objective: "Objective", inputs: Any, folder: Any) -> int:

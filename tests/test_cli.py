@@ -326,7 +326,7 @@ def test_own_recipe_own_algorithm_and_own_function_need_only_a_folder(capsys, ow
     assert said.startswith("mine\n")
     assert "advantage twice_the_mean, ratio token" in said
     assert "inline: 1 x vllm" in said
-    assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(own)  # for the processes that a run starts
+    assert sys.path[-1] == str(own)  # behind the library, here and in the processes that a run starts
 
 
 def test_our_recipe_runs_with_ones_own_algorithm(capsys, own, inputs):
