@@ -115,13 +115,13 @@ def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe
     return typed(compose_recipe(name, overrides, folder))[0]
 
 
-def recipe_of_run(run: Path) -> Recipe:
-    from rlvr.compose import saved_recipe, typed
+def recipe_of_run(run: Path, folder: str | None) -> Recipe:
+    from rlvr.compose import recipe_in, saved_recipe
 
     if not (run / "config.yaml").is_file():
         raise RecipeError(f"{run} is no run folder: it has no config.yaml")
-    import_from(None)
-    return typed(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))[0]
+    import_from(folder)
+    return recipe_in(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))
 
 
 def sentinel_of(name: str, overrides: Sequence[str]) -> Any:

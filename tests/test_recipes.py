@@ -82,6 +82,7 @@ def test_placements_that_cannot_work_are_refused(overrides, said):
         (["reward.parts.math.timeout_s=nan"], r"timeout_s=nan"),
         (["reward.parts.math.timeout_s=inf"], r"timeout_s=inf"),
         (["reward.parts.math.weight=nan"], r"reward\.parts\.math\.weight=nan: a finite number"),
+        (["reward.parts.math.weight=-1e7"], r"weight=-10000000\.0: a finite number, at most 1e\+06 in magnitude"),
         (["verify.mask_stop=nan"], r"verify\.mask_stop=nan: a share, from 0 to 1"),
         (["verify.mask_stop=20"], r"verify\.mask_stop=20"),
         (["verify.mask_warn=-3"], r"verify\.mask_warn=-3"),

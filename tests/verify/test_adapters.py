@@ -143,6 +143,7 @@ def test_a_verl_dict_keeps_its_extras(at):
     part = PartConfig(at("verl", "with_extras"), {"bonus": 0.5})
     (verdict,) = judged(part, "so 5", extra_info={"index": 3})
     assert (verdict.reward, verdict.answer) == (1.5, "so 5")
+    assert verdict.provenance[0].parts == {"acc": 1.0, "index": 3.0}
     direct = load(at("verl", "with_extras"))(Sample("", "so 5", "5", row={"extra_info": {"index": 3}}))
     assert direct.parts == {"acc": 1.0, "index": 3.0}
 

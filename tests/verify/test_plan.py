@@ -178,6 +178,29 @@ def test_a_row_stays_while_anybody_in_turn_can_use_its_reference(tmp_path):
         assert unusable(plan, [rows]) == [bad]
 
 
+def package(folder, name: str, module: str) -> str:
+    """An installed package that offers the verifier `twice`."""
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[rlvr.verifiers]\ntwice = {module}:judge.inner [extra]\n")
+    (folder / f"{module}.py").write_text("def judge(sample): return True\n")
+    return str(folder)
+
+
+def test_a_name_that_two_packages_offer_is_nobodys(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(package(tmp_path / "a", "first-rewards", "module_of_first"))
+    with pytest.raises(PluginError, match=r"module_of_first has no function 'judge\.inner'"):
+        load("twice")
+    monkeypatch.syspath_prepend(package(tmp_path / "b", "other-rewards", "module_of_other"))
+    load.cache_clear()
+    with pytest.raises(PluginError, match=r"'twice' is offered by .*-rewards .* and .*-rewards") as refused:
+        load("twice")
+    assert "first-rewards" in str(refused.value) and "other-rewards" in str(refused.value)
+    assert load("module_of_other:judge")(None).reward == 1.0
+    assert load("math").name == "math"
+
+
 def test_a_file_may_hold_a_dataclass_and_what_breaks_in_it_is_said(tmp_path):
     (tmp_path / "good.py").write_text(
         "from __future__ import annotations\n"
