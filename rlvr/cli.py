@@ -5,7 +5,6 @@ rlvr resume <run folder>                the run's own config.yaml -> Recipe -> r
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -120,13 +119,13 @@ def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe
     return typed(compose_recipe(name, overrides, folder))[0]
 
 
-def recipe_of_run(run: Path) -> Recipe:
-    from rlvr.compose import saved_recipe, typed
+def recipe_of_run(run: Path, folder: str | None) -> Recipe:
+    from rlvr.compose import recipe_in, saved_recipe
 
     if not (run / "config.yaml").is_file():
         raise RecipeError(f"{run} is no run folder: it has no config.yaml")
-    import_from(None)
-    return typed(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))[0]
+    import_from(folder)
+    return recipe_in(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))
 
 
 def sentinel_of(name: str, overrides: Sequence[str]) -> Any:
@@ -146,12 +145,11 @@ def show(cfg: Recipe, composed: Any, inputs: Any) -> None:
 
 
 def import_from(folder: str | None) -> None:
-    """Own objectives and verifiers may be modules in the current folder or in --config-dir, in our processes too."""
+    """Own objectives and verifiers may be modules in the current folder or in --config-dir. Last, and not by
+    PYTHONPATH: a file there may be called as one of the library. Our processes are told of `sys.path`."""
     sys.path.append(str(Path.cwd()))
     if folder:
         sys.path.append(str(Path(folder).resolve()))
-        paths = (str(Path(folder).resolve()), os.environ.get("PYTHONPATH", ""))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def go(cfg: Recipe, objective: "Objective", inputs: Any, folder: Any) -> int:

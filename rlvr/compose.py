@@ -25,6 +25,7 @@ from yaml import YAMLError
 from rlvr.config import PartConfig, Recipe, RecipeError
 from rlvr.measure import changed
 from rlvr.objective import Objective
+from rlvr.reward_config import VerifierChoice
 from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
@@ -172,6 +173,12 @@ def explain(error: BaseException, keys: Sequence[str], places: Sequence[Path] = 
             if not part[2]:
                 return f"no such key: {key}: a new part goes into a recipe file"
             keys = [f"reward.parts.{part[1]}.{f.name}" for f in fields(PartConfig)]
+        if "object_type=VerifierChoice" in innermost:  # in a list: no key leads there
+            own = [f.name for f in fields(VerifierChoice)]
+            return f"no such key in first_decided: {key}{nearest(key, own)}; a verifier there has {', '.join(own)}"
+        if section := re.fullmatch(r"(reward\.parts\.\w+\.(?:params|requires|choices))\.\w+", key):
+            near = nearest(key, [k for k in keys if k.startswith(f"{section[1]}.")])
+            return f"no such key: {key}{near or f'; a new one is added by +{key}=...'}"
         return f"no such key: {key}{nearest(key, keys)}"
     if "not a subclass of PartConfig" in innermost:
         return "reward.parts cannot be added to from the command line: a new part goes into a recipe file"
@@ -195,6 +202,16 @@ def nearest(word: str, words: Sequence[str]) -> str:
     by_last = difflib.get_close_matches(word.rpartition(".")[2], list(last.values()), n=1, cutoff=0.7)
     found = close[0] if close else next((w for w in words if by_last and last[w] == by_last[0]), None)
     return f"; did you mean {found}?" if found else ""
+
+
+def recipe_in(cfg: DictConfig) -> Recipe:
+    """The recipe alone: what `algorithm` names need not be there."""
+    try:
+        recipe = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise RecipeError(explain(error, ())) from None
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:

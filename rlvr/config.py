@@ -38,8 +38,8 @@ class DataConfig:
     """Problems that no training step sees, for evaluation; none: no evaluation. Overlap with `train` is refused."""
     prompt: str = "problem"
     """The column with the question: text, or a list of chat messages."""
-    answer: str = "answer"
-    """The column with the reference answer, handed to the verifiers as it is."""
+    answer: str | None = "answer"
+    """The column with the reference answer, handed to the verifiers as it is; null: there are no references."""
     domain: str | None = None
     """A column that names each prompt's domain (per-domain KL); none: all are `default`."""
     system: str | None = None

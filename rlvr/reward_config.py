@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST = 1e6  # magnitude of a reward, or a weight: whose squares and sums are far from where floats end
 MISSING: Any = "???"  # OmegaConf's mark of a value that the recipe must give
 
 
@@ -30,7 +31,7 @@ class PartConfig(VerifierChoice):
     weight: float = 1.0
     """Of this part in the reward. 0 reports the part and does not train on it."""
     gate: bool = False
-    """Where a gate is 0 nothing is earned, e.g. format before correctness; parts that punish still do."""
+    """Where a gate is 0 or less nothing is earned, e.g. format before correctness; parts that punish still do."""
     requires: dict[str, float] = field(default_factory=dict)
     """This part is 0 unless the parts named here reach at least these values, e.g. {math: 1.0} for a length reward
     that only right answers earn (GDPO, arXiv:2601.05242, eq. 8)."""
@@ -91,8 +92,10 @@ def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
             return f"{key}={share}: a share, from 0 to 1"
     for name, part in reward.parts.items():
         knob = f"reward.parts.{name}"
-        if not math.isfinite(part.weight):
-            return f"{knob}.weight={part.weight}: a finite number"
+        if why := taken(name, reward.combine):
+            return f"{knob}: {why}: another name"
+        if not abs(part.weight) <= LARGEST:
+            return f"{knob}.weight={part.weight}: a finite number, at most {LARGEST:g} in magnitude"
         for key, choice in choices(knob, part):
             if choice.timeout_s is not None and not 0 < choice.timeout_s < math.inf:
                 return f"{key}.timeout_s={choice.timeout_s}: seconds, above 0 and finite"
@@ -102,6 +105,17 @@ def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
         if part.audit is not None and not 0 <= part.audit.share <= 1:
             return f"{knob}.audit.share={part.audit.share}: a share, from 0 to 1"
     return None
+
+
+def taken(name: str, combine: str) -> str | None:
+    """What else a part's name would be taken for, in metrics and verdicts."""
+    if name in ("mean", "std"):
+        return f"reward/{name} is a metric of the whole reward"
+    if name == "combined" and combine != "sum":
+        return f"with reward.combine={combine} `combined` is what the parts become"
+    if name.startswith("audit:"):
+        return "`audit:` is what the audit of a part begins with"
+    return "/ divides the names of metrics" if "/" in name else None
 
 
 def choices(knob: str, part: PartConfig) -> Iterator[tuple[str, VerifierChoice]]:

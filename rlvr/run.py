@@ -60,6 +60,7 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     check_reference(objective, len(render.tokenizer))
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    plan.check_columns(prompts)
     plan.check_rows(prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:
@@ -77,10 +78,12 @@ def check_objective(cfg: Recipe, objective: Objective) -> None:
     parts = list(cfg.reward.weights().values())
     try:
         trial(objective, parts, cfg.rollout.group_size, cfg.rollout.max_tokens)
-    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+    except Exception as error:  # slots may be anybody's
+        where = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1])
+        said = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise RecipeError(
             f"algorithm does not fit reward.parts={','.join(cfg.reward.parts)} and "
-            f"rollout.group_size={cfg.rollout.group_size}: {error}"
+            f"rollout.group_size={cfg.rollout.group_size}: {where}{said}"
         ) from error
     if (cfg.rollout.top_p < 1 or cfg.rollout.top_k) and not objective.keep_sampling_mask:
         raise RecipeError(

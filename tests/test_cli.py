@@ -104,6 +104,20 @@ def refusal(capsys, *argv: str) -> str:
             "reward.parts.math.wieght=2",
             "no such key: reward.parts.math.wieght; did you mean reward.parts.math.weight?",
         ),
+        (
+            "reward.parts.math.requires={format: 1}",
+            "no such key: reward.parts.math.requires.format; a new one is added by "
+            "+reward.parts.math.requires.format=...",
+        ),
+        (
+            "reward.parts.math.params.evalated=true",
+            "no such key: reward.parts.math.params.evalated; did you mean reward.parts.math.params.evaluated?",
+        ),
+        (
+            "reward.parts.math.first_decided=[{verifer: judge}]",
+            "no such key in first_decided: verifer; did you mean verifier?; a verifier there has verifier, params, "
+            "timeout_s",
+        ),
         ("reward.parts.code.verifier=x", "no such key: reward.parts.code: a new part goes into a recipe file"),
         (
             "+reward.parts.code.verifier=x",
@@ -326,7 +340,27 @@ def test_own_recipe_own_algorithm_and_own_function_need_only_a_folder(capsys, ow
     assert said.startswith("mine\n")
     assert "advantage twice_the_mean, ratio token" in said
     assert "inline: 1 x vllm" in said
-    assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(own)  # for the processes that a run starts
+    assert sys.path[-1] == str(own)  # behind the library, here and in the processes that a run starts
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return rewards.nobody", "AttributeError: 'Rewards' object has no attribute 'nobody'"),
+        ("return {}['x']", "KeyError: 'x'"),
+        ("assert False, 'no reward'", "AssertionError: no reward"),
+        ("return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("return nothing", "NameError: name 'nothing' is not defined"),
+        ("raise ValueError('not with these')", "not with these"),
+    ],
+)
+def test_what_ones_own_function_raises_is_said_with_its_slot(capsys, own, body, said):
+    (own / "my_objective.py").write_text(f"def twice_the_mean(rewards):\n    {body}\n")
+    sys.modules.pop("my_objective", None)
+    line = refusal(capsys, "train", "quickstart", "--config-dir", str(own), "algorithm=twice", "--dry-run")
+    sys.modules.pop("my_objective", None)
+    fit = "algorithm does not fit reward.parts=math,format and rollout.group_size=8: algorithm.advantage: "
+    assert line == fit + said
 
 
 def test_our_recipe_runs_with_ones_own_algorithm(capsys, own, inputs):

@@ -9,7 +9,7 @@ import pytest
 from rlvr import config
 from rlvr.compose import compose_recipe, typed
 from rlvr.objective import Objective
-from rlvr.reward_config import AuditConfig, VerifierChoice
+from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -84,6 +84,7 @@ def test_placements_that_cannot_work_are_refused(overrides, said):
         (["reward.parts.math.timeout_s=nan"], r"timeout_s=nan"),
         (["reward.parts.math.timeout_s=inf"], r"timeout_s=inf"),
         (["reward.parts.math.weight=nan"], r"reward\.parts\.math\.weight=nan: a finite number"),
+        (["reward.parts.math.weight=-1e7"], r"weight=-10000000\.0: a finite number, at most 1e\+06 in magnitude"),
         (["verify.mask_stop=nan"], r"verify\.mask_stop=nan: a share, from 0 to 1"),
         (["verify.mask_stop=20"], r"verify\.mask_stop=20"),
         (["verify.mask_warn=-3"], r"verify\.mask_warn=-3"),
@@ -107,6 +108,30 @@ def test_a_reward_is_checked_in_all_its_parts():
         recipe.reward.parts["math"] = replace(part, **{name: wrong})
         with pytest.raises(config.RecipeError, match=said):
             config.check(recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "combine", "said"),
+    [
+        ("mean", "sum", r"reward\.parts\.mean: reward/mean is a metric of the whole reward: another name"),
+        ("std", "min", r"reward\.parts\.std: reward/std is a metric"),
+        ("combined", "product", r"reward\.parts\.combined: with reward\.combine=product `combined` is what"),
+        ("combined", "min", r"reward\.parts\.combined: with reward\.combine=min"),
+        ("audit:math", "sum", r"reward\.parts\.audit:math: `audit:` is what the audit of a part begins with"),
+        ("math/ok", "sum", r"reward\.parts\.math/ok: / divides the names of metrics"),
+    ],
+)
+def test_a_part_cannot_be_called_what_something_else_is_called(name, combine, said):
+    recipe = typed(compose_recipe("quickstart", []))[0]
+    recipe.reward = RewardConfig({"math": recipe.reward.parts["math"], name: PartConfig("format")}, combine)
+    with pytest.raises(config.RecipeError, match=said):
+        config.check(recipe)
+
+
+def test_a_part_of_a_sum_may_be_called_combined():
+    recipe = typed(compose_recipe("quickstart", []))[0]
+    recipe.reward.parts["combined"] = PartConfig("format")
+    config.check(recipe)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -106,7 +106,7 @@ def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room:
 
 def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render) -> Prompt:
     for column in (data.prompt, data.answer, data.domain):
-        if column is not None and row.get(column) is None:
+        if column is not None and ((value := row.get(column)) is None or value != value):  # NaN: missing, in a table
             raise RecipeError(f"{source}, row {number}: no {column}")
     question = row[data.prompt]
     if not question:
@@ -126,7 +126,7 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
         position=number,
         messages=tuple(messages),
         token_ids=token_ids,
-        answer=row[data.answer],
+        answer=None if data.answer is None else row[data.answer],
         domain=str(row[data.domain]) if data.domain else "default",
         row={key: value for key, value in row.items() if key not in (data.prompt, data.answer)},
         thinking=isinstance(render, Renderer) and render.ends_in_thoughts(token_ids),

@@ -11,6 +11,7 @@ from rlvr.config import RecipeError
 
 Row = dict[str, Any]
 MAX_NESTING = 100
+OTHERS = (".csv", ".tsv", ".txt", ".arrow", ".gz", ".zst", ".xlsx")  # files, whether or not they are there: no hub name
 
 
 def read_rows(source: str, split: str, knob: str) -> list[Row]:
@@ -21,7 +22,12 @@ def read_rows(source: str, split: str, knob: str) -> list[Row]:
             raise RecipeError(f"{knob}={source}: no such file (looked in {path.resolve().parent})")
         rows = READERS[path.suffix](path, knob)
     else:
-        rows = _from_hub(source, split, knob)
+        if path.is_file() or path.suffix in OTHERS:
+            said = f"{knob}={source}: a {path.suffix or 'bare'} file; what can be read is {', '.join(READERS)}"
+            raise RecipeError(f"{said} (pandas and datasets write these)")
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            raise RecipeError(f"{knob}={source}: a folder of save_to_disk; write it with to_parquet('rows.parquet')")
+        rows = _from_hub(str(path) if source.startswith("~") else source, split, knob)
     if not rows:
         raise RecipeError(f"{knob}={source}: the data set is empty")
     for number, row in enumerate(rows, 1):

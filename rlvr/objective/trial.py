@@ -2,28 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlvr.objective.corrections import Mismatch
 from rlvr.objective.objective import Batch, Objective
 from rlvr.objective.rewards import Rewards
 
 TOKENS = 3
+SLOTS = ("advantage", "whitening", "ratio", "surrogate", "weighting", "correction", "shaping")
 
 
 def trial(objective: Objective, weights: Sequence[float], group_size: int, max_tokens: int = TOKENS) -> None:
     """One group with every slot called as in training, with completions of up to `max_tokens`.
 
     ValueError when the objective refuses, makes something of the wrong shape or not finite, or teaches nothing where
-    there is an advantage; whatever else a slot raises that cannot take its arguments.
+    there is an advantage; whatever else a slot raises that cannot take its arguments, with the slot as a note.
     """
+    objective = watched(objective)
     G, K = group_size, len(weights)
     parts_1GK = torch.rand(1, G, K, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weights_K = torch.tensor(list(weights), dtype=torch.float64)
     valid_1G = torch.ones(1, G, dtype=torch.bool)
     rewards = Rewards(parts_1GK, weights_K, valid_1G)
-    objective.signal(rewards)
+    within("advantage", objective.signal, rewards)
     if objective.shaping is not None:
         rewards = rewards.plus(objective.shaping(torch.full((1, G), float(TOKENS))))
         lengths_1G = torch.linspace(1, max_tokens, G, dtype=torch.float64)[None]
@@ -35,8 +40,6 @@ def trial(objective: Objective, weights: Sequence[float], group_size: int, max_t
     advantages_1G = advantages_of(objective.advantages, rewards)
     mask_GT = torch.ones(G, TOKENS)
     weights_GT = objective.weighting(mask_GT, mask_GT)
-    if weights_GT.shape != mask_GT.shape:
-        raise ValueError(f"weighting made {tuple(weights_GT.shape)} of a mask {tuple(mask_GT.shape)}")
     batch = Batch.of_tokens(torch.zeros(G, TOKENS, dtype=torch.int64))
     batch = replace(batch, mask_BT=mask_GT, weights_BT=weights_GT, advantages_B1=advantages_1G.T.float())
     ones_GT = torch.ones(G, TOKENS)
@@ -45,6 +48,34 @@ def trial(objective: Objective, weights: Sequence[float], group_size: int, max_t
     slope_GT = gradient(replace(objective, kl=None), -1.0, replace(batch, rollout_logprobs_BT=-ones_GT))
     if advantages_1G.any() and not slope_GT.any():
         raise ValueError("with pi = pi_old = pi_rollout the loss has no gradient: this algorithm would teach nothing")
+
+
+def watched(objective: Objective) -> Objective:
+    """The same, with slots that say which they are, and make a tensor of the shape that they owe: where the loss can
+    broadcast another one it teaches something else. What an advantage owes is another check's."""
+    slots = {slot: getattr(objective, slot) for slot in SLOTS}
+    made: dict[str, Any] = {slot: partial(called, slot, own) for slot, own in slots.items() if own is not None}
+    if objective.kl is not None:
+        made["kl"] = replace(objective.kl, estimator=partial(called, "kl.estimator", objective.kl.estimator))
+    return replace(objective, **made)
+
+
+def called(slot: str, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    made, first = within(slot, function, *arguments), arguments[0]
+    like = first.delta_BT if isinstance(first, Mismatch) else first
+    if not isinstance(made, Tensor):
+        raise ValueError(f"{slot} made a {type(made).__name__}, no tensor")
+    if isinstance(like, Tensor) and made.shape != like.shape:
+        raise ValueError(f"{slot} made {tuple(made.shape)} of {tuple(like.shape)}")
+    return made
+
+
+def within(slot: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:
+        error.add_note(f"algorithm.{slot}")
+        raise
 
 
 def advantages_of(make: Callable[[Rewards], Tensor], rewards: Rewards, which: str = "") -> Tensor:

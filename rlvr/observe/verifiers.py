@@ -14,6 +14,7 @@ from rlvr.observe.record import is_number
 from rlvr.observe.summary import percent
 
 WATCHED = ("passed", "fast_path", "suspicious", "disagreement", "masked")
+AUDIT = "audit:"  # before a part's name, as in `rlvr.verify.plan`
 RECENT = 20  # steps of "lately"
 MOST = 20  # outcomes that are listed
 
@@ -49,11 +50,29 @@ def of_part(part: str, rows: Sequence[dict[str, float]], marks: Sequence[Mark]) 
 
 
 def share_of(rows: Sequence[dict[str, float]], word: str, part: str) -> str:
-    """Of all verdicts of these steps: a step that sampled more counts for more."""
-    counted = [(row[f"{word}/{part}"], counts(part, [row]).total()) for row in rows if f"{word}/{part}" in row]
+    """Of all that it is a share of in these steps: a step with more of them counts for more."""
+    counted = [(row[f"{word}/{part}"], whole(word, part, row)) for row in rows if f"{word}/{part}" in row]
     if total := sum(count for _, count in counted):
         return percent(sum(share * count for share, count in counted) / total)
     return percent(fmean(share for share, _ in counted)) if counted else ""
+
+
+def whole(word: str, part: str, row: dict[str, float]) -> float:
+    """How many completions of a step the share is taken of; see `rlvr.verify.monitor`."""
+    if word == "disagreement":
+        return judged(AUDIT + part, row)
+    decided = judged(part, row)  # once a completion: of several verifiers that are asked in turn only the last decides
+    if word == "passed":
+        return decided
+    if word == "suspicious":
+        return decided * row.get(f"passed/{part}", 0.0)
+    masked = row.get(f"masked/{part}", 0.0)
+    return decided / (1 - masked) if masked < 1 else counts(part, [row]).total()
+
+
+def judged(part: str, row: dict[str, float]) -> int:
+    found = counts(part, [row])
+    return sum(count for said, count in found.items() if said.startswith(("ok/", "rejected/")))
 
 
 def counts(part: str, rows: Sequence[dict[str, float]]) -> Counter[str]:

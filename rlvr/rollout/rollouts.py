@@ -175,8 +175,8 @@ class SampledRollouts:
             "completions/masked": 1 - len(rewarded) / len(verdicts),
         }
         for name in self.cfg.reward.parts:
-            said = [v.parts[name] for v in rewarded if name in v.parts]  # a part without weight may abstain
-            metrics[f"reward/{name}"] = sum(said) / max(len(said), 1)
+            if said := [v.parts[name] for v in rewarded if name in v.parts]:  # a part without weight may abstain
+                metrics[f"reward/{name}"] = sum(said) / len(said)
         return metrics
 
     def evaluate(self) -> dict[str, float]:

@@ -139,7 +139,7 @@ def refuse_other_weights(module: torch.nn.Module, folder: Path) -> None:
 def to_universal(source: Path, target: Path) -> None:
     """DeepSpeed's universal format: every parameter whole, for any number of ranks to share out."""
     shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command = [sys.executable, "-P", "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--num_extract_workers=1", "--num_merge_workers=1"]
     command += [f"--input_folder={source}", f"--output_folder={target}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -25,16 +25,39 @@ EXTRAS = {"trainer_state", "log_extra", "log_metric"}  # of TRL's trainer, of wh
 def from_trl(function: Callable[..., Any], name: str = "", batch: int = 64, timeout_s: float = 30.0) -> Verifier:
     """A TRL reward function: lists in, a list of numbers out, None where it has nothing to say.
 
-    The reference goes into the column that the function asks for by name and the row does not have, e.g. `solution`;
-    `answer_column` says so where the function only takes **kwargs. `conversational`: completions are lists of messages.
+    The reference goes to the one argument without a default that no column of the row fills, e.g. `solution`, else to
+    the one whose default is None, else into `answer` where the function takes **kwargs. TypeError where that is not
+    plain: `answer_column` says which. `conversational`: completions are lists of messages.
     """
     wanted = inspect.signature(function).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
-    named = {n for n, p in wanted.items() if p.kind is not p.VAR_KEYWORD} - PASSED - EXTRAS
+    named = {
+        name: parameter.default
+        for name, parameter in wanted.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name not in PASSED | EXTRAS
+    }
+
+    def reference_column(columns: Mapping[str, Any], answer_column: str) -> str:
+        """What the reference is called; a default that no column fills stays, as in TRL."""
+        if answer_column:
+            if not takes_all and answer_column not in wanted:
+                raise TypeError(f"answer_column={answer_column}: the function takes {', '.join(wanted)}")
+            return answer_column
+        left = {name: default for name, default in named.items() if name not in columns}
+        if not left:
+            return "answer"
+        may = [name for name, default in left.items() if default is inspect.Parameter.empty] or list(left)
+        if len(may) > 1 or left[may[0]] not in (None, inspect.Parameter.empty):
+            raise TypeError(
+                f"no column fills {', '.join(may)}: say with params.answer_column which is the reference, or under "
+                "which name **kwargs has it"
+            )
+        return may[0]
 
     def arguments(samples: Sequence[Sample], answer_column: str, conversational: bool) -> dict[str, Any]:
         columns = {key: [sample.row.get(key) for sample in samples] for sample in samples for key in sample.row}
-        for column in [answer_column] if answer_column else sorted(named - set(columns)) or ["answer"]:
+        column = reference_column(columns, answer_column)
+        if answer_column or column not in columns:  # a column of the row that is called `answer` is what it is
             columns[column] = [sample.answer for sample in samples]
         talk = [{"role": "assistant", "content": sample.completion} for sample in samples]
         columns |= {

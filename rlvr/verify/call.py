@@ -74,7 +74,7 @@ def entries(
         if len(samples) == 1 or verifier.scope != "sample":
             return [exhausted(verifier, error)] * len(samples)
         return [Failure(f"{type(error).__name__} in a call with {len(samples)} samples")] * len(samples)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # beside the caller an exit would be the caller's
         return [failure(error)] * len(samples)
 
 
@@ -100,18 +100,26 @@ async def _within(answer: Awaitable[Any], limit_s: float) -> Any:
     """The answer, or Late: waiting is nobody's CPU time, so that it has a limit of its own."""
     started = perf_counter()
     try:
-        return await asyncio.wait_for(answer, limit_s)
+        return await asyncio.wait_for(_staying(answer), limit_s)
     except TimeoutError as error:
         if perf_counter() - started < limit_s:
             raise  # the verifier's own, from a client with a shorter limit
         raise Late(f"no answer within {limit_s:g} s") from error
 
 
+async def _staying(answer: Awaitable[Any]) -> Any:
+    """An exit in a task would leave the loop, past whoever awaits the task."""
+    try:
+        return await answer
+    except SystemExit as error:
+        raise RuntimeError(f"SystemExit: {error}") from error
+
+
 class Late(Exception):
     """What the verifier waited for did not come in time."""
 
 
-def failure(error: Exception) -> Failure:
+def failure(error: BaseException) -> Failure:
     late = isinstance(error, Late)
     return Failure(str(error) if late else f"{type(error).__name__}: {error}"[:1_000], late)
 

@@ -1,15 +1,16 @@
 """The commands `rlvr verifiers`, `rlvr data check` and `rlvr rescore`. Parses words and prints; judges nothing.
 
-`composed(recipe, overrides, folder)` and `saved(run)` give a Recipe: the command line knows Hydra, this does not.
+`composed(recipe, overrides, folder)` and `saved(run, folder)` give a Recipe: the command line knows Hydra, not this.
 """
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rlvr.config import DataConfig, Recipe, RecipeError
 from rlvr.reward_config import PartConfig, RewardConfig
@@ -19,7 +20,7 @@ from rlvr.verify.plugin import PluginError, Sample
 from rlvr.verify.rows import unusable
 
 Composed = Callable[[str, Sequence[str], str | None], Recipe]
-Saved = Callable[[Path], Recipe]
+Saved = Callable[[Path, str | None], Recipe]
 
 
 def add_to(commands: Any, composed: Composed, saved: Saved) -> None:
@@ -53,6 +54,7 @@ def add_to(commands: Any, composed: Composed, saved: Saved) -> None:
     five.add_argument("--verifier", help="another one, instead of the main part's; none: the run's own reward")
     five.add_argument("--part", help="the part that --verifier stands in for (default: the first)")
     five.add_argument("--changes", help="a .jsonl file for every verdict that changed")
+    five.add_argument("--config-dir", help="as the run had it, for its Python modules")
     five.set_defaults(command=lambda args: rescore(args, saved))
 
 
@@ -79,9 +81,10 @@ def test(args: argparse.Namespace) -> int:
     if args.samples and "=" in args.samples and not Path(args.samples).exists():
         words, args.samples = [args.samples, *words], None
     rows = list(read_lines(args.samples)) if args.samples else []
-    cases = [
-        kit.Case(s.prompt, s.answer, row.get("completion"), row.get("reward"), s.row) for s, row in map(sample_of, rows)
-    ]
+    cases = []
+    for where, row in rows:
+        s = sample_of(where, row)
+        cases.append(kit.Case(s.prompt, s.answer, row.get("completion"), reward_in(where, row), s.row))
     params = checked(args.verifier, words)
     found = kit.check(args.verifier, cases, params, args.form)
     print("\n".join(map(str, found)))
@@ -98,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(f"--processes {args.processes}: at least 1")
     part = PartConfig(args.verifier, dict(checked(args.verifier, args.overrides)))
     asked = assignment("run", part, args.verifier)
-    samples = [sample for sample, _ in map(sample_of, read_lines(args.samples))]
+    samples = [sample_of(where, row) for where, row in read_lines(args.samples, needed=("completion",))]
     pool = Pool([asked], args.processes)
     try:
         for verdict in Kit(asked, pool, []).asked(samples):
@@ -114,7 +117,8 @@ def checked(verifier: str, words: Sequence[str]) -> dict[str, Any]:
     return params
 
 
-def read_lines(path: str) -> Iterator[dict[str, Any]]:
+def read_lines(path: str, needed: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with where it stands, for errors. `needed`: keys without which it cannot be judged."""
     if path != "-" and not Path(path).is_file():
         raise RecipeError(f"{path}: no such file")
     try:
@@ -130,32 +134,66 @@ def read_lines(path: str) -> Iterator[dict[str, Any]]:
             raise RecipeError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise RecipeError(f"{path}, line {number}: a {type(row).__name__}, not an object")
-        yield row
+        if missing := [key for key in needed if row.get(key) is None]:
+            raise RecipeError(f"{path}, line {number}: no {missing[0]}; it has {', '.join(row)}")
+        yield f"{path}, line {number}", row
 
 
-def sample_of(row: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
-    """`prompt` may be text or messages; what is not a sample's own field is a column of the data set."""
+KINDS = {
+    "completion": (str, "text"), "row": (dict, "an object"), "token_ids": (list, "a list of numbers"),
+    "stop_reason": (str, "text"), "thinking": (bool, "true or false"),
+}  # fmt: skip
+
+
+def sample_of(where: str, row: dict[str, Any]) -> Sample:
+    """`prompt` may be text or messages; what is not a sample's own field is a column of the data set. RecipeError for
+    what a verifier would take for something else."""
+    from rlvr.data.prompts import wrong_messages
+
+    for key, (kind, words) in KINDS.items():
+        if row.get(key) is not None and not isinstance(row[key], kind):
+            raise RecipeError(f"{where}: {key}={row[key]!r:.80}: expected {words}")
+    if not {"reference", "answer"} & set(row):
+        raise RecipeError(f"{where}: no reference (null, where there is none); it has {', '.join(row)}")
+    ids = row.get("token_ids") or []
+    if not all(isinstance(token, int) for token in ids):
+        raise RecipeError(f"{where}: token_ids={ids!r:.80}: expected a list of numbers")
     prompt = row.get("prompt", "")
+    if not isinstance(prompt, str) and (why := wrong_messages(prompt)):
+        raise RecipeError(f"{where}: prompt={prompt!r:.80} {why}")
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
-    reference = row.get("reference", row.get("answer"))
     own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row", "thinking"}
-    columns = {key: value for key, value in row.items() if key not in own} | dict(row.get("row") or {})
-    question = str(messages[-1]["content"]) if messages else ""
-    sample = Sample(
-        question, row.get("completion", ""), reference, row.get("stop_reason", "eos"), tuple(row.get("token_ids", ())),
-        messages, columns, str(row.get("group", question)), bool(row.get("thinking")),
+    columns = {key: value for key, value in row.items() if key not in own} | (row.get("row") or {})
+    question = str(messages[-1]["content"])
+    return Sample(
+        question, row.get("completion") or "", row.get("reference", row.get("answer")), row.get("stop_reason") or "eos",
+        tuple(ids), messages, columns, str(row.get("group", question)), bool(row.get("thinking")),
     )  # fmt: skip
-    return sample, row
+
+
+def reward_in(where: str, row: dict[str, Any]) -> float | None:
+    """What the completion deserves, where the author says so."""
+    reward = row.get("reward")
+    if reward is None:
+        return None
+    if not isinstance(reward, (int, float)) or not math.isfinite(reward):
+        raise RecipeError(f"{where}: reward={reward!r:.80}: expected a finite number")
+    if row.get("completion") is None:
+        raise RecipeError(f"{where}: reward={reward} without a completion that it is for; it has {', '.join(row)}")
+    return reward
 
 
 def check_data(args: argparse.Namespace, composed: Composed) -> int:
     from rlvr.data.prompts import load_prompts
+    from rlvr.data.rows import READERS
 
     if args.verifier:
         options = dict(params_of(args.overrides))
         known = {name: options.pop(name) for name in ("prompt", "answer", "split") if name in options}
         data = DataConfig(train=args.source, **known)
         plan = Plan(RewardConfig({"data": PartConfig(args.verifier, options)}))
+    elif Path(args.source).suffix in READERS:
+        raise RecipeError(f"{args.source}: a data file goes together with --verifier, or name a recipe")
     else:
         cfg = composed(args.source, args.overrides, args.config_dir)
         data, plan = cfg.data, Plan(cfg.reward)
@@ -163,6 +201,7 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
     for knob, source in (("data.train", data.train), ("data.heldout", data.heldout)):
         if source is not None:
             read[f"{knob}={source}"] = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
+    plan.check_columns(next(iter(read.values())))
     for prompts in read.values():
         plan.check_rows(prompts)
     for (knob, prompts), bad in zip(read.items(), unusable(plan, list(read.values())), strict=True):
@@ -171,7 +210,7 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
         print(f"{knob}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
         for prompt in [prompt for prompt in prompts if prompt.position in bad][:SHOWN]:
             why = bad[prompt.position]
-            print(f"  row {prompt.position}, id {prompt.id}: {why}; reference {str(prompt.answer)!r:.100}")
+            print(shown(f"  row {prompt.position}, id {prompt.id}: {why}; reference {str(prompt.answer)!r:.100}"))
     chains = plan.chains.items()
     if blind := [part for part, chain in chains if any(one.verifier.check_answer is None for one in chain)]:
         print(f"not checked: {', '.join(blind)} (a verifier without check_answer)")
@@ -186,7 +225,7 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     from rlvr.verify.rescore import Change, changes, recorded, summary
 
     run = Path(args.run)
-    cfg = saved(run)
+    cfg = saved(run, args.config_dir)
     main = next(iter(cfg.reward.parts))
     part = args.part or main
     if part not in cfg.reward.parts:
@@ -199,6 +238,7 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
         raise RecipeError("options and --part go with --verifier")
     for cfg_part in reward.parts.values():
         cfg_part.audit = None
+    changed = opened(args.changes) if args.changes else None
     judge = Judge(reward, cfg.verify.processes)
     found: list[Change] = []
     groups = completions = 0
@@ -209,6 +249,20 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     finally:
         judge.close()
     print("\n".join(summary(found, groups, completions)))
-    if args.changes:
-        Path(args.changes).write_text("".join(json.dumps(asdict(change)) + "\n" for change in found))
+    if changed is not None:
+        with changed:
+            changed.writelines(json.dumps(asdict(change)) + "\n" for change in found)
     return 0
+
+
+def opened(path: str) -> TextIO:
+    """Before anything is judged, which may take hours."""
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"--changes {path}: cannot be written: {error.strerror}") from None
+
+
+def shown(text: str) -> str:
+    """As any terminal takes it: data may hold half of a surrogate pair."""
+    return text.encode(errors="backslashreplace").decode()

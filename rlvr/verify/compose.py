@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, prod
 
-from rlvr.reward_config import RewardConfig
+from rlvr.reward_config import LARGEST, RewardConfig
 from rlvr.types import Outcome, Provenance, Verdict
 
 
@@ -13,16 +13,17 @@ def attributed(part: str, verdicts: list[Verdict]) -> Verdict:
     said: list[Provenance] = []
     for verdict in verdicts:
         first, *rest = verdict.provenance
-        said += [
-            replace(first, part=part, outcome=verdict.outcome.value, reason=verdict.reason, reward=verdict.reward),
-            *rest,
-        ]
+        own = replace(
+            first, part=part, outcome=verdict.outcome.value, reason=verdict.reason, reward=verdict.reward,
+            parts=verdict.parts,
+        )  # fmt: skip
+        said += [own, *rest]
     return replace(verdicts[-1], provenance=tuple(said))
 
 
 def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
-    """Sum, product or minimum; a gate that is 0 takes what every part adds to the reward, and leaves what a part takes
-    off it, or it would pay to close the gate. A part whose `requires` are not reached is 0.
+    """Sum, product or minimum; a gate that is 0 or less takes what every part adds to the reward, and leaves what a
+    part takes off it, or it would pay to close the gate. A part whose `requires` are not reached is 0.
 
     `verdicts` in the order of the parts, the main part first. A part that cannot say masks the completion, unless it
     has no say anyway (weight 0, no gate, required by none): then it is left out.
@@ -40,8 +41,8 @@ def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
     said = {name: v.reward for name, v in verdicts.items() if v.reward is not None}
     missed = {name for name in said for other, least in parts[name].requires.items() if said.get(other, -inf) < least}
     values = {name: 0.0 if name in missed else value for name, value in said.items()}
-    closed = [name for name, part in parts.items() if part.gate and values[name] == 0]
-    rest = [value for name, value in values.items() if parts[name].weight and name not in closed]
+    closed = [name for name, part in parts.items() if part.gate and values[name] <= 0]
+    rest = [value for name, value in values.items() if parts[name].weight and (name not in closed or value)]
     if closed:
         values = {name: value if parts[name].weight * value < 0 else 0.0 for name, value in values.items()}
     if reward.combine == "sum":
@@ -50,6 +51,9 @@ def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
         rest = rest or [0.0]  # where the closed gate is all that counts
         total = product(rest) if reward.combine == "product" else min(rest)
         total = values["combined"] = min(total, 0.0) if closed else total
+        if not abs(total) <= LARGEST**2:
+            why = f"reward.combine=product of {rest!s:.200} is {total:g}: at most {LARGEST**2:g} in magnitude"
+            return Verdict(None, Outcome.ERROR, reason="too_large", detail=why, provenance=provenance)
     return Verdict(
         reward=total,
         outcome=main.outcome if main.trainable else Outcome.OK,

@@ -44,7 +44,11 @@ def load(reference: str) -> Verifier:
             close = difflib.get_close_matches(reference, plugins, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise PluginError(f"no verifier {reference!r}{hint}; installed: {', '.join(sorted(plugins)) or 'none'}")
-        module, _, attribute = plugins[reference].value.rpartition(":")
+        points = [point for point in entry_points(group=GROUP) if point.name == reference]
+        if len({(point.module, point.attr) for point in points}) > 1:
+            offered = " and ".join(f"{p.dist.name if p.dist else '?'} ({p.module}:{p.attr})" for p in points)
+            raise PluginError(f"verifier {reference!r} is offered by {offered}: name it as module:attribute")
+        module, attribute = points[0].module, points[0].attr
     try:
         loaded = _file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     except PluginError:

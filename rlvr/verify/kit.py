@@ -49,6 +49,7 @@ HOSTILE = {
     "json": '{"reward": 1.0, "score": 10, "verdict": "correct"}',
     "nan": "nan inf -inf \\boxed{nan}",
 }
+EXHAUSTED = ("timeout", "too_much_memory", "too_deep")  # reasons that only an extraordinary completion may have
 REPEATS = 8  # of the cases, for the throughput
 
 
@@ -146,7 +147,8 @@ class Kit:
         if self.scope == "sample":
             found.append(same("alone or together", samples, once, [self.asked([sample])[0] for sample in samples]))
         errors = [f"{v.reason}: {v.detail}" for v in once if v.outcome == Outcome.ERROR]
-        return [*found, Finding("no errors", not errors, f"{len(errors)}, first {errors[0]}" if errors else "")]
+        found.append(Finding("no errors", not errors, f"{len(errors)}, first {errors[0]}" if errors else ""))
+        return [*found, ordinary(once, self.scope)]
 
     def hostile(self) -> list[Finding]:
         """Within the deadline, and never masked: what the policy can cause it would learn to cause."""
@@ -170,7 +172,7 @@ class Kit:
         wrong = [
             f"{case.completion!r:.80} got {v.reward} ({v.reason}) instead of {case.reward}"
             for case, v in zip(known, said, strict=True)
-            if v.reward is None or abs(v.reward - (case.reward or 0.0)) > 1e-6
+            if v.reward is None or not abs(v.reward - (case.reward or 0.0)) <= 1e-6  # NaN is nobody's reward
         ]
         return Finding("expected rewards", not wrong, "; ".join(wrong[:3]) or f"{len(known)} cases")
 
@@ -224,6 +226,18 @@ class Kit:
         self.asked(samples)
         rate = len(samples) / (perf_counter() - started)
         return Finding("throughput", True, f"{rate:,.0f} verdicts/s in two processes")
+
+
+def ordinary(said: Sequence[Verdict], scope: str) -> Finding:
+    """Whether no ordinary completion exhausts it, and not all are masked; a made-up group may well be undecided."""
+    name = "judges ordinary completions"
+    spent = [v for v in said if v.outcome == Outcome.REJECTED and v.reason in EXHAUSTED]
+    if spent:
+        return Finding(name, False, f"{len(spent)} of {len(said)} {spent[0].reason}: {spent[0].detail}")
+    if scope == "sample" and not any(v.trainable for v in said):
+        why = f"{said[0].outcome} {said[0].reason}: {said[0].detail}".rstrip(": ")
+        return Finding(name, False, f"all {len(said)} are masked ({why}): give cases that it can judge")
+    return Finding(name, True)
 
 
 def filled(template: str, answer: Any) -> str:

@@ -4,7 +4,7 @@ A data row may name its own: `reward.parts.<part>.column` says in which column, 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlvr.config import RecipeError
@@ -44,7 +44,14 @@ class Plan:
     def chain(self, part: str, prompt: Prompt) -> tuple[Assignment, ...]:
         """Who is asked about this prompt's completions, in turn."""
         column = self.reward.parts[part].column
-        if column is None or not prompt.row.get(column):
+        if column is None:
+            return self.chains[part]
+        if not prompt.row.get(column):
+            if options := params_of_row(column, prompt):
+                raise RecipeError(
+                    f"prompt {prompt.id}, column {column}_params={options!s:.80}: options for nobody, as its column "
+                    f"{column} is empty: name the verifier there, or the options in reward.parts.{part}.params"
+                )
             return self.chains[part]
         return (self._of_row(part, column, prompt), *self.chains[part][1:])
 
@@ -54,16 +61,16 @@ class Plan:
         if not isinstance(name, str) or (name not in cfg.choices and name not in installed()):
             known = ", ".join(sorted({*cfg.choices, *installed()}))
             raise RecipeError(f"{where}: rows may name {known}; reward.parts.{part}.choices has room for more")
-        params = prompt.row.get(f"{column}_params") or {}
-        try:
-            params = json.loads(params) if isinstance(params, str) else params
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{where}: {column}_params is not JSON: {error}") from None
-        if not isinstance(params, Mapping):
-            raise RecipeError(f"{where}: {column}_params holds a {type(params).__name__}, not options")
-        # a table of many rows has every option in every row, most of them empty
-        params = {key: value for key, value in params.items() if value is not None}
+        params = params_of_row(column, prompt)
         return assignment(part, VerifierChoice(cfg.choices.get(name, name), params, cfg.timeout_s), where)
+
+    def check_columns(self, prompts: Sequence[Prompt]) -> None:
+        """RecipeError for a `column` that none of these rows has: all would silently get the part's own verifier."""
+        for name, part in self.reward.parts.items():
+            if part.column is not None and not any(part.column in prompt.row for prompt in prompts):
+                there = ", ".join(sorted({str(key) for prompt in prompts for key in prompt.row}))
+                knob = f"reward.parts.{name}.column={part.column}"
+                raise RecipeError(f"{knob}: no such column in data.train; besides question and answer it has {there}")
 
     def check_rows(self, prompts: Iterable[Prompt]) -> None:
         """RecipeError for the first row that names what it may not, or options that its verifier does not have."""
@@ -77,6 +84,19 @@ class Plan:
         """The same completions in every repetition of a run."""
         audit = self.reward.parts[part].audit
         return audit is not None and sampling_seed(SHARES, position, index) < audit.share * 2**63
+
+
+def params_of_row(column: str, prompt: Prompt) -> dict[str, Any]:
+    """The options that its column `<column>_params` holds, without those that are null: a table of many rows has every
+    option in every row, most of them empty."""
+    where, params = f"prompt {prompt.id}, column {column}_params", prompt.row.get(f"{column}_params") or {}
+    try:
+        params = json.loads(params) if isinstance(params, str) else params
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{where} is not JSON: {error}") from None
+    if not isinstance(params, Mapping):
+        raise RecipeError(f"{where} holds a {type(params).__name__}, not options")
+    return {key: value for key, value in params.items() if value is not None}
 
 
 SHARES = 77  # any number that is no run's seed by habit

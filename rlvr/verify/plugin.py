@@ -24,10 +24,11 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from rlvr.config import RecipeError
+from rlvr.reward_config import LARGEST
 from rlvr.types import Completion, Group, Outcome, Prompt, Record, Verdict
 
 Scope = Literal["sample", "group", "batch"]
@@ -172,16 +173,28 @@ def verifier(
 
 
 def as_verdict(answer: Any, name: str) -> Verdict:
-    """True and False are 1 and 0, a finite number is a reward, None abstains, a Verdict is itself."""
+    """True and False are 1 and 0, a finite number is a reward, None abstains, a Verdict is itself. ValueError for a
+    reward beyond LARGEST, TypeError for anything else; a scalar of numpy or torch is the number that it holds."""
     if isinstance(answer, Verdict):
+        if answer.reward is not None:
+            bounded(answer.reward, name)
+            if type(answer.reward) is not float:
+                return replace(answer, reward=float(answer.reward))
         return answer
+    answer = answer.item() if hasattr(answer, "item") else answer
     if answer is None:
         return Verdict(None, Outcome.ABSTAIN, reason="abstained")
     if isinstance(answer, (bool, int, float)) and math.isfinite(answer):
+        bounded(answer, name)
         return Verdict(
             float(answer), Outcome.OK, reason="right" if answer >= 1 else "wrong" if answer <= 0 else "partly"
         )
     raise TypeError(f"verifier {name!r} returned {answer!r:.200}: expected a bool, a finite number, None or a Verdict")
+
+
+def bounded(reward: float, name: str) -> None:
+    if abs(reward) > LARGEST:
+        raise ValueError(f"verifier {name!r}: a reward of {reward:g}: at most {LARGEST:g} in magnitude")
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:

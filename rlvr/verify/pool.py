@@ -7,6 +7,7 @@ A completion that uses up its time is REJECTED: the policy did that. A verifier 
 question is not answered, is asked once more in another process; then it is an ERROR, which is masked: never a reward.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,9 @@ class Pool:
         for thread in self._threads:
             thread.start()
         try:
+            for assignment in first:
+                if assignment.verifier.isolation == "inline":
+                    self._set_up(assignment)
             for future in started:
                 future.result()
         except BaseException:
@@ -123,7 +127,10 @@ class Pool:
             thread.join()
         for reference in {reference for reference, _ in self._inline}:
             if (close := load(reference).close) is not None:
-                close()
+                try:
+                    close()
+                except (Exception, SystemExit) as error:  # what it was asked is answered
+                    print(f"rlvr: close of verifier {reference!r}: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _run(self, slot: int, started: "Future[None]") -> None:
         process = self.processes[slot]
@@ -221,7 +228,11 @@ class Pool:
         with self._setting_up:
             if (key := (assignment.reference, fingerprint(options))) not in self._inline:
                 if setup is not None:
-                    setup(**options)
+                    try:
+                        setup(**options)
+                    except (Exception, SystemExit) as error:
+                        said = f"{type(error).__name__}: {error}"
+                        raise PluginError(f"verifier {assignment.reference!r} could not be set up: {said}") from error
                 self._inline.add(key)
 
     def _settle(self, call: list[Job], said: Sequence[Entry], slot: int, shared: bool) -> None:

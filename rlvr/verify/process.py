@@ -136,6 +136,12 @@ class VerifierProcess:
         self._leaving = None
 
 
+def worker() -> str:
+    """What it runs: it imports from where we do, in our order. `-m` would put the current folder before the library,
+    where a file of the user's own that is called random.py ends every process."""
+    return f"import sys; sys.path[:] = {list(map(str, sys.path))!a}; from rlvr.verify.worker import main; main()"
+
+
 class Child:
     """One start of the worker, with its pipe; of no use after `close` or `kill`."""
 
@@ -144,7 +150,7 @@ class Child:
         self.pipe, theirs = Pipe()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  what it prints, for the error message; closed by kill
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rlvr.verify.worker", str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", worker(), str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._said,

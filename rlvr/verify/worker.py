@@ -1,4 +1,4 @@
-"""The process in which verifiers run: `python -m rlvr.verify.worker FD PARENT`. It may be killed at any moment.
+"""The process in which verifiers run: `main()` with the arguments FD and PARENT. It may be killed at any moment.
 
     parent --pickle: (reference, options of its setup)-------> loaded once; {"ready": true}
     parent --pickle: (reference, options, [[sample, ...]], n, limit_s)
@@ -118,7 +118,3 @@ def main() -> None:
             else:
                 worker.ask(*message)
     worker.close()
-
-
-if __name__ == "__main__":
-    main()

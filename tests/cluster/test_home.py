@@ -19,7 +19,7 @@ def elsewhere(tmp_path, monkeypatch):
     return other
 
 
-def test_it_works_and_imports_where_the_driver_does_and_so_does_what_it_starts(elsewhere, monkeypatch, tmp_path):
+def test_it_works_and_imports_where_the_driver_does(elsewhere, monkeypatch, tmp_path):
     before, mine = list(sys.path), str(tmp_path)
     sys.path += ["", mine, str(tmp_path / "nowhere")]
     home = Home.here()
@@ -29,7 +29,17 @@ def test_it_works_and_imports_where_the_driver_does_and_so_does_what_it_starts(e
     home.enter()
     assert os.getcwd() == str(tmp_path / "home")
     assert sys.path == [*before, str(tmp_path / "home"), mine]
-    assert os.environ["PYTHONPATH"].split(os.pathsep) == ["before", str(tmp_path / "home"), mine]
+    assert os.environ["PYTHONPATH"] == "before"  # what is there would hide the library from what it starts
+
+
+def test_what_the_driver_has_behind_the_library_is_behind_it_here_too(elsewhere, monkeypatch, tmp_path):
+    """Ray puts the driver's folder first: a random.py there would be the one that everybody imports."""
+    before, mine, first = list(sys.path), str(tmp_path / "home"), str(tmp_path)
+    monkeypatch.setattr(sys, "path", [first, *before, mine])
+    home = Home.here()
+    monkeypatch.setattr(sys, "path", [mine, first, *before])
+    home.enter()
+    assert sys.path == [first, *before, mine]
 
 
 def test_a_node_without_these_folders_is_left_as_it_is(elsewhere):

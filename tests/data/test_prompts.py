@@ -116,6 +116,8 @@ def test_a_missing_column_is_answered_with_those_that_are_there(tmp_path, render
     ("row", "said"),
     [
         ({"problem": "1", "level": 1}, "row 1: no answer"),
+        ({"problem": "1", "answer": float("nan"), "level": 1}, "row 1: no answer"),
+        ({"problem": "1", "answer": "2", "level": float("nan")}, "row 1: no level"),
         ({"problem": "1", "answer": "2"}, "row 1: no level"),
         ({"problem": "", "answer": "2", "level": 1}, "row 1: problem is empty"),
         ({"problem": 17, "answer": "2", "level": 1}, "row 1: problem=17 is neither text nor chat messages"),
@@ -125,6 +127,11 @@ def test_a_missing_column_is_answered_with_those_that_are_there(tmp_path, render
 def test_a_later_row_that_lacks_something_is_named(tmp_path, render, row, said):
     with pytest.raises(RecipeError, match=said):
         load(tmp_path, [{"problem": "1", "answer": "2", "level": 1}, row], render, domain="level")
+
+
+def test_data_without_references_has_none(tmp_path, render):
+    (made,) = load(tmp_path, [{"problem": "1", "level": 3}], render, answer=None)
+    assert made.answer is None and made.row == {"level": 3}
 
 
 def test_a_prompt_that_fits_is_taken_and_one_token_more_is_refused_with_the_numbers(tmp_path, render):

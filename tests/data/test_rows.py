@@ -127,6 +127,31 @@ def test_a_data_set_with_configurations_is_read_by_that_too(data_set):
         read(f"{data_set}:main:train:more")
 
 
+def test_a_data_set_may_lie_in_the_home_folder(data_set, monkeypatch):
+    monkeypatch.setenv("HOME", str(data_set.parent))
+    assert read("~/set:test") == [{"problem": "c"}]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows", "rows.parquet.bak"])
+def test_a_file_of_another_kind_is_refused_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("rlvr.data.rows._from_hub", None)
+    (tmp_path / name).write_text("problem,answer\n1+1,2\n")
+    with pytest.raises(RecipeError, match=r"a (\.csv|\.bak|bare) file; what can be read is \.jsonl, \.json, \.parquet"):
+        read(tmp_path / name)
+    with pytest.raises(RecipeError, match=r"^data\.train=nowhere\.csv: a \.csv file"):
+        read("nowhere.csv")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_folder_of_save_to_disk_is_told_from_a_data_set(tmp_path, split):
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"problem": "a"}])
+    (datasets.DatasetDict({"train": rows}) if split else rows).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(RecipeError, match=r"saved: a folder of save_to_disk; write it with to_parquet"):
+        read(tmp_path / "saved")
+
+
 def test_a_split_that_is_not_there_is_one_clear_line(data_set):
     with pytest.raises(RecipeError, match=r"^data\.train=.*:tset: neither .* nor a data set: .*tset"):
         read(f"{data_set}:tset")

@@ -37,6 +37,16 @@ def test_what_works_passes(size, weights):
         ({"advantage": partial(advantages.standardize, eps=0.0)}, [1.0], 4, "all of the same reward, must be finite"),
         ({"shaping": lambda lengths: 1 / (64 - lengths)}, [1.0], 4, "must be finite"),
         ({"weighting": lambda mask, counted: mask.sum(1)}, [1.0], 4, "weighting made"),
+        ({"surrogate": lambda w, a, lp: (w * a).mean(1, keepdim=True)}, [1.0], 4, r"surrogate made \(4, 1\) of"),
+        ({"surrogate": lambda w, a, lp: (w * a).mean()}, [1.0], 4, r"surrogate made \(\) of \(4, 3\)"),
+        ({"ratio": lambda log_ratio, mask: log_ratio.mean(1, keepdim=True)}, [1.0], 4, r"ratio made \(4, 1\)"),
+        ({"correction": lambda mismatch: mismatch.sum_B1.exp()}, [1.0], 4, r"correction made \(4, 1\) of \(4, 3\)"),
+        ({"kl": kl.KL(lambda now, ref, ratio: (now - ref).mean(), 0.1)}, [1.0], 4, r"kl.estimator made \(\)"),
+        ({"shaping": lambda lengths: torch.tensor(0.0)}, [1.0], 4, r"shaping made \(\) of \(1, 4\)"),
+        ({"whitening": lambda a, valid: a[valid].std()}, [1.0], 4, r"whitening made \(\) of \(1, 4\)"),
+        ({"advantage": lambda r: r.total_NG.numpy()}, [1.0], 4, "advantage made a ndarray, no tensor"),
+        ({"advantage": lambda r: r.total_NG.tolist()}, [1.0], 4, "advantage made a list, no tensor"),
+        ({"advantage": lambda r: None}, [1.0], 4, "advantage made a NoneType, no tensor"),
         ({"weighting": lambda mask, counted: mask * torch.inf}, [1.0], 4, "finite gradient"),
         ({"surrogate": lambda w, a, lp: (a * lp).detach(), "kl": None}, [1.0], 4, "gradient|require grad"),
         ({"surrogate": lambda w, a, lp: w * torch.inf, "kl": None}, [1.0], 4, "finite gradient"),
@@ -102,8 +112,9 @@ def test_an_advantage_of_nothing_need_not_teach():
 
 
 def test_a_slot_that_takes_other_arguments_is_a_type_error():
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError) as refused:
         trial(replace(GOOD, ratio=lambda log_ratio: log_ratio), [1.0], 4)
+    assert refused.value.__notes__ == ["algorithm.ratio"]
 
 
 def test_every_slot_is_called_with_what_it_is_called_with_in_training():

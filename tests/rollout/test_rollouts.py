@@ -1,10 +1,12 @@
 """What the rollouts remember goes through a checkpoint."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from rlvr.reward_config import PartConfig
 from rlvr.rollout.rollouts import SampledRollouts
 from rlvr.verify.health import VerifiersFailed
 from tests import builders, toy
@@ -39,6 +41,16 @@ def test_an_evaluation_says_of_how_many_problems_it_is():
     said = one.evaluate()
     assert said.pop("eval/seconds") > 0
     assert said == {"eval/problems": 5, "eval/masked": 0, **accuracies}
+
+
+def test_a_part_that_judged_nothing_has_no_reward_rather_than_a_bad_one():
+    one, said = rollouts(), builders.verdict(1.0, {"math": 1.0})
+    one.cfg.reward.parts["style"] = PartConfig("style", weight=0.0)
+    judged = replace(builders.group([1.0]), verdicts=(said,))
+    row = one._metrics([judged], 1)
+    assert row["reward/math"] == 1.0 and "reward/style" not in row
+    both = replace(judged, verdicts=(replace(said, parts={"math": 1.0, "style": 0.5}),))
+    assert one._metrics([judged, both], 2)["reward/style"] == 0.5  # of the one that it judged
 
 
 def evaluated(problems: int, masked: int) -> tuple[dict[str, float], list[str]]:

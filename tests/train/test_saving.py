@@ -23,6 +23,16 @@ def build(folder: str, rank: int = 0, address: str = "", **cfg):
     return DeepSpeedTrainer(ModelConfig(path=folder, dtype="float32"), settings, 1.0, rank, address)
 
 
+def test_the_conversion_does_not_import_from_the_folder_that_a_run_is_started_in(tmp_path, monkeypatch):
+    from rlvr.train.saving import to_universal
+
+    (tmp_path / "json.py").write_text("raise ImportError('the json of the current folder')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="cannot be converted") as refused:
+        to_universal(tmp_path / "nowhere", tmp_path / "universal")
+    assert "of the current folder" not in str(refused.value)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_trainer_goes_on_from_what_it_saved_as_if_nothing_had_been(model_folder, tmp_path, stage):
     trainer = build(model_folder, zero_stage=stage)

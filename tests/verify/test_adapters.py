@@ -26,6 +26,21 @@ def long_enough(completion_ids, **kwargs):
 def by_difficulty(prompts, completions, answer, difficulty):
     return [d * (a in c) for c, a, d in zip(completions, answer, difficulty)]
 
+def soft(completions, solution, ignore_case=False, **kwargs):
+    return [float(c.lower() == s.lower() if ignore_case else c == s) for c, s in zip(completions, solution)]
+
+def perhaps(completions, log_metric=None, solution=None, **kwargs):
+    return [0.5 if solution is None else float(c == s) for c, s in zip(completions, solution or completions)]
+
+def rest(completions, *rest, **kwargs):
+    return [float(c == a) for c, a in zip(completions, kwargs["answer"])]
+
+def weighted(completions, weight=1.0, **kwargs):
+    return [weight * (c == a) for c, a in zip(completions, kwargs["answer"])]
+
+def two(completions, solution, level, **kwargs):
+    return [float(c == s) for c, s in zip(completions, solution)]
+
 async def later(prompts, completions, answer, **kwargs):
     return [float(a in c) for c, a in zip(completions, answer)]
 
@@ -81,6 +96,34 @@ def test_a_trl_function_gets_columns_and_token_ids(at):
     assert [v.reward for v in judged(PartConfig(at("trl", "later")), "5", "6")] == [1.0, 0.0]
 
 
+def rewards(part: PartConfig, *texts: str, **more) -> list[float | None]:
+    return [verdict.reward for verdict in judged(part, *texts, **more)]
+
+
+def test_an_argument_of_a_trl_function_that_no_column_fills_keeps_its_default(at):
+    soft = PartConfig(at("trl", "soft"))
+    assert rewards(soft, "abc", "ABC", answer="abc") == [1.0, 0.0]
+    assert rewards(soft, "ABC", answer="abc", ignore_case=True) == [1.0]  # as a column
+    for name in ("perhaps", "rest"):
+        assert rewards(PartConfig(at("trl", name)), "abc", "x", answer="abc") == [1.0, 0.0]
+
+
+def test_a_column_called_answer_is_not_the_reference_of_a_trl_function(at):
+    asked = load(at("trl", "rest"))
+    assert asked(Sample("", "5", "6", row={"answer": "5"})).reward == 1.0
+    assert asked(Sample("", "5", "6", row={"answer": "5"}), answer_column="answer").reward == 0.0
+
+
+@pytest.mark.parametrize(("name", "column"), [("weighted", "answer"), ("two", "solution")])
+def test_where_the_reference_goes_is_asked_for_and_not_guessed(at, name, column):
+    (verdict,) = judged(PartConfig(at("trl", name)), "5")
+    assert verdict.reward is None and "params.answer_column" in verdict.detail
+    level = {} if name == "weighted" else {"level": 3}
+    assert rewards(PartConfig(at("trl", name), {"answer_column": column}), "5", "6", **level) == [1.0, 0.0]
+    (verdict,) = judged(PartConfig(at("trl", "by_difficulty"), {"answer_column": "answr"}), "5", difficulty=1.0)
+    assert verdict.reward is None and "answer_column=answr" in verdict.detail
+
+
 def test_what_their_functions_raise_is_an_error_and_no_reward(at):
     for kind, name in (("trl", "raises"), ("verl", "compute_score")):
         (verdict,) = judged(PartConfig(at(kind, name)), "#### 5")
@@ -100,6 +143,7 @@ def test_a_verl_dict_keeps_its_extras(at):
     part = PartConfig(at("verl", "with_extras"), {"bonus": 0.5})
     (verdict,) = judged(part, "so 5", extra_info={"index": 3})
     assert (verdict.reward, verdict.answer) == (1.5, "so 5")
+    assert verdict.provenance[0].parts == {"acc": 1.0, "index": 3.0}
     direct = load(at("verl", "with_extras"))(Sample("", "so 5", "5", row={"extra_info": {"index": 3}}))
     assert direct.parts == {"acc": 1.0, "index": 3.0}
 

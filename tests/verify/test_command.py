@@ -1,17 +1,20 @@
 """The commands as a user types them, in this process; what they judge runs in processes of its own."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rlvr.cli import main
+from rlvr.compose import recipes_folder
 from rlvr.observe.files import to_json
 from rlvr.records import completion_records
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Prompt
 from rlvr.verify import Judge
+from rlvr.verify.discover import load
 
 PLUGIN = """
 from rlvr.verify import verifier
@@ -94,6 +97,7 @@ def test_run_keeps_groups_together(own, capsys):
         (["verifiers", "run", "mine.py:ends", "bad.jsonl", "scle=1"], "did you mean scale"),
         (["verifiers", "run", "mine.py:ends", "bad.jsonl", "scale"], "expected key=value"),
         (["rescore", "nowhere"], "nowhere is no run folder"),
+        (["data", "check", "rows.jsonl"], "rows.jsonl: a data file goes together with --verifier"),
         (["data", "check", "rows.jsonl", "--verifier", "math", "answer=none"], "no such column"),
     ],
 )
@@ -103,6 +107,44 @@ def test_a_wrong_word_costs_a_line(own, capsys, words, said):
     written(own / "rows.jsonl", {"problem": "q", "answer": "5"})
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"compltion": "5", "reference": "5"}, "no completion; it has compltion, reference"),
+        ({"completion": None, "reference": "5"}, "no completion"),
+        ({"completion": 5, "reference": "5"}, "completion=5: expected text"),
+        ({"completion": "5", "solution": "5"}, "no reference (null, where there is none); it has completion, solution"),
+        ({"completion": "5", "reference": "5", "prompt": 5}, "prompt=5 is neither text nor chat messages"),
+        ({"completion": "5", "reference": "5", "prompt": None}, "prompt=None is neither text nor chat messages"),
+        ({"completion": "5", "reference": "5", "prompt": []}, "prompt=[] is empty"),
+        ({"completion": "5", "reference": "5", "prompt": [{"role": "user"}]}, "prompt=[{'role': 'user'}] has no text"),
+        ({"completion": "5", "reference": "5", "row": "abc"}, "row='abc': expected an object"),
+        ({"completion": "5", "reference": "5", "token_ids": 5}, "token_ids=5: expected a list of numbers"),
+        ({"completion": "5", "reference": "5", "token_ids": ["a"]}, "token_ids=['a']: expected a list of numbers"),
+        ({"completion": "5", "reference": "5", "stop_reason": 1}, "stop_reason=1: expected text"),
+    ],
+)
+def test_a_line_of_samples_that_says_something_else_is_refused_with_its_number(own, capsys, row, said):
+    good = {"prompt": "q", "completion": "5", "reference": None, "token_ids": None}
+    path = written(own / "samples.jsonl", good, row)
+    assert main(["verifiers", "run", "mine.py:always", path]) == 2
+    assert f"samples.jsonl, line 2: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"completion": "5", "reward": "1"}, "reward='1': expected a finite number"),
+        ({"completion": "5", "reward": float("nan")}, "reward=nan: expected a finite number"),
+        ({"reward": 1.0}, "reward=1.0 without a completion that it is for; it has reference, reward"),
+    ],
+)
+def test_a_reward_of_a_line_is_a_number_for_a_completion(own, capsys, row, said):
+    path = written(own / "samples.jsonl", {"reference": "5"} | row)
+    assert main(["verifiers", "test", "mine.py:always", path]) == 2
+    assert f"samples.jsonl, line 1: {said}" in capsys.readouterr().err
 
 
 def test_test_says_what_fails_and_exits_with_one(own, capsys):
@@ -120,6 +162,22 @@ def test_data_check_counts_the_references_that_do_not_parse(own, capsys):
     assert "row 1, id 1: ends: it says four; reference 'four'" in said
     assert main(["data", "check", rows, "--verifier", "mine.py:always", "prompt=q", "answer=a"]) == 0
     assert "not checked: data" in capsys.readouterr().out
+
+
+def test_data_check_shows_what_no_terminal_takes(own, capsysbinary):
+    bad, good = {"problem": "q", "answer": "four", "id": "\ud800"}, {"problem": "q", "answer": "2"}
+    rows = written(own / "rows.jsonl", bad, good)
+    assert main(["data", "check", rows, "--verifier", "mine.py:ends"]) == 0
+    assert rb"id \ud800: ends: it says four" in capsysbinary.readouterr().out
+
+
+def test_data_check_refuses_a_column_that_no_row_has(own, capsys):
+    written(own / "rows.jsonl", {"problem": "q", "answer": "5", "verifier": "regex"})
+    text = (recipes_folder() / "quickstart.yaml").read_text()
+    (own / "r.yaml").write_text(text)
+    words = ["data.train=rows.jsonl", "data.heldout=null", "reward.parts.math.column=verifer"]
+    assert main(["data", "check", "r.yaml", *words]) == 2
+    assert "reward.parts.math.column=verifer: no such column in data.train" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -153,6 +211,27 @@ def test_rescore_finds_what_changed_and_nothing_else(run_folder, capsys):
     assert "4 completions of 2 groups judged again; 2 verdicts changed" in said
     assert "ends: ok right 1 -> ok wrong 0   e.g. step 3, prompt p0, completion 1" in said
     assert [json.loads(line)["part"] for line in changes.read_text().splitlines()] == ["ends", "reward"]
+
+
+def test_rescore_needs_no_algorithm_and_says_at_once_where_it_cannot_write(run_folder, capsys, monkeypatch):
+    config = run_folder / "config.yaml"
+    config.write_text(config.read_text().replace("rlvr.objective.advantages.standardize", "no_such_module.advantage"))
+    assert main(["rescore", str(run_folder)]) == 0
+    monkeypatch.setattr("rlvr.verify.judge.Judge", None)
+    assert main(["rescore", str(run_folder), "--changes", "/nowhere/changes.jsonl"]) == 2
+    assert "--changes /nowhere/changes.jsonl: cannot be written: No such file" in capsys.readouterr().err
+
+
+def test_rescore_finds_modules_in_ones_own_folder(run_folder, own, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (own / "more").mkdir()
+    (own / "mine.py").rename(own / "more" / "moved_here.py")
+    config = run_folder / "config.yaml"
+    config.write_text(config.read_text().replace(f"{own}/mine.py:ends", "moved_here:ends"))
+    assert main(["rescore", str(run_folder)]) == 2
+    load.cache_clear()
+    assert main(["rescore", str(run_folder), "--config-dir", "more"]) == 0
+    assert "2 verdicts changed" in capsys.readouterr().out
 
 
 def test_rescore_leaves_out_the_group_of_a_torn_line_and_says_which(run_folder, capsys):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Outcome, Provenance, Verdict
-from rlvr.verify.compose import combine
+from rlvr.verify.compose import attributed, combine
 
 
 def said(**rewards: float | None) -> dict[str, Verdict]:
@@ -95,6 +95,29 @@ def test_a_gate_that_is_all_that_counts_may_close(how):
     cfg = parts(how, math={"gate": True}, form={"gate": True, "weight": 0.0})
     assert combine(said(math=0.0, form=1.0), cfg).reward == 0.0
     assert combine(said(math=1.0, form=1.0), cfg).reward == 1.0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+@pytest.mark.parametrize(("how", "costs"), [("sum", 0.5), ("product", 1.0), ("min", 1.0)])
+def test_a_gate_below_0_is_closed_and_keeps_what_it_takes_off(how, costs, weight):
+    verdict = combine(said(math=1.0, format=-1.0), parts(how, math={}, format={"gate": True, "weight": weight}))
+    assert (verdict.reward, verdict.reason) == (-costs if weight else 0.0, "gate_format")
+
+
+def test_a_product_beyond_what_can_be_trained_on_masks_and_names_its_limit():
+    cfg = parts("product", a={}, b={}, c={})
+    verdict = combine(said(a=1e6, b=1e6, c=10.0), cfg)
+    assert (verdict.outcome, verdict.reward, verdict.reason) == (Outcome.ERROR, None, "too_large")
+    assert verdict.detail.endswith("is 1e+13: at most 1e+12 in magnitude") and "reward.combine" in verdict.detail
+    assert combine(said(a=1e6, b=1e6, c=1.0), cfg).reward == 1e12
+    endless = {f"p{n}": 1e6 for n in range(60)}
+    assert combine(said(**endless), parts("product", **{name: {} for name in endless})).reason == "too_large"
+
+
+def test_further_numbers_of_a_verdict_stay_with_who_gave_them():
+    own = Verdict(1.0, Outcome.OK, {"acc": 1.0, "length": 0.25}, provenance=(Provenance("score"),))
+    verdict = combine({"score": attributed("score", [own])}, parts(score={}))
+    assert verdict.parts == {"score": 1.0} and verdict.provenance[0].parts == {"acc": 1.0, "length": 0.25}
 
 
 def test_a_closed_gate_closes_products_too():

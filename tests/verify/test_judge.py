@@ -1,5 +1,6 @@
 """Verifiers run in processes that are killed; what goes wrong is an outcome, never a number."""
 
+import sys
 import textwrap
 from concurrent.futures import CancelledError
 from time import sleep
@@ -66,6 +67,32 @@ def test_each_way_to_fail_has_its_outcome_and_the_others_keep_their_verdicts(plu
     finally:
         judge.close()
     assert [p for p in psutil.Process().children(recursive=True) if "rlvr.verify.worker" in " ".join(p.cmdline())] == []
+
+
+def test_ones_own_file_may_be_called_as_one_of_the_library(tmp_path, monkeypatch):
+    for name in ("random", "json", "asyncio", "typing"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('the {name} of the current folder')\n")
+    (tmp_path / "helper_of_mine.py").write_text("import json, random\ndef act(sample):\n    return json.loads('0.5')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # last, as the command line does
+    judge = Judge(RewardConfig({"act": PartConfig("helper_of_mine:act")}), 1)
+    try:
+        assert judge.verify_group(group("1")).verdicts[0].reward == 0.5
+    finally:
+        judge.close()
+        sys.modules.pop("helper_of_mine", None)
+
+
+def test_what_a_process_says_before_it_dies_is_its_own(tmp_path):
+    (tmp_path / "dies.py").write_text(
+        "import os\ndef act(sample):\n    os.write(2, sample.completion.encode())\n    os._exit(3)\n"
+    )
+    judge = Judge(RewardConfig({"act": PartConfig(f"{tmp_path}/dies.py:act")}), 1)
+    try:
+        said = [verdict.detail for verdict in judge.verify_group(group("", "alas")).verdicts]
+    finally:
+        judge.close()
+    assert [detail.partition("code 3: ")[2] for detail in said] == ["it said nothing", "alas"]
 
 
 def test_parts_add_up_gates_close_and_a_part_without_weight_masks_nothing(plugin):

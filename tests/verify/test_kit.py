@@ -61,6 +61,22 @@ def hangs(sample):
         while True: pass
     return boxed(sample.completion) == str(sample.answer)
 
+@verifier("hungry", memory_gib=1.0)
+def hungry(sample):
+    return len(bytearray(3 * 2**30)) > 0
+
+@verifier("slow", timeout_s=0.1)
+def slow(sample):
+    while True: pass
+
+@verifier("endless")
+def endless(sample):
+    return endless.function(sample)
+
+@verifier("silent")
+def silent(sample):
+    return None
+
 @verifier("best", scope="group")
 def best(samples):
     longest = max(len(s.completion) for s in samples)
@@ -100,10 +116,29 @@ def test_a_sound_verifier_passes_every_check(at):
         ("crashes", {"hostile: empty"}),
         ("maskable", {"hostile: 1 MB of letters", "hostile: 1 MB of words"}),
         ("hangs", {"hostile: tower"}),
+        ("hungry", {"judges ordinary completions"}),
+        ("endless", {"judges ordinary completions"}),
+        ("silent", {"judges ordinary completions"}),
     ],
 )
 def test_what_is_wrong_with_a_verifier_is_found(at, name, checks):
     assert checks <= failed(at(name))
+
+
+def test_who_runs_out_of_time_or_memory_on_anything_is_not_sound(at):
+    asked = kit.Assignment("kit", at("slow"))
+    pool = kit.Pool([asked], 2)
+    try:
+        found = kit.Kit(asked, pool, [kit.Case("2+2=?", "4")]).deterministic()
+    finally:
+        pool.close()
+    assert [f.check for f in found if f.passed is False] == ["judges ordinary completions"]
+    assert "timeout: more than 0.1 s of CPU time" in found[-1].said
+
+
+def test_no_reward_is_the_one_of_a_case_that_names_none(at):
+    case = kit.Case("q", "4", r"\boxed{4}", float("nan"))
+    assert "expected rewards" in failed(at("sound"), cases=[case])
 
 
 def test_a_group_verifier_is_asked_about_groups(at):

@@ -88,12 +88,23 @@ def test_a_row_names_its_verifier_and_options(at):
         ({"verifier": 7}, "rows may name"),
         ({"verifier": "format", "verifier_params": "{"}, "is not JSON"),
         ({"verifier": "format", "verifier_params": {"boxd": 1}}, "did you mean boxed"),
+        ({"verifier": None, "verifier_params": {"percent": True}}, "nobody, as its column verifier is empty"),
+        ({"verifier_params": '{"percent": true}'}, "options for nobody, as its column verifier is empty"),
+        ({"verifier_params": "{"}, "is not JSON"),
     ],
 )
 def test_a_row_that_names_what_it_may_not_is_refused_when_the_data_is_read(row, said):
     plan = Plan(RewardConfig({"task": PartConfig("math", column="verifier")}))
     with pytest.raises(RecipeError, match=said):
         plan.check_rows([prompt(0, **row)])
+
+
+def test_a_column_that_no_row_has_is_refused_when_the_data_is_read():
+    plan = Plan(RewardConfig({"task": PartConfig("math", column="verifer")}))
+    rows = [prompt(n, verifier="regex", level=n) for n in range(2)]
+    with pytest.raises(RecipeError, match=r"parts\.task\.column=verifer: no such column in data.train; .* verifier"):
+        plan.check_columns(rows)
+    plan.check_columns([rows[0], prompt(2, verifer=None)])  # in lines of JSON a row may leave it out
 
 
 def test_an_audit_looks_at_its_share_and_changes_no_reward(at):
@@ -165,6 +176,29 @@ def test_a_row_stays_while_anybody_in_turn_can_use_its_reference(tmp_path):
         later = [VerifierChoice(f"{tmp_path}/c.py:{name}") for name in names]
         plan = Plan(RewardConfig({"x": PartConfig(f"{tmp_path}/c.py:a", first_decided=later)}))
         assert unusable(plan, [rows]) == [bad]
+
+
+def package(folder, name: str, module: str) -> str:
+    """An installed package that offers the verifier `twice`."""
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[rlvr.verifiers]\ntwice = {module}:judge.inner [extra]\n")
+    (folder / f"{module}.py").write_text("def judge(sample): return True\n")
+    return str(folder)
+
+
+def test_a_name_that_two_packages_offer_is_nobodys(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(package(tmp_path / "a", "first-rewards", "module_of_first"))
+    with pytest.raises(PluginError, match=r"module_of_first has no function 'judge\.inner'"):
+        load("twice")
+    monkeypatch.syspath_prepend(package(tmp_path / "b", "other-rewards", "module_of_other"))
+    load.cache_clear()
+    with pytest.raises(PluginError, match=r"'twice' is offered by .*-rewards .* and .*-rewards") as refused:
+        load("twice")
+    assert "first-rewards" in str(refused.value) and "other-rewards" in str(refused.value)
+    assert load("module_of_other:judge")(None).reward == 1.0
+    assert load("math").name == "math"
 
 
 def test_a_file_may_hold_a_dataclass_and_what_breaks_in_it_is_said(tmp_path):

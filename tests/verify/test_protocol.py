@@ -3,14 +3,18 @@
 import os
 import time
 
+import numpy
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvr.reward_config import PartConfig, RewardConfig
-from rlvr.types import Completion, Ended, Group, Outcome, Prompt
+from rlvr.types import Completion, Ended, Group, Outcome, Prompt, Verdict
 from rlvr.verify import Judge, Sample
 from rlvr.verify.assembly import Assembly
 from rlvr.verify.plan import Plan
-from rlvr.verify.plugin import PluginError, verifier
+from rlvr.verify.plugin import PluginError, as_verdict, verifier
 
 PLUGIN = """
 import asyncio, os, time
@@ -210,6 +214,67 @@ def test_inline_runs_here(judge):
     assert judge("beside").verify_group(group("1")).verdicts[0].reward == os.getpid()
 
 
+INLINE = """
+import sys
+from rlvr.verify import verifier
+
+def refuse():
+    raise OSError("no model")
+
+@verifier("unready", isolation="inline", setup=refuse)
+def unready(sample):
+    return True
+
+@verifier("unclosed", isolation="inline", close=refuse)
+def unclosed(sample):
+    return True
+
+@verifier("leaves", isolation="inline")
+def leaves(sample):
+    sys.exit("gone")
+
+@verifier("leaves_later", isolation="inline")
+async def leaves_later(sample):
+    sys.exit("gone")
+
+@verifier("leaves_process")
+def leaves_process(sample):
+    sys.exit("gone")
+
+@verifier("leaves_process_later")
+async def leaves_process_later(sample):
+    sys.exit("gone")
+"""
+
+
+@pytest.fixture
+def inline(tmp_path):
+    (tmp_path / "inline.py").write_text(INLINE)
+    return lambda name: RewardConfig({name: PartConfig(f"{tmp_path}/inline.py:{name}")})
+
+
+def test_what_cannot_be_set_up_beside_the_caller_is_said_at_the_start(inline):
+    with pytest.raises(PluginError, match=r"unready' could not be set up: OSError: no model"):
+        Judge(inline("unready"), 2)
+
+
+def test_an_error_of_close_comes_too_late_to_fail_anything(inline, capsys):
+    asked = Judge(inline("unclosed"), 1)
+    assert asked.verify_group(group("1")).verdicts[0].reward == 1.0
+    asked.close()
+    assert "unclosed': OSError: no model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["leaves", "leaves_later", "leaves_process", "leaves_process_later"])
+def test_a_verifier_that_exits_is_an_error_and_ends_nobody_else(inline, name):
+    asked = Judge(inline(name), 1)
+    try:
+        for verdict in asked.verify_group(group("1", "2")).verdicts:
+            assert verdict.outcome == Outcome.ERROR and "SystemExit: gone" in verdict.detail
+    finally:
+        asked.close()
+
+
 def test_setup_gets_the_options_it_names_once_in_each_process_and_close_ends_it(judge, tmp_path):
     asked = judge("prepared", params={"level": 3, "other": "x"})
     assert [v.reward for v in asked.verify_group(group("1", "2")).verdicts] == [1, 1]
@@ -272,6 +337,24 @@ def test_a_question_is_asked_the_moment_its_completion_ends(tmp_path):
 def test_a_protocol_that_does_not_exist_is_refused(wrong):
     with pytest.raises(PluginError):
         verifier("x", **wrong)(lambda sample: True)
+
+
+@pytest.mark.parametrize("answer", [numpy.float32(1.0), numpy.bool_(True), numpy.int64(1), torch.tensor(1.0)])
+def test_a_scalar_of_an_array_library_is_the_number_that_it_holds(answer):
+    said = as_verdict(answer, "x")
+    assert (said.reward, type(said.reward), said.reason) == (1.0, float, "right")
+    own = as_verdict(Verdict(answer.item() if isinstance(answer, torch.Tensor) else answer, Outcome.OK), "x")
+    assert (own.reward, type(own.reward)) == (1.0, float)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_reward_has_a_size_that_can_be_trained_on(reward):
+    for answer in (reward, Verdict(reward, Outcome.OK)):
+        if abs(reward) <= 1e6:
+            assert as_verdict(answer, "x").reward == reward
+        else:
+            with pytest.raises(ValueError, match=r"verifier 'x': a reward of .*: at most 1e\+06 in magnitude"):
+                as_verdict(answer, "x")
 
 
 def test_a_verifier_can_be_called_as_the_function_it_is():
