@@ -1,14 +1,13 @@
 """The whole protocol: lists, groups, batches, async; who is asked again, and whose fault is what."""
 
-import asyncio
 import os
 import time
 
 import pytest
 
-from rlvr.reward_config import PartConfig, RewardConfig, VerifierChoice
-from rlvr.types import Completion, Ended, Group, Outcome, Prompt, Provenance, Verdict
-from rlvr.verify import Judge, Sample, call
+from rlvr.reward_config import PartConfig, RewardConfig
+from rlvr.types import Completion, Ended, Group, Outcome, Prompt
+from rlvr.verify import Judge, Sample
 from rlvr.verify.assembly import Assembly
 from rlvr.verify.plan import Plan
 from rlvr.verify.plugin import PluginError, verifier
@@ -218,6 +217,17 @@ def test_setup_gets_the_options_it_names_once_in_each_process_and_close_ends_it(
     assert lines(tmp_path / "closed") == lines(tmp_path / "setup-3")
 
 
+def test_a_verifier_that_is_set_up_in_two_ways_is_set_up_twice(tmp_path):
+    (tmp_path / "p.py").write_text(PLUGIN)
+    at = f"{tmp_path}/p.py:prepared"
+    judge = Judge(RewardConfig({f"level {n}": PartConfig(at, {"level": n}) for n in (1, 2)}), 1)
+    try:
+        (said,) = judge.verify_group(group("1")).verdicts
+    finally:
+        judge.close()
+    assert said.parts == {"level 1": 1.0, "level 2": 1.0}
+
+
 def test_what_fails_once_is_asked_again_in_another_process(judge, tmp_path):
     for processes in (1, 2):
         (tmp_path / "once").unlink(missing_ok=True)
@@ -286,87 +296,3 @@ def test_a_verifier_can_be_called_as_the_function_it_is():
 
     assert double(Sample("", "3", ""), by=3.0).reward == 9.0
     assert later(Sample("", "3", "")).reward == 1.0
-
-
-def test_a_verifier_that_is_set_up_in_two_ways_is_set_up_twice(tmp_path):
-    (tmp_path / "p.py").write_text(PLUGIN)
-    at = f"{tmp_path}/p.py:prepared"
-    judge = Judge(RewardConfig({f"level {n}": PartConfig(at, {"level": n}) for n in (1, 2)}), 1)
-    try:
-        (said,) = judge.verify_group(group("1")).verdicts
-    finally:
-        judge.close()
-    assert said.parts == {"level 1": 1.0, "level 2": 1.0}
-
-
-def one_question(assembly: Assembly):
-    (question,) = assembly.ended([Ended(0, 0, Completion((1,), (True,), (0.0,), 0, "1", "eos"))])
-    return question
-
-
-@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.ABSTAIN])
-def test_whoever_cannot_say_is_followed_by_the_next_in_turn(tmp_path, outcome):
-    (tmp_path / "p.py").write_text(PLUGIN)
-    first, then = (f"{tmp_path}/p.py:{name}" for name in ("once", "slow"))
-    part = PartConfig(first, first_decided=[VerifierChoice(then)])
-    assembly = Assembly(Plan(RewardConfig({"x": part})), [group("").prompt], 1)
-    silent = Verdict(None, outcome, reason="gone", provenance=(Provenance("once"),))
-    (further,), whole = assembly.answered(one_question(assembly), [silent])
-    assert (further.assignment.reference, further.turn, further.places) == (then, 1, ((0, 0),)) and not whole
-    right = Verdict(1.0, Outcome.OK, reason="right", provenance=(Provenance("slow"),))
-    further, (done,) = assembly.answered(further, [right])
-    assert (done.verdicts[0].reward, further) == (1.0, [])
-    assert [p.outcome for p in done.verdicts[0].provenance] == [outcome.value, "ok"]
-
-
-def test_a_verdict_is_not_asked_about_again(tmp_path):
-    (tmp_path / "p.py").write_text(PLUGIN)
-    first, then = (f"{tmp_path}/p.py:{name}" for name in ("once", "slow"))
-    part = PartConfig(first, first_decided=[VerifierChoice(then)])
-    assembly = Assembly(Plan(RewardConfig({"x": part})), [group("").prompt], 1)
-    wrong = Verdict(0.0, Outcome.REJECTED, reason="wrong", provenance=(Provenance("once"),))
-    further, (done,) = assembly.answered(one_question(assembly), [wrong])
-    assert further == [] and done.verdicts[0].reward == 0.0
-
-
-def test_prompts_that_want_other_options_are_no_batch(tmp_path):
-    (tmp_path / "b.py").write_text(
-        "from rlvr.verify import verifier\n"
-        "@verifier('all', scope='batch')\n"
-        "def all(samples, level: int = 0):\n    return [float(level)] * len(samples)\n"
-    )
-    part = PartConfig(f"{tmp_path}/b.py:all", column="verifier", choices={"all": f"{tmp_path}/b.py:all"})
-    rows = [{"verifier": "all", "verifier_params": {"level": level}} for level in (1, 2, 1)]
-    prompts = [Prompt(f"p{n}", n, (), (1,), "", row=row) for n, row in enumerate(rows)]
-    assembly = Assembly(Plan(RewardConfig({"x": part})), prompts, 1)
-    asked = assembly.ended([Ended(n, 0, Completion((1,), (True,), (0.0,), 0, "1", "eos")) for n in range(3)])
-    assert [(q.assignment.params["level"], q.places) for q in asked] == [(1, ((0, 0), (2, 0))), (2, ((1, 0),))]
-
-
-def test_no_more_are_awaited_at_a_time_than_the_verifier_says():
-    running, most = 0, []
-
-    @verifier("counted", concurrency=3)
-    async def counted(sample):
-        nonlocal running
-        running += 1
-        most.append(running)
-        await asyncio.sleep(0)
-        running -= 1
-        return True
-
-    said = call.entries(counted, [Sample("", "", "")] * 8, {})
-    assert [entry.reward for entry in said] == [1.0] * 8 and max(most) == 3
-
-
-def test_a_clients_own_limit_is_the_verifiers_error_and_not_ours():
-    @verifier("hasty")
-    async def hasty(sample):
-        raise TimeoutError("the client's 2 s are over")
-
-    @verifier("waiting", timeout_s=0.001)
-    async def waiting(sample):
-        await asyncio.Event().wait()
-
-    assert call.entries(hasty, [Sample("", "", "")], {}) == [call.Failure("TimeoutError: the client's 2 s are over")]
-    assert call.entries(waiting, [Sample("", "", "")], {}) == [call.Failure("no answer within 0.001 s", late=True)]
