@@ -1,8 +1,16 @@
-"""What tests of a process share: one process group, as DeepSpeed remembers the first and finds no other after it."""
+"""What tests of a process share: no deadlines for examples, and one process group.
+
+An example takes as long as a loaded machine lets it. DeepSpeed remembers the first process group and finds no other
+after it.
+"""
 
 import sys
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("rlvr", deadline=None)
+settings.load_profile("rlvr")
 
 
 @pytest.fixture(autouse=True, scope="session")

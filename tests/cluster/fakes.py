@@ -7,7 +7,7 @@ from typing import Any
 
 from rlvr.cluster.pipeline import RayPipeline
 from rlvr.cluster.seats import Seats
-from rlvr.config import ClusterConfig, Recipe
+from rlvr.config import ClusterConfig, Recipe, RolloutConfig
 from rlvr.reward_config import PartConfig, RewardConfig, VerifyConfig
 from rlvr.types import Completion, Outcome, Prompt, Provenance, Verdict
 
@@ -44,10 +44,11 @@ class Method:
 
 
 class Engine:
-    """Each request ends at once, in a message of its own."""
+    """Each request ends at once, in a message of its own, unless it is `held`."""
 
     def __init__(self, number: int):
         self.todo: list = []
+        self.held = False
         self.dead: Exception | None = None
         self.refuses: Exception | None = None
         self.add, self.abort = Method(self._add), Method(self.todo.clear)
@@ -60,6 +61,9 @@ class Engine:
 
     async def _serve(self):
         while self.dead is None:
+            if self.held:
+                await asyncio.sleep(0.001)
+                continue
             if not self.todo:
                 await asyncio.sleep(0.01)  # serving.IDLE_S
                 return
@@ -83,18 +87,21 @@ class Verifier:
         return [[Verdict(1.0, Outcome.OK, {"look": 1.0}, provenance=where) for _ in q.samples] for q in questions]
 
 
-def made(folder, engines: int = 1, max_waiting: int = 1000) -> RayPipeline:
-    """A pipeline over these; `pipeline.verifier` is its only verifier worker. `Seats.replace` calls ray.kill."""
+def made(
+    folder, engines: int = 1, max_waiting: int = 1000, verifiers: int = 1, max_sequences: int = 256
+) -> RayPipeline:
+    """A pipeline over these; `pipeline.verifier` is its first verifier worker. `Seats.replace` calls ray.kill."""
     (folder / "p.py").write_text("def look(sample):\n    return 1.0")
     cfg = Recipe(
         name="x", steps=1, reward=RewardConfig({"look": PartConfig(f"{folder}/p.py:look")}),
         verify=VerifyConfig(processes=1, max_waiting=max_waiting), cluster=ClusterConfig(),
+        rollout=RolloutConfig(max_sequences=max_sequences),
     )  # fmt: skip
     seats = Seats("engine", cfg.cluster, Engine, engines)
-    judges = Seats("verifier worker", cfg.cluster, Verifier, 1)
+    judges = Seats("verifier worker", cfg.cluster, Verifier, verifiers)
     seats.begin(), judges.begin()
     pipe = RayPipeline(seats, judges, cfg)
-    pipe.verifier = judges.all[0].actor
+    pipe.verifier, pipe.verifiers = judges.all[0].actor, judges.all
     pipe.bring = lambda destination: [pipe.pump.joined(seat, seat.lives) for seat in destination.seats]
     return pipe
 

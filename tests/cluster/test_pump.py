@@ -1,12 +1,16 @@
 """What goes on between engines and verifiers, with actors that are no processes: what is kept, and who listens."""
 
+import asyncio
 import gc
 import threading
 import time
 
 import pytest
 
+from rlvr.cluster import pipeline as whole
 from rlvr.cluster import seats
+from rlvr.cluster.pump import Order
+from rlvr.cluster.seats import Seat
 from rlvr.rollout.ahead import Ahead
 from rlvr.types import Completion, Sampling, Verdict
 from rlvr.verify.assembly import Assembly
@@ -111,3 +115,155 @@ def test_an_engine_that_ray_kills_for_its_memory_is_replaced_as_any_other(pipeli
     assert len(read(pipe.groups(prompts(2), SAMPLING))) == 2 and seat.lives == 1
     reason = " ".join(said.splitlines()[:2])
     assert told == [f"engine 0 died ({reason}): it is replaced"]
+
+
+def settled(pipe) -> None:
+    """The loop has done whatever it could."""
+
+    async def turns() -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    asyncio.run_coroutine_threadsafe(turns(), pipe.pump._loop).result(timeout=10)
+
+
+def test_the_death_of_an_actor_that_was_replaced_since_is_no_news():
+    seat = Seat("engine 0", None, lives=1)
+    assert not seat.fell(0) and seat.up and seat.ready
+    assert seat.fell(1) and not seat.up and not seat.ready
+    assert not seat.fell(1)
+
+
+def test_only_the_engine_that_got_the_weights_is_given_work(pipeline):
+    pipe = pipeline()
+    (seat,) = pipe.seats.all
+    seat.ready, seat.lives = False, 1
+    pipe.pump.joined(seat, 0)  # they went to the one that sat here before
+    settled(pipe)
+    assert not seat.ready
+    seat.up = False
+    pipe.pump.joined(seat, 1)
+    settled(pipe)
+    assert not seat.ready
+    seat.up = True
+    pipe.pump.joined(seat, 1)
+    settled(pipe)
+    assert seat.ready
+
+
+def waiting(pipe) -> list[int]:
+    return [share[0].prompt.position for share in pipe.pump._waiting]
+
+
+def test_an_engine_is_given_what_it_has_room_for_and_the_rest_waits(pipeline):
+    pipe = pipeline(engines=2, max_sequences=4)
+    for seat in pipe.seats.all:
+        seat.actor.held = True
+    arriving = pipe.groups(prompts(7), SAMPLING)
+    settled(pipe)
+    assert [len(seat.owed) for seat in pipe.seats.all] == [8, 8]  # one prompt more than is decoded: no gap
+    assert waiting(pipe) == [4, 5, 6]
+    pipe.seats.all[1].actor.held = False  # whoever is done first
+    until(lambda: not waiting(pipe))
+    pipe.seats.all[0].actor.held = False
+    assert sorted(group.prompt.position for group in read(arriving)) == list(range(7))
+
+
+def test_what_a_dead_engine_owes_comes_first(pipeline):
+    pipe = pipeline(max_sequences=4)
+    pipe.bring = None
+    (seat,) = pipe.seats.all
+    seat.actor.held = True
+    pipe.groups(prompts(5), SAMPLING)
+    settled(pipe)
+    assert waiting(pipe) == [2, 3, 4]
+    pipe.pump.died(seat, 0, "gone")
+    settled(pipe)
+    assert waiting(pipe) == [0, 1, 2, 3, 4] and not seat.owed
+
+
+def test_weights_are_brought_only_to_who_has_none(pipeline):
+    pipe = pipeline(engines=2)
+    brought: list = []
+    pipe.bring = lambda engines: brought.append([seat.name for seat in engines.seats])
+    first, second = pipe.seats.all
+    first.ready = False
+    pipe._welcome(first), pipe._welcome(second)
+    assert brought == [["engine 0"]]
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "sampled_at", "seconds"),
+    [(10.0, 20.0, 3.0), (21.0, 20.0, 2.0), (10.0, float("inf"), 0.0)],
+    ids=["sampling ended while it was waited for", "before", "others are still sampled"],
+)
+def test_only_what_is_waited_for_after_sampling_is_verification(pipeline, monkeypatch, asked_at, sampled_at, seconds):
+    pipe, order = pipeline(), Order(0, None, 1)
+    clock = [asked_at]
+    monkeypatch.setattr(whole, "perf_counter", lambda: clock[0])
+
+    def arrive() -> None:
+        clock[0], order.sampled = 23.0, sampled_at
+        order.arrived.append("a group")
+
+    pipe.pump.events.put(arrive)
+    assert list(pipe._arriving(order)) == ["a group"]
+    assert pipe.verifying_s == seconds
+
+
+def test_the_last_completion_ends_the_sampling(pipeline):
+    pipe = pipeline(max_sequences=4)
+    pipe.seats.all[0].actor.held = True
+    order = pipe.pump.order(Assembly(pipe.plan, prompts(1), 4), prompts(1), SAMPLING)
+    settled(pipe)
+    assert order.sampled == float("inf")
+    began = time.perf_counter()
+    pipe.seats.all[0].actor.held = False
+    until(lambda: order.sampled < float("inf"))
+    assert began <= order.sampled <= time.perf_counter()
+
+
+def test_questions_go_to_who_has_the_least_to_do(pipeline):
+    pipe = pipeline(verifiers=2)
+    for seat in pipe.verifiers:
+        seat.actor.held = True
+    arriving = pipe.groups(prompts(2), SAMPLING)
+    until(lambda: pipe.pump._asking.waiting == 8)
+    assert [sum(seat.owed.values()) for seat in pipe.verifiers] == [4, 4]
+    pipe.verifiers[0].actor.held = False
+    until(lambda: not pipe.verifiers[0].owed)
+    again = pipe.groups(prompts(1), SAMPLING)
+    pipe.verifiers[1].actor.held = False
+    assert (len(read(arriving)), len(read(again))) == (2, 1)
+
+
+def test_engines_wait_for_verifiers_and_go_on_with_them(pipeline):
+    """`max_waiting` and a few more: what has been read is counted a moment later than it is asked about."""
+    pipe = pipeline(max_waiting=2)
+    pipe.verifier.held = True
+    arriving = pipe.groups(prompts(6), SAMPLING)
+    until(lambda: pipe.pump._asking.waiting > 2)
+    settled(pipe)
+    asked = pipe.pump._asking.waiting
+    assert asked <= 2 + 3 and len(pipe.seats.all[0].owed) == 6 * 4 - asked
+    pipe.verifier.held = False
+    assert len(read(arriving)) == 6 and pipe.pump._asking.waiting == 0
+
+
+@pytest.mark.parametrize("held", ["engine", "verifier"])
+def test_what_was_flushed_never_comes_whoever_had_it(pipeline, held):
+    pipe = pipeline(max_sequences=4, max_waiting=2)
+    (seat,) = pipe.seats.all
+    actor = seat.actor if held == "engine" else pipe.verifier
+    actor.held = True
+    old = pipe.pump.order(Assembly(pipe.plan, prompts(4), 4), prompts(4), SAMPLING)
+    if held == "verifier":
+        until(lambda: pipe.pump._asking.waiting > 2)
+    settled(pipe)
+    assert seat.owed and seat.actor.todo and waiting(pipe)
+    pipe.flush()
+    assert not seat.owed and not seat.actor.todo and not waiting(pipe) and not pipe.pump._orders
+    actor.held = False
+    assert [group.prompt.id for group in read(pipe.groups(prompts(1), SAMPLING))] == ["0"]
+    settled(pipe)
+    assert (len(old.arrived), pipe.pump.events.qsize()) == (0, 0)

@@ -1,5 +1,6 @@
 """Peak memory is that of all the run's processes."""
 
+import os
 import subprocess
 import sys
 
@@ -63,3 +64,21 @@ def test_the_thread_samples_by_itself_and_ends():
             memory._ended.wait(0.01)
         end(child[0])
     assert not memory._thread.is_alive()
+
+
+def test_a_pid_that_was_given_again_is_somebody_elses(tmp_path):
+    def process(pid: int, parent: int, start: int) -> None:
+        (tmp_path / str(pid)).mkdir(exist_ok=True)
+        others = " ".join(["0"] * 17)
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a (b) c) S {parent} {others} {start} 0 0\n")
+
+    me = os.getpid()
+    process(me, 1, 5)
+    process(me + 1, me, 10)
+    memory = PeakMemory(proc=tmp_path)
+    assert memory._tree() == {(me, 5), (me + 1, 10)}
+    process(me + 1, 1, 10)  # an orphan, and still ours
+    assert memory._tree() == {(me, 5), (me + 1, 10)}
+    process(me + 1, 1, 99)
+    process(me + 2, me + 1, 100)
+    assert memory._tree() == {(me, 5)}

@@ -15,7 +15,7 @@ from rlvr.observe.charts import MANY, Curve, Mark, chart, short
 from rlvr.observe.console import open_display
 from rlvr.observe.html import Markup, tag
 from rlvr.observe.record import Record
-from rlvr.observe.report import page, throughput, write_report
+from rlvr.observe.report import evaluations, page, throughput, write_report
 from rlvr.observe.report_command import at_end
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.summary import Summary
@@ -222,6 +222,22 @@ def test_a_run_that_was_killed_has_a_page_too(tmp_path):
     assert "No result: the run is going on, or ended without one, after 12 steps" in said
     assert "the last it said: RuntimeError: out of &lt;memory&gt;" in said
     assert "6 lines or files of this run cannot be read" in said
+
+
+def test_a_step_that_was_evaluated_again_counts_as_it_was_last():
+    said = [(0, 0.1), (4, 0.2), (8, 0.0), (4, 0.5), (8, 0.75)]  # a rollback after the third
+    events = [
+        {"kind": "evaluation", "fields": {"step": step, "eval/accuracy_greedy": accuracy}} for step, accuracy in said
+    ]
+    assert evaluations(events) == {"eval/accuracy_greedy": [(0, 0.1), (4, 0.5), (8, 0.75)]}
+
+
+def test_the_machine_is_that_of_the_last_start(tmp_path):
+    for n in range(1, 12):
+        name = "environment.json" if n == 1 else f"environment-{n}.json"
+        (tmp_path / name).write_text(json.dumps({"command": f"start {n}"}))
+    (tmp_path / "config.yaml").write_text("")
+    assert Record.of(tmp_path).environment == {"command": "start 11"}
 
 
 def test_a_run_that_has_not_begun_has_a_page(tmp_path):

@@ -1,5 +1,6 @@
 """A run folder tells the truth after any crash."""
 
+import errno
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlvr.observe import files
 from rlvr.observe.files import JsonLines, to_json, write_atomic
 from rlvr.observe.runfolder import RunFolder, RunFolderError
 from rlvr.observe.summary import Summary
@@ -48,6 +50,13 @@ def test_create_refuses_a_folder_with_a_run_and_says_how_to_go_on(folder):
     folder.close()
     with pytest.raises(RunFolderError, match=r"already holds a run.*rlvr resume .*run\.folder"):
         RunFolder.create(path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"])
+def test_any_file_of_a_run_makes_a_folder_one(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(RunFolderError, match=rf"already holds a run \({name}\)"):
+        RunFolder.create(tmp_path)
 
 
 def test_create_accepts_a_folder_with_other_files(tmp_path):
@@ -216,7 +225,9 @@ def test_an_interrupted_replacement_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["config.yaml"]
 
 
-def test_a_line_that_a_full_disk_cuts_short_leaves_no_trace(tmp_path):
+def test_a_line_that_a_full_disk_cuts_short_leaves_no_trace(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(files, "sleep", waits.append)
     log = JsonLines(tmp_path / "log.jsonl")
     log.append({"n": 1})
     whole = log._file
@@ -228,10 +239,50 @@ def test_a_line_that_a_full_disk_cuts_short_leaves_no_trace(tmp_path):
     log._file = Full()
     with pytest.raises(RunFolderError, match="No space left on device"):
         log.append({"n": 2})
+    assert waits == [1] * (files.PATIENCE - 1)
     log._file = whole
     log.append({"n": 3})
     assert log.read() == [{"n": 1}, {"n": 3}]
     log.close()
+
+
+def test_a_disk_that_is_full_for_a_moment_costs_no_line(tmp_path, monkeypatch):
+    """A checkpoint that was being written is taken back meanwhile."""
+    log = JsonLines(tmp_path / "log.jsonl")
+    whole, waits = log._file, []
+
+    class Full:
+        def write(self, line: bytes) -> int:
+            return whole.write(line[:4])
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            log._file = whole
+
+    monkeypatch.setattr(files, "sleep", sleep)
+    log._file = Full()
+    log.append({"n": 1})
+    assert log.read() == [{"n": 1}] and waits == [1, 1]
+    log.close()
+
+
+def test_any_other_error_of_the_disk_is_said_at_once(tmp_path, monkeypatch):
+    class Broken:
+        def write(self, line: bytes) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files, "sleep", lambda seconds: pytest.fail("nothing to wait for"))
+    log = JsonLines(tmp_path / "log.jsonl")
+    whole, log._file = log._file, Broken()
+    with pytest.raises(RunFolderError, match="Input/output error"):
+        log.append({"n": 1})
+    whole.close()
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape(tmp_path):
+    write_atomic(tmp_path / "report.html", "half \ud800, whole \U0001f600")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "half \\ud800, whole \U0001f600"
 
 
 def test_anything_a_data_set_holds_can_be_written(tmp_path):
@@ -255,6 +306,14 @@ def test_a_run_that_never_began_leaves_nothing_and_touches_nothing_else(tmp_path
         folder.close()
         folder.remove_unused()
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "slurm.log"]
+
+
+def test_nor_does_it_leave_its_report(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    write_atomic(folder.path / "report.html", "<!doctype html>")
+    folder.close()
+    folder.remove_unused()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_with_a_checkpoint_is_never_removed(tmp_path):

@@ -93,6 +93,28 @@ def test_wandb_settings_that_only_the_user_can_mend_stop_the_run_before_it_begin
         open_sinks(folder, PlainDisplay(io.StringIO()), LogConfig(wandb=True), {})
 
 
+def test_tensorboard_hides_a_step_that_is_taken_again_at_once(folder):
+    sink = TensorboardSink(folder.path)
+    for step, value in ((1, 0.125), (2, 0.25), (2, 0.5)):
+        sink.log(step, {"accuracy": value})
+    sink.close()
+    assert read_tensorboard(folder.path)["accuracy"] == [(1, 0.125), (2, 0.5)]
+
+
+def test_wandb_goes_on_with_the_run_that_it_began(folder, monkeypatch):
+    asked = []
+
+    def init(**settings):
+        asked.append((settings["id"], settings["resume"]))
+        return SimpleNamespace(id=settings["id"] or f"new-{len(asked)}", define_metric=lambda *_, **__: None)
+
+    errors = SimpleNamespace(UsageError=RuntimeError, AuthenticationError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, errors=errors, Settings=lambda **_: None))
+    for _ in range(3):
+        sinks.WandbSink(folder.path, "project", {})
+    assert asked == [(None, "allow"), ("new-1", "allow"), ("new-1", "allow")]
+
+
 def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -19,7 +19,7 @@ from rlvr.plan.devices import DEVICES, GIB, find
 from rlvr.plan.model import PUBLISHED, from_config, read
 from rlvr.plan.report import fits, rank_bytes, report
 from rlvr.plan.setting import Setting
-from rlvr.plan.time import decode, decoding_step, times, train
+from rlvr.plan.time import decode, decoding_step, shared, times, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "recipes" / "tiny"
@@ -135,6 +135,26 @@ def test_more_devices_are_never_slower(model, workers):
     more = setting(model, rollout__workers=2 * workers, trainer__ranks=8, trainer__zero_stage=1)
     assert times(more).rollout <= times(one).rollout
     assert times(one).step == pytest.approx(times(one).rollout + times(one).train + times(one).publish)
+
+
+def test_what_is_offloaded_is_shared_among_ranks_in_host_memory():
+    shape = {"trainer__ranks": 8, "trainer__zero_stage": 3, "trainer__offload_optimizer": "cpu"}
+    one = setting(**shape, algorithm="grpo", trainer__offload_parameters="cpu")
+    assert memory.host(one) == pytest.approx(8_190_735_360 * (12 + 2) / 8)
+    whole = shape | {"trainer__zero_stage": 2}
+    assert memory.host(setting(**whole, algorithm="grpo")) == pytest.approx(8_190_735_360 * 12 / 8)
+
+
+def test_ranks_send_one_another_what_each_of_them_lacks():
+    """ZeRO-1 on two H100s: a rank sends half of the gradients and half of the weights, in each epoch."""
+    one = setting(trainer__ranks=2, trainer__zero_stage=1)
+    rate = one.device.link * one.device.link_efficiency
+    assert shared(one, 7) == pytest.approx((2 + 2) * 8_190_735_360 / 2 / rate)
+    assert shared(setting(trainer__ranks=2, trainer__zero_stage=1, trainer__epochs=3), 7) == 3 * shared(one, 7)
+    alone = setting(trainer__ranks=1, trainer__zero_stage=1)
+    assert shared(alone, 7) == 0.0
+    gathered = shared(setting(trainer__ranks=8, trainer__zero_stage=3), 7)  # twice a micro-batch, and 7 reductions
+    assert gathered == pytest.approx((2 * 7 + 7) * 2 * 8_190_735_360 * 7 / 8 / rate)
 
 
 @given(st.floats(10, 2000), st.sampled_from([64, 512, 2048]))

@@ -1,6 +1,8 @@
 """Both engines keep the promises of the Protocol. vLLM's takes 15 s to start, hence `slow`."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -270,6 +272,64 @@ def test_what_is_aborted_is_never_answered(engine):
     engine.abort()
     assert engine.running == 0 and finished(engine) == {}
     assert len(generated(engine, prompts(engine, "1+1=?"))) == 1
+
+
+def test_nor_is_what_was_waiting_for_room_or_for_others_to_end(engine):
+    engine.add(requests_of(prompts(engine, "5*6+1=?"), replace(SAMPLING, completions=40)))
+    engine.add([replace(r, key="greedy") for r in requests_of(prompts(engine, "1+1=?"), Sampling(1, 0.0, 8))])
+    engine.step()
+    engine.abort()
+    assert engine.running == 0 and finished(engine) == {}
+
+
+def test_each_request_is_sampled_in_its_own_way_whatever_it_stands_beside(engine):
+    asked = prompts(engine, "(3+4)*2=?", "5*6+1=?")
+    temperatures = {"greedy": 0.0, "sampled": 1.0, "hot": 1.7}
+    ways = {name: replace(SAMPLING, temperature=t, max_tokens=12) for name, t in temperatures.items()}
+    requests = [
+        replace(request, key=(name, *request.key)) for name, way in ways.items() for request in requests_of(asked, way)
+    ]
+    alone = {}
+    for name in ways:
+        engine.add([request for request in requests if request.key[0] == name])
+        alone |= finished(engine)
+    engine.add(sorted(requests, key=lambda request: request.key[1:]))  # greedy, hot, sampled, greedy, ...
+    together = finished(engine)
+    assert together.keys() == alone.keys()
+    assert {key: c.token_ids for key, c in together.items()} == {key: c.token_ids for key, c in alone.items()}
+    assert len({alone["greedy", 0, i].token_ids for i in range(3)}) == 1
+    assert len({alone[name, 0, 0].token_ids for name in ways}) > 1
+
+
+def test_a_string_may_end_a_completion(engine):
+    (asked,) = prompts(engine, "(3+4)*2=?")
+    hot = replace(SAMPLING, temperature=1.7, completions=8)
+    completions = generated(engine, [asked], hot)["0"].completions
+    longest = max(range(8), key=lambda i: len(completions[i].token_ids))
+    token_ids = completions[longest].token_ids
+    text = [engine.tokenizer.decode(token_ids[:n], skip_special_tokens=True) for n in range(len(token_ids))]
+    stop = text[len(text) // 2][-2:]
+    place = next(n for n, said in enumerate(text) if stop in said)
+    stopped = generated(engine, [asked], replace(hot, stop=("never said", stop)))["0"].completions[longest]
+    assert len(stop) == 2 and 0 < place < len(token_ids)
+    assert (stopped.stop_reason, stopped.token_ids, stopped.text) == ("stop", token_ids[:place], text[place])
+
+
+def test_the_tokenizers_end_is_one_also_where_the_model_names_another(tmp_path):
+    from transformers import AutoTokenizer
+
+    from rlvr.rollout.transformers import TransformersEngine
+
+    shutil.copytree(TINY, tmp_path, dirs_exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    (other,) = tokenizer.encode("\\boxed{")
+    named = json.loads((tmp_path / "generation_config.json").read_text()) | {"eos_token_id": [other]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(named))
+    both = TransformersEngine(str(tmp_path), dtype="float32", max_model_len=128, max_num_seqs=32)
+    said = generated(both, prompts(both, "5*6+1=?"), Sampling(32, 1.5, 24, seed=5))["0"].completions
+    ends = {tokenizer.eos_token_id, other}
+    assert {c.token_ids[-1] for c in said if c.stop_reason == "eos"} == ends
+    assert not any(token in ends for c in said for token in c.token_ids[:-1])
 
 
 def test_top_k_then_top_p_by_hand():

@@ -184,3 +184,57 @@ def test_one_caller_alone_reads_what_it_asked_for_and_leaves_nothing_behind():
     assert sorted((e.prompt, e.index) for e in next(arriving)) == [(0, 0), (1, 0)]
     arriving.close()
     assert engine.running == 0
+
+
+def test_an_engine_is_awake_before_weights_are_brought_to_it():
+    server = Server(FakeEngine())
+    server.engine.sleep()
+    server.begin_update(in_flight=True)
+    assert not server.engine.asleep
+
+
+def test_who_wants_the_engine_between_two_steps_has_it_after_this_one(monkeypatch):
+    monkeypatch.setattr(serving, "IDLE_S", 0.01)
+
+    class Visited(FakeEngine):
+        def step(self):
+            if self.steps == 3:
+                visitor.start()
+                while not server._guests:  # it waits for its turn now
+                    time.sleep(0.0001)
+            return super().step()
+
+    server = Server(Visited(lambda request: 200))
+    seen: list[int] = []
+
+    def visit():
+        with server._between_steps():
+            seen.append(server.engine.steps)
+
+    visitor = threading.Thread(target=visit)
+    server.add(requests(0))
+    assert sum(map(len, server.serve())) == 2
+    visitor.join(timeout=20)
+    assert seen == [4]
+
+
+def test_what_ended_and_was_not_told_yet_is_aborted_too(monkeypatch):
+    """Two end with the second step, and the third one fails before anybody is told."""
+    monkeypatch.setattr(serving, "WHILE_S", 100.0)
+    monkeypatch.setattr(serving, "IDLE_S", 0.01)
+
+    class Failing(FakeEngine):
+        def step(self):
+            if self.steps == 2:
+                self.steps += 1
+                raise RuntimeError("out of memory")
+            return super().step()
+
+    count = serving.MOST + 4
+    server = Server(Failing(lambda request: 2 if request.index < 2 else 9, max_num_seqs=count))
+    server.add([Request((0, i), prompt(0), i, replace(SAMPLING, completions=count)) for i in range(count)])
+    with pytest.raises(RuntimeError):
+        list(server.serve())
+    server.abort()
+    server.add(requests(7))
+    assert sorted(key for done in server.serve() for key, _ in done) == [(7, 0), (7, 1)]

@@ -134,6 +134,17 @@ def test_the_largest_mismatch_is_nan_where_one_is(build, settings, row):
     assert math.isnan(metrics["mismatch/max_abs"])
 
 
+def test_the_largest_mismatch_is_that_of_all_mini_batches(build):
+    of = batch()
+    trainer = build(mini_batches=2)
+    rollout_BT = trainer._logprobs(trainer.engine, of)
+    rollout_BT[3, int(of.lengths_B[3]) - 1] -= 2.0  # the second mini-batch has it
+    of = replace(of, rollout_logprobs_BT=rollout_BT)
+    metrics = trainer.step(of, GRPO, 1e-3)
+    assert metrics["mismatch/max_abs"] == pytest.approx(2.0, abs=1e-3)
+    assert metrics["mismatch/mean_abs"] < 0.2
+
+
 def test_the_reference_may_be_weights_that_were_exported(build, tmp_path):
     """As the sentinel's anchor is; and back to the model that training began with."""
     trainer = build()

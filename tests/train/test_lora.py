@@ -83,6 +83,16 @@ def test_the_reference_is_the_frozen_model_itself(build):
     assert trainer.step(of, LEASHED, 1e-2)["policy/kl_ref"] > 0
 
 
+def test_or_weights_that_were_exported_as_the_sentinels_anchor_is(build, tmp_path):
+    trainer = build()
+    trained(trainer)
+    trainer.export(str(tmp_path))
+    then = trainer._logprobs(trainer.engine, batch())
+    trained(trainer, 1)
+    assert_close(trainer._reference_logprobs(batch(), str(tmp_path)), then, atol=1e-4, rtol=1e-4)
+    assert (then - trainer._reference_logprobs(batch(), None)).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_a_checkpoint_brings_the_adapters_and_their_optimizer_back(build, tmp_path, zero_stage):
     trainer = build(zero_stage=zero_stage)

@@ -156,3 +156,39 @@ def test_the_key_comes_from_the_environment_and_its_absence_is_said(monkeypatch)
 def test_an_option_that_is_wrong_is_named(options, said):
     with pytest.raises(ValueError, match=said):
         Endpoint.of(options)
+
+
+def test_what_one_server_said_is_not_what_another_says():
+    with serving(lambda prompt: "yes") as one, serving(lambda prompt: "no") as other:
+        assert [asked(server.options).text for server in (one, other)] == ["yes", "no"]
+
+
+def test_the_memory_is_bounded_and_keeps_what_was_asked_for_last(monkeypatch):
+    monkeypatch.setattr(chat, "REMEMBERED", 2)
+    for key in ("a", "b"):
+        chat.remember(key, key, "")
+    assert chat.recall("a", "") == "a"
+    chat.remember("c", "c", "")
+    assert [chat.recall(key, "") for key in "abc"] == ["a", None, "c"]
+
+
+@pytest.mark.parametrize(("header", "backoff_s"), [("86400", 0.0), ("0", 86_400.0)])
+def test_no_wait_is_longer_than_the_longest(monkeypatch, header, backoff_s):
+    waits, sleep = [], asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    busy = Said(status=429, headers={"Retry-After": header})
+    with serving(lambda request, number: busy) as server, pytest.raises(NoReply):
+        asked(server.options, attempts=2, backoff_s=backoff_s)
+    assert max(waits) == chat.LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"), [("7.5", 7.5), ("86400", chat.LONGEST_WAIT_S), ("-1", 0.0), ("", 0.0), ("Fri, 1 May", 0.0)]
+)
+def test_the_wait_that_a_server_asks_for(header, wait_s):
+    assert chat.seconds(header) == wait_s

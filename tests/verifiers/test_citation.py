@@ -111,3 +111,8 @@ def test_a_judge_says_whether_the_quotation_supports_the_claim():
 def test_a_judge_that_is_silent_is_an_error():
     verdict = judged('"The crane is a large bird" [birds]', endpoint=unreachable())
     assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "no_verdict")
+
+
+def test_the_same_citation_in_many_sentences_is_one_to_a_judge_too():
+    twice = 'It stands: "and sleeps standing" [birds]. It sleeps: "and sleeps standing" [birds].'
+    assert judged(twice, least=2, min_words=3, endpoint=unreachable()).reason == "too_few"

@@ -77,3 +77,14 @@ def test_tags_that_are_tokens_are_counted_as_tokens(completion, token_ids, reaso
 def test_think_ids_must_be_two():
     with pytest.raises(ValueError, match="two token ids"):
         judged("a", 1, think_ids=[OPEN])
+
+
+@pytest.mark.parametrize("content", ["", " "])
+def test_an_empty_box_answers_nothing(content):
+    assert judged(f"<think>a</think>\\boxed{{{content}}}").reward == 0.0
+
+
+def test_only_the_form_with_thoughts_allows_no_text_before_the_answer():
+    said = [judged("so <answer>5</answer>", answer_tags=True, think=False, boxed=False)]
+    said += [judged("<think>a</think>so <answer>5</answer>", answer_tags=True, boxed=False)]
+    assert [verdict.reason for verdict in said] == ["kept", "text_before_answer"]

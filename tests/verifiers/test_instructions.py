@@ -108,3 +108,8 @@ def test_a_row_that_makes_no_sense_abstains_and_says_why(wanted, said):
     verdict = judged("a b c", wanted)
     assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "instructions_invalid")
     assert said in verdict.detail
+
+
+def test_blank_space_around_the_text_breaks_nothing():
+    wanted = [{"check": "starts_with", "phrase": "Well"}, {"check": "characters", "most": 8}]
+    assert judged("<think>so</think>\n\nWell, no\n", wanted).reason == "kept"

@@ -67,3 +67,8 @@ def test_a_language_that_is_not_known_abstains():
     verdict = language(Sample("q", "hello", "5"), language="xx")
     assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "language_unknown")
     assert language(Sample("1+1=?", "2", "2")).outcome == Outcome.ABSTAIN
+
+
+def test_a_script_of_a_fifth_of_the_prompts_letters_is_one_of_its_own():
+    assert share("二", prompt="abcdefgh 一二") == 1.0
+    assert share("二", prompt="abcdefghi 一二") == 0.0

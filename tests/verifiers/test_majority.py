@@ -29,6 +29,7 @@ def test_what_most_say_is_rewarded_however_it_is_spelt():
         (("1", "1", "1"), {}, "3 answers"),
         (("", "", ""), {}, "0 answers"),
         (("1", "1", "1", "2"), {"agreement": 0.9}, "agreement is 0.9"),
+        (("1", "1", "1", "2", "", "", ""), {}, "said by 3 of 7"),  # most of those that answered, not of all
     ],
 )
 def test_where_there_is_no_majority_the_whole_group_is_masked(answers, options, said):

@@ -93,3 +93,9 @@ def test_options_that_make_no_sense_are_said():
         judged([2, 2], needed=3)
     with pytest.raises(ValueError, match="did you mean model"):
         prepare_both({"url": "http://x", "model": "m"}, {"url": "http://x", "modle": "m"})
+
+
+def test_one_fault_that_nobody_could_check_is_an_error():
+    """It may be the fatal one: the other checks do not speak for it."""
+    said, _ = judged([0, 1], lambda analysis, seed: 9 if analysis.startswith("Analysis 0.") else 0)
+    assert (said.outcome, said.reward, said.reason) == (Outcome.ERROR, None, "no_meta_verdict")

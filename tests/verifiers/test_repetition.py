@@ -58,3 +58,8 @@ def test_an_empty_completion_earns_nothing():
 def test_limits_that_make_no_sense_are_an_error_not_a_reward():
     with pytest.raises(ValueError, match="allowed < worst"):
         repetition(of(1, 2), allowed=0.5, worst=0.5)
+
+
+def test_a_few_tokens_four_times_over_are_no_loop_before_they_are_n():
+    assert repetition(of(*range(1000), *(7, 8) * 5)).reason == "fresh"
+    assert repetition(of(*range(1000), *(7, 8) * 10)).reason == "loop"

@@ -171,3 +171,19 @@ def test_steps_stand_between_separators():
 def test_a_hostile_completion_earns_nothing(kind):
     verdict = steps(Sample("q", HOSTILE[kind], "5"), tokenizer="")
     assert (verdict.reward, verdict.outcome) == (0.0, Outcome.REJECTED)
+
+
+def test_of_two_steps_in_one_token_the_earlier_has_it():
+    words = ["1 + 1 = 2\n2 + 2", " = 4\n3", "\n4"]
+    sample = Sample("q", "".join(words), "5", token_ids=(0, 1, 2))
+    valued = [(start, end, 1.0) for start, end in steps_of(sample.completion, r"\n+")]
+    spans = tokens_of(valued, sample, lambda token_ids: "".join(words[i] for i in token_ids))
+    assert spans == ((0, 1, 1.0), (1, 2, 1.0), (2, 3, 1.0))
+
+
+def test_a_step_is_judged_alone_and_not_as_thoughts(tmp_path):
+    (tmp_path / "alone.py").write_text(
+        "def alone(sample):\n    return not sample.thinking and not sample.token_ids and sample.completion in 'ab'\n"
+    )
+    sample = Sample("q", "a\nb", "5", token_ids=(1, 2, 3), thinking=True)
+    assert steps(sample, tokenizer="", by=f"{tmp_path}/alone.py:alone").reward == 1.0

@@ -308,3 +308,67 @@ def test_without_anything_to_ask_again_nobody_is_acquitted():
     for _ in range(8):
         run.step(group([1.0] * 8))
     assert run.asked == 0 and [told for told in run.told if "no group that it judged in two ways is at hand" in told]
+
+
+def in_turn() -> Group:
+    """Of two verifiers in turn the second one decided: 1, and it took 0.3 s."""
+    one = group([1.0])
+    silent = replace(record(None, "cannot say", seconds=0.1), outcome="abstain")
+    decided = record(1.0, "equal", seconds=0.3)
+    return replace(one, verdicts=(replace(one.verdicts[0], provenance=(silent, decided)),))
+
+
+def test_of_those_asked_in_turn_the_last_one_counts():
+    row = monitor.metrics([in_turn()])
+    assert (row["masked/math"], row["passed/math"], row["verify_seconds/math"]) == (0.0, 1.0, 0.3)
+    assert (row["outcomes/math/abstain/cannot say"], row["outcomes/math/ok/equal"]) == (1, 1)
+    run = Run()
+    run.step(in_turn())
+    seen = run.health.parts["math"]
+    assert (list(seen.masked), list(seen.suspicious), seen.stretch.value) == ([False], [""], 1.0)
+
+
+def test_only_the_full_reward_is_a_pass():
+    said = {reward: monitor.passes(record(reward)) for reward in (-1.0, 0.0, 0.5, 1.0, 1.5, None)}
+    assert [reward for reward, passes in said.items() if passes] == [1.0, 1.5]
+    assert not monitor.passes(replace(record(1.0), outcome="error"))
+
+
+def test_a_judge_that_wavers_on_a_few_is_not_broken():
+    """Four groups of eight are asked about again, and one completion in four gets another verdict."""
+    rng = random.Random(0)
+    run = Run(window=60)
+    run.health.again = lambda groups: [
+        group([1 - r if n % 4 == 0 else r for n, r in enumerate(v.reward for v in g.verdicts)]) for g in groups
+    ]
+    for _ in range(20):
+        run.step(group([1.0, *split(rng, 6), 0.0]))
+    for _ in range(10):
+        run.step(group([1.0] * 8))
+    assert len(run.told) == 1 and "it stands by its verdicts on 32 earlier ones" in run.told[0]
+
+
+def test_a_sudden_change_is_told_again_when_it_comes_again():
+    rng = random.Random(0)
+    run = Run(window=60)
+    run.health.again = list
+    for _ in range(2):
+        for _ in range(20):
+            run.step(group([1.0, *split(rng, 6), 0.0]))
+        for _ in range(20):
+            run.step(group([1.0] * 8))
+    assert len(run.told) == 2
+
+
+def test_a_window_of_few_verdicts_is_enough_where_the_recipe_says_so():
+    rng = random.Random(0)
+    run = Run(broken=True, window=40)
+    for _ in range(5):
+        run.step(group([1.0, *split(rng, 6), 0.0]))
+    with pytest.raises(VerifiersFailed, match="its last 40 verdicts are all 1"):
+        for _ in range(5):
+            run.step(group([1.0] * 8))
+    run = Run(window=40)
+    with pytest.raises(VerifiersFailed, match=r"50\.0% of its last 40 verdicts are masked"):
+        for _ in range(20):
+            run.step(group([1.0, None]))

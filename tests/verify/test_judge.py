@@ -4,6 +4,7 @@ import sys
 import textwrap
 from concurrent.futures import CancelledError
 from time import sleep
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -191,3 +192,33 @@ def test_completions_stream_through_and_no_group_is_lost(plugin):
 def test_what_cannot_be_loaded_is_said_when_the_recipe_is_read(part, said):
     with pytest.raises(RecipeError, match=said):
         assignment("x", part, "reward.parts.x")
+
+
+WAITING = """
+from rlvr.verify import verifier
+
+@verifier("plain", timeout_s=2.0)
+def plain(sample): return True
+
+@verifier("waits", timeout_s=2.0, concurrency=4)
+async def waits(sample): return True
+
+@verifier("list", timeout_s=2.0, batch=8)
+async def many(samples): return [True] * len(samples)
+"""
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("plain", 0), ("waits", 3), ("many", 1)])
+def test_what_waits_for_others_has_the_time_to_wait_besides(tmp_path, name, rounds):
+    """Nine samples, four at a time: three times the limit."""
+    (tmp_path / "w.py").write_text(WAITING)
+    allowed = []
+
+    def receive(cpu_s, wall_s):
+        allowed.append((cpu_s, wall_s))
+        raise process.TimedOut("", computing=False)
+
+    child = SimpleNamespace(receive=receive, calls=0, samples=0)
+    with pytest.raises(process.TimedOut):
+        process.Child.entries(child, process.Assignment("x", f"{tmp_path}/w.py:{name}"), 9)
+    assert allowed == [(2.0, process.PATIENCE * 2.0 + rounds * 2.0)]

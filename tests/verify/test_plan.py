@@ -216,3 +216,11 @@ def test_a_file_may_hold_a_dataclass_and_what_breaks_in_it_is_said(tmp_path):
         with pytest.raises(PluginError, match=rf"{said[:4]}\.py cannot be imported: {said}"):
             load(f"{tmp_path}/{said[:4]}.py:x")
     assert not [name for name in sys.modules if name.startswith(("rlvr_verifier_File", "rlvr_verifier_Syst"))]
+
+
+def test_what_a_row_names_has_the_parts_limit_and_its_successors(at):
+    part = PartConfig(at("rule"), timeout_s=7.0, column="verifier", first_decided=[VerifierChoice(at("judge"))])
+    plan = Plan(RewardConfig({"x": part}))
+    named, later = plan.chain("x", prompt(verifier="format", verifier_params={"think": False}))
+    assert (named.reference, named.params, named.limit_s) == ("format", {"think": False}, 7.0)
+    assert later == plan.chains["x"][1] and plan.chain("x", prompt(verifier=None)) == plan.chains["x"]

@@ -282,6 +282,17 @@ def test_setup_gets_the_options_it_names_once_in_each_process_and_close_ends_it(
     assert lines(tmp_path / "closed") == lines(tmp_path / "setup-3")
 
 
+def test_a_verifier_that_is_set_up_in_two_ways_is_set_up_twice(tmp_path):
+    (tmp_path / "p.py").write_text(PLUGIN)
+    at = f"{tmp_path}/p.py:prepared"
+    judge = Judge(RewardConfig({f"level {n}": PartConfig(at, {"level": n}) for n in (1, 2)}), 1)
+    try:
+        (said,) = judge.verify_group(group("1")).verdicts
+    finally:
+        judge.close()
+    assert said.parts == {"level 1": 1.0, "level 2": 1.0}
+
+
 def test_what_fails_once_is_asked_again_in_another_process(judge, tmp_path):
     for processes in (1, 2):
         (tmp_path / "once").unlink(missing_ok=True)
