@@ -15,7 +15,7 @@ from rlvr.config import ModelConfig, RecipeError
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
 from rlvr.train import attention
 from rlvr.train.packing import layout
-from rlvr.train.policy import Policy, context_length, dtype_of, load_policy, pack, prompts_of, scatter, seen
+from rlvr.train.policy import Policy, dtype_of, load_policy, pack, prompts_of, scatter, seen
 from tests.builders import completion, group, prompt
 from tests.train.conftest import VOCABULARY
 
@@ -376,7 +376,3 @@ def test_the_policy_that_trains_is_the_policy_that_samples(policy):
     of = batch()
     assert torch.equal(packed_logprobs(policy, of, apart([0, 1, 2])), packed_logprobs(policy, of, apart([0, 1, 2])))
     assert not policy.training
-
-
-def test_the_context_length_is_read_from_the_model(model_folder):
-    assert context_length(model_folder) == 64
