@@ -183,6 +183,24 @@ def test_adapters_alone_need_little_more_than_the_weights():
     assert fits(lora)
 
 
+@pytest.mark.parametrize(
+    ("coefficient", "reference", "rank", "loaded", "asked"),
+    [
+        (0.001, None, 0, True, True), (0.0, None, 0, False, False), (0.0, "another", 16, False, False),
+        ({"math": 0.0, "chat": 0.1}, None, 0, True, True), ({"math": 0.0}, "another", 0, False, False),
+        (0.001, None, 16, False, True), (0.001, "another", 16, True, True),
+    ],
+)  # fmt: skip
+def test_a_reference_counts_where_one_is_loaded(coefficient, reference, rank, loaded, asked):
+    with_kl = setting(algorithm="grpo", trainer__lora__rank=rank)
+    with_kl.cfg.algorithm["kl"] |= {"coefficient": coefficient, "reference": reference}
+    without = setting(algorithm="dapo", trainer__lora__rank=rank)
+    without.cfg.algorithm = with_kl.cfg.algorithm | {"kl": None}
+    weights = memory.trainer(without)["weights"]
+    assert rank_bytes(with_kl) - rank_bytes(without) == weights * loaded
+    assert (train(with_kl) > train(without)) == asked
+
+
 def test_a_program_can_read_the_plan(capsys):
     words = ["model.path=Qwen/Qwen3-0.6B", "trainer.gradient_checkpointing=true"]
     assert main(["plan", "quickstart", *words, "--gpu", "h100", "--price", "2", "--json"]) == 0
