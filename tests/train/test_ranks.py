@@ -1,5 +1,5 @@
-"""Two ranks, whose shares of the work differ, train as one does, element by element, whatever is sharded; and it is whole
-where others see it."""
+"""Two ranks, whose shares of the work differ, train as one does, element by element; whatever is sharded is whole where
+others see it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,8 @@ OBJECTIVES = {"grpo": GRPO, "leashed": replace(LEASHED, weighting=weightings.tok
 # (objective, ZeRO stage, rank of the adapters): what two ranks do; one rank does each without ZeRO. Stage 3 comes last,
 # as transformers goes on to load models in shards
 CASES = [
-    ("grpo", 0, 0), ("grpo", 1, 0), ("grpo", 2, 0), ("leashed", 2, 0), ("grpo", 3, 0), ("leashed", 3, 0), ("grpo", 3, 4),
+    ("grpo", 0, 0), ("grpo", 1, 0), ("grpo", 2, 0), ("leashed", 2, 0),
+    ("grpo", 3, 0), ("leashed", 3, 0), ("grpo", 3, 4),
 ]  # fmt: skip
 
 
