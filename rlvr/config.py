@@ -120,7 +120,8 @@ class EvaluationConfig:
     limit: int | None = None
     """Held-out problems to use, the first so many; none: all."""
     samples: int = 1
-    """Completions a problem for the sampled accuracy, at the rollout temperature."""
+    """Completions a problem for the sampled accuracy, at the rollout temperature; and for pass@k, k the powers of two
+    up to it, at most 64."""
 
 
 @dataclass

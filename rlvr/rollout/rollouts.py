@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
-from rlvr.evaluate import accuracy
+from rlvr.evaluate import accuracy, correct
+from rlvr.evaluate.pass_at import pass_at
 from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
@@ -196,7 +197,8 @@ class SampledRollouts:
             masked += [not verdict.trainable for verdict in verdicts]
             if any(verdict.trainable for verdict in verdicts):
                 result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
-        return result | {"eval/masked": self._bearable(masked)}
+        right = [correct(verdict, self.main_part) if verdict.trainable else None for verdict in verdicts]  # the sampled
+        return result | pass_at(right, cfg.evaluation.samples) | {"eval/masked": self._bearable(masked)}
 
     def _bearable(self, masked: list[bool]) -> float:
         """The share of masked verdicts of an evaluation, told of where it is large."""
