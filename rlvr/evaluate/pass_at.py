@@ -1,4 +1,4 @@
-"""Of how many problems one of k completions is right (pass@k; Chen et al., arXiv:2107.03374). Pure; knows no verdict."""
+"""Of how many problems one of k completions is right (pass@k; Chen et al., arXiv:2107.03374). Knows no verdict."""
 
 from collections.abc import Sequence
 from math import comb

@@ -275,13 +275,12 @@ def test_prompts_are_assumed_no_longer_than_there_is_room_for(capsys):
     assert said[0] == said[1] and said[2] == said[3]
 
 
-# NVIDIA NeMo RL v0.4, docs/about/performance-summary.md: GRPO on OpenMathInstruct-2, DGX H100, bfloat16, on policy,
-# 2,048 completions a step in 4 mini-batches, at most 4,096 tokens; devices shared by training and generation.
-NEMO = [("Llama-3.1-8B", 16, 1060, 1, 97.7), ("Qwen3-32B", 32, 3206, 4, 393.0)]
+NEMO = json.loads((ROOT / "docs" / "measured" / "nemo.json").read_text())["runs"]
 
 
-@pytest.mark.parametrize(("model", "gpus", "length", "tp", "measured"), NEMO)
-def test_published_steps_of_another_framework_are_met_within_a_third(model, gpus, length, tp, measured):
+@pytest.mark.parametrize("run", NEMO, ids=lambda run: run["model"])
+def test_published_steps_of_another_framework_are_met_within_a_third(run):
+    model, gpus, length, tp, measured = (run[key] for key in ("model", "gpus", "tokens", "tensor_parallel", "step_s"))
     shared = setting(
         model, tokens=length - 200, algorithm="grpo",
         rollout__groups_per_step=64, rollout__group_size=32, rollout__max_tokens=4096, model__max_context=4400,
