@@ -20,7 +20,8 @@ class ModelConfig:
     dtype: str = "auto"
     """What the trainer computes in: `float32`, `bfloat16`, or `auto` (bfloat16 on GPU, float32 on CPU)."""
     max_context: int = 4096
-    """Tokens of prompt and completion together. Longer prompts are refused when the data is read."""
+    """Tokens of prompt and completion together, at most what the model was built for. Longer prompts are refused when
+    the data is read."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template, e.g. for a base model that has none; `plain` is the
     bare text, behind the token that begins a text where the tokenizer puts one there (Llama's does)."""
@@ -119,7 +120,8 @@ class EvaluationConfig:
     limit: int | None = None
     """Held-out problems to use, the first so many; none: all."""
     samples: int = 1
-    """Completions a problem for the sampled accuracy, at the rollout temperature."""
+    """Completions a problem for the sampled accuracy, at the rollout temperature; and for pass@k, k the powers of two
+    up to it, at most 64."""
 
 
 @dataclass

@@ -33,7 +33,7 @@ from rlvr.parts import Parts
 from rlvr.rollout.rollouts import Pipeline, SampledRollouts
 from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
-from rlvr.train.reference import check_reference
+from rlvr.train.models import check_policy, check_reference
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
 from rlvr.verify.plan import Plan
@@ -57,7 +57,8 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     check_objective(cfg, objective)
     plan = Plan(cfg.reward)
     render = Renderer(cfg.model)
-    check_reference(objective, len(render.tokenizer))
+    check_policy(cfg.model)
+    check_reference(objective, len(render.tokenizer), cfg.model.max_context)
     room = cfg.model.max_context - cfg.rollout.max_tokens
     prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
     plan.check_columns(prompts)

@@ -12,13 +12,19 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from rlvr.compose import compose_recipe, typed
 from rlvr.objective import Rewards, advantages
+from rlvr.plan.devices import find
+from rlvr.plan.model import PUBLISHED
+from rlvr.plan.setting import Setting
+from rlvr.plan.time import times
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -248,8 +254,86 @@ def gpu(_: str) -> Iterator[str]:
             median(run[key] for run in runs) for key in ("tokens_per_s", "flops_per_s", "padding", "peak_gb")
         )
         share, ratios = flops / found["peak_flops"], found[f"times_plain_{kind}"]
-        times = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if side == "rlvr" else ""
-        yield f"| {kind} | {side} | {rate:,.0f} | {share:.1%} | {padding:.1%} | {peak:.1f} GB | {times} |"
+        faster = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if side == "rlvr" else ""
+        yield f"| {kind} | {side} | {rate:,.0f} | {share:.1%} | {padding:.1%} | {peak:.1f} GB | {faster} |"
+
+
+def sentinel_in_short(_: str) -> Iterator[str]:
+    found = measured("sentinel")
+    assert isinstance(found, dict)
+    healthy = found["healthy"]
+    kinds, runs = len({row["name"] for row in healthy}), sum(row["runs"] for row in healthy)
+    steps = sorted({row["steps"] for row in healthy})
+    wrong = [name for row in healthy for name in row["false_alarms"]]
+    alarms = f"false alarms: {counted(wrong)}" if wrong else "no false alarm"
+    yield (
+        f"{found['ms_a_step']:.1f} ms of CPU a step with {found['memory']:,} steps in memory. Healthy runs, one group "
+        f"a step and sixteen: {kinds} kinds, {healthy[0]['runs']} seeds each, {runs} runs of {steps[0]} to {steps[-1]} "
+        f"steps, {alarms}."
+    )
+
+
+def sentinel(_: str) -> Iterator[str]:
+    """A row a broken kind of run."""
+    found = measured("sentinel")
+    assert isinstance(found, dict)
+    yield "| broken run | groups | runs | missed | steps until seen, median and worst | onset off by, median |"
+    yield "|---|---|---|---|---|---|"
+    for row in found["broken"]:
+        seen = f"{median(row['late']):g}, {max(row['late'])} | {median(row['off']):+g}" if row["late"] else "- | -"
+        yield f"| {row['name']} | {row['groups']} | {row['runs']} | {row['missed']} | {seen} |"
+
+
+def packing(_: str) -> Iterator[str]:
+    """Padding on paper; below, what sharing a prompt brings a step."""
+    found = measured("packing")
+    assert isinstance(found, dict)
+    yield "| completions | ranks | padding: mean, worst of the draws |"
+    yield "|---|---|---|"
+    for row in found["padding"]:
+        words = f"{row['mean']:.1%}, {row['worst']:.1%} of {row['draws']}"
+        yield f"| 128 of {row['lengths']} | {row['ranks']} | {words} |"
+
+
+def sharing(_: str) -> Iterator[str]:
+    """How many times as fast a step is: the median step, the worst and the best."""
+    found = measured("packing")
+    assert isinstance(found, dict)
+    yield "| prompts of | shared, beside packed | shared, beside one a row |"
+    yield "|---|---|---|"
+    for row in found["steps"]:
+        seconds, cells = row["seconds"], []
+        for name in ("packed", "one a row"):
+            ratios = [slow / fast for fast, slow in zip(seconds["shared"], seconds[name], strict=True)]
+            cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        yield f"| {row['prompt']} tokens | {' | '.join(cells)} |"
+
+
+def plan_against_nemo(_: str) -> Iterator[str]:
+    """Published steps of another framework beside what the plan makes of them today."""
+    yield "| model | GPUs | tokens | measured | planned | off |"
+    yield "|---|---|---|---|---|---|"
+    found = measured("nemo")
+    assert isinstance(found, dict)
+    for run in found["runs"]:
+        seconds = times(as_planned(run)).step
+        cells = f"{run['gpus']} | {run['tokens']:,} | {run['step_s']:g} s | {seconds:.1f} s"
+        yield f"| {run['model']} | {cells} | {seconds / run['step_s'] - 1:+.0%} |"
+
+
+def as_planned(run: dict) -> Setting:
+    """What is published of it; 200 tokens a prompt are assumed."""
+    gpus, tp = run["gpus"], run["tensor_parallel"]
+    overrides = {
+        "algorithm": "grpo", "model.max_context": 4400,
+        "rollout.groups_per_step": 64, "rollout.group_size": 32, "rollout.max_tokens": 4096,
+        "rollout.workers": gpus // tp, "rollout.tensor_parallel": tp, "rollout.max_sequences": 256,
+        "trainer.ranks": gpus, "trainer.zero_stage": 1, "trainer.mini_batches": 4,
+        "trainer.gradient_checkpointing": True,
+    }  # fmt: skip
+    cfg, _ = typed(compose_recipe("quickstart", [f"{key}={value}" for key, value in overrides.items()]))
+    made = Setting(cfg, find("h100"), PUBLISHED[run["model"]], 0, 200, run["tokens"] - 200)
+    return replace(made, count=made.needed)
 
 
 def saturation(_: str) -> Iterator[str]:
@@ -268,7 +352,8 @@ PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
     for part in (
         presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
-        against_trl, times_trl, phases, ahead, planned, gpu,
+        against_trl, times_trl, phases, ahead, planned, gpu, sentinel_in_short, sentinel, packing, sharing,
+        plan_against_nemo,
     )
 }  # fmt: skip
 

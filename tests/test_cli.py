@@ -258,6 +258,24 @@ def test_a_reference_that_cannot_be_one_is_refused_before_anything_is_paid(capsy
     assert cli.main([*off, *inputs]) == 0, "none is loaded"
 
 
+def test_a_longer_context_than_the_model_was_built_for_is_refused(capsys, inputs):
+    words = ["train", "quickstart", *inputs, "rollout.max_tokens=16", "--dry-run"]
+    limit = f"32768, what {inputs[0]} was built for"
+    assert refusal(capsys, *words, "model.max_context=32769") == f"model.max_context=32769 > {limit}"
+    assert cli.main([*words, "model.max_context=32768"]) == 0
+
+
+def test_a_model_that_the_trainer_cannot_take_apart_leaves_no_run_behind(capsys, inputs, tmp_path):
+    config = {"model_type": "gpt2", "n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 100}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    words = ["train", "quickstart", *inputs, f"run.folder={tmp_path / 'run'}", "rollout.engine=transformers"]
+    assert refusal(capsys, *words) == (
+        f"{inputs[0]}: GPT2LMHeadModel is not built as the trainer needs it, a decoder `model` and a linear "
+        "`lm_head`: Llama, Mistral and Qwen models are"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [

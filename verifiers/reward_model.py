@@ -1,4 +1,4 @@
-"""What a trained reward model thinks of a completion: any `AutoModelForSequenceClassification`, in batches.
+"""What a trained reward model thinks of a completion: any `AutoModelForSequenceClassification`, on a GPU in batches.
 
     prompt and answer --chat template--> tokens --model--> a logit --squash--> reward
 
@@ -41,7 +41,7 @@ def close() -> None:
     _loaded.clear()
 
 
-@verifier("reward_model", version="1", timeout_s=120.0, memory_gib=None, batch=16, setup=prepare, close=close)
+@verifier("reward_model", version="2", timeout_s=120.0, memory_gib=None, batch=16, setup=prepare, close=close)
 def reward_model(
     samples: Sequence[Sample],
     model: str,
@@ -97,6 +97,14 @@ def tokens_of(sample: Sample, text: str, tokenizer: Any) -> list[int]:
 
 
 def scores(encoded: list[list[int]], ready: Loaded, label: int, squash: str) -> list[float]:
+    """On a CPU each text has a pass of its own: in a batch its last digits change with what else is in there, and what
+    is in there with who was waiting."""
+    if ready.model.device.type != "cpu":
+        return batch_scores(encoded, ready, label, squash)
+    return [score for one in encoded for score in batch_scores([one], ready, label, squash)]
+
+
+def batch_scores(encoded: list[list[int]], ready: Loaded, label: int, squash: str) -> list[float]:
     import torch
 
     padded = ready.tokenizer.pad({"input_ids": encoded}, return_tensors="pt", padding_side="right")

@@ -86,6 +86,10 @@ TABLE = (
     Metric("eval/problems", "", "last", "held-out problems of an evaluation"),
     Metric("eval/masked", "share", "last", "completions that the main verifier could not judge: not in the accuracies"),
     Metric("eval/accuracy_sampled", "share", "last", "held-out completions that are right, at the rollout temperature"),
+    *(
+        Metric(f"eval/pass_at_{k}", "share", "last", f"held-out problems that one of {k} sampled completions solves")
+        for k in (2, 4, 8, 16, 32, 64)
+    ),
 )
 
 NAMES = {metric.name: metric for metric in TABLE if not metric.family}

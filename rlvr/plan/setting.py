@@ -1,5 +1,6 @@
 """What is planned: a recipe on so many devices, and what a recipe cannot say: how long prompts and answers will be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 from statistics import NormalDist, mean
@@ -49,9 +50,16 @@ class Setting:
         return self.model.adapter_parameters(rank) if rank else self.model.parameters
 
     @property
+    def kl(self) -> bool:
+        """Whether a KL term asks for a reference's logprobs: not with a coefficient of 0."""
+        of = (self.cfg.algorithm.get("kl") or {}).get("coefficient")
+        return any(of.values()) if isinstance(of, Mapping) else bool(of)
+
+    @property
     def reference(self) -> bool:
-        """Whether a KL term keeps a second model; with LoRA the policy without its adapters is the reference."""
-        return self.cfg.algorithm.get("kl") is not None and not self.cfg.trainer.lora.rank
+        """Whether a KL term keeps a second model, taken to be as large as the first; with LoRA the policy without its
+        adapters is the reference, unless another is named."""
+        return self.kl and (not self.cfg.trainer.lora.rank or self.cfg.algorithm["kl"].get("reference") is not None)
 
     @property
     def tensor_parallel(self) -> int:

@@ -107,7 +107,7 @@ def train(setting: Setting) -> float:
     forward = setting.model.forward(once.tokens, once.attended) / (device.flops * device.train_efficiency)
     frozen = bool(cfg.lora.rank)  # no gradients of the weights then
     passes = cfg.epochs * (3 - frozen + cfg.gradient_checkpointing)
-    passes += (cfg.epochs * cfg.mini_batches > 1) + (setting.cfg.algorithm.get("kl") is not None)
+    passes += (cfg.epochs * cfg.mini_batches > 1) + setting.kl
     a_pass = device.compiled_pass_s if cfg.compiles(not device.cpu) else device.train_pass_s
     fixed = once.micro_batches * a_pass * passes / 3
     moved = shared(setting, once.micro_batches)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
-from rlvr.evaluate import accuracy, judged
+from rlvr.evaluate import accuracy, correct, judged
+from rlvr.evaluate.pass_at import pass_at
 from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
@@ -197,6 +198,8 @@ class SampledRollouts:
             masked += (unsaid := [not judged(verdict, self.main_part) for verdict in verdicts])
             if not all(unsaid):
                 result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
+        right = [correct(v, self.main_part) if judged(v, self.main_part) else None for v in verdicts]
+        result |= pass_at(right, cfg.evaluation.samples)  # of the sampled ones
         return result | {"eval/masked": self._bearable(masked), "eval/seconds": perf_counter() - began}
 
     def _bearable(self, masked: list[bool]) -> float:

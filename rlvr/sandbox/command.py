@@ -1,4 +1,5 @@
-"""`rlvr sandbox run` and `rlvr sandbox probe`: a program's end and output as JSON; what the sandbox is worth here."""
+"""`rlvr sandbox run` and `rlvr sandbox probe` (`rlvr doctor` for short): a program's end and output as JSON; what the
+sandbox is worth here."""
 
 import argparse
 import json
@@ -22,12 +23,14 @@ def add_parser(commands: Any) -> None:
     one.add_argument("--cpu-s", type=float, default=Limits().cpu_s, help="CPU time (default %(default)g s)")
     one.add_argument("--memory-mb", type=int, default=Limits().memory_mb, help="address space (default %(default)d)")
     two = own.add_parser("probe", help="start a slot, let canaries try to get out, show what was observed")
-    for part in (one, two):
+    short = commands.add_parser("doctor", help="what the sandbox protects on this machine: `rlvr sandbox probe`")
+    for part in (one, two, short):
         part.add_argument("--min-level", choices=LEVELS, default="confined", help="refuse below (default %(default)s)")
         part.add_argument("--allow-unsafe", action="store_true", help="accept the level limited: no protection")
         part.add_argument("--without", action="append", default=[], metavar="LAYER", help=argparse.SUPPRESS)
     one.set_defaults(command=run)
     two.set_defaults(command=probe)
+    short.set_defaults(command=probe)
 
 
 def opened(args: argparse.Namespace) -> Sandbox:

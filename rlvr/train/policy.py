@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import local_torch_dtype
 
@@ -55,6 +55,8 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
     if compiled:
         # once for all layers and lengths; again with and without gradients, adapters, and for the reference
         compiling.enable()
+        if not hasattr(lm.model, "layers"):
+            raise RecipeError(f"model.path={cfg.path}: {type(lm).__name__} cannot be compiled: trainer.compile=false")
         for layer in lm.model.layers:
             layer.compile(dynamic=True)
     policy = Policy(lm)
@@ -215,8 +217,3 @@ def scatter(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:
     """Per-token values back in the batch's shape [B,T], zeros elsewhere; differentiable."""
     flat = torch.zeros(batch.token_ids_BT.numel(), dtype=values_N.dtype, device=values_N.device)
     return flat.index_put((packed.place_N,), values_N).view(batch.token_ids_BT.shape)
-
-
-def context_length(path: str) -> int | None:
-    """The longest sequence that the model was built for, where its config says so."""
-    return getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)

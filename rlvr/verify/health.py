@@ -3,6 +3,7 @@
     verdicts of a step --> masked too often?        warn, then stop
                        --> all alike, suddenly?     ask again about earlier completions: still the same? warn, else stop
                        --> passes that look hacked, an audit that disagrees?      warn
+                       --> made in a sandbox that protects little?                warn
 
 Knows verdicts and `verify.*` of the recipe. It cannot start a verifier; `again` does, for whoever owns the pipeline.
 What it has seen can be put into a checkpoint (`to_json`) and taken out again (`from_json`): a resume is no fresh start.
@@ -28,6 +29,7 @@ CHANGED = 0.25  # of the earlier completions: a judge of flesh or of weights may
 CONTROLS = 4  # groups that are kept to ask about again
 HACKED = 0.1  # of the passes; of the audited completions
 ENOUGH = 50  # passes, or audited completions, that such a share is taken of
+UNPROTECTED = {"filtered": "read and write what this user may", "limited": "do all that this user may"}
 
 
 class VerifiersFailed(RunError):
@@ -140,6 +142,7 @@ class Health:
                 else:
                     record, seen = records[-1], self.parts[part]
                     self._note(seen, record)
+                    self._check_sandbox(part, seen, record.sandbox_level)
                     if passes(record):
                         seen.suspicious.append(", ".join(signs_of(completion.text)))
 
@@ -149,6 +152,13 @@ class Health:
         seen.reasons.append("" if trainable else f"{record.outcome} {record.reason}")
         if trainable and record.reward is not None:
             seen.stretch.add(record.reward)
+
+    def _check_sandbox(self, part: str, seen: Watched, level: str) -> None:
+        """Once for each level: that it was allowed is no reason to forget it."""
+        if level in UNPROTECTED and f"sandbox {level}" not in seen.warned:
+            seen.warned.add(f"sandbox {level}")
+            self.tell(f"{part}: programs run at sandbox level {level}: they could {UNPROTECTED[level]} "
+                      "(min_level=confined refuses)")  # fmt: skip
 
     def _check_step(self, groups: Sequence[Group]) -> None:
         verdicts = [verdict for group in groups for verdict in group.verdicts]

@@ -1,14 +1,15 @@
 """What the sentinel costs a step, how often it errs, and how soon it sees.
 
-    python scripts/bench/sentinel.py [seeds]
+    python scripts/bench/sentinel.py [seeds] [--out docs/measured/sentinel.json]
 
 The runs are those of tests/sentinel/runs.py: one group a step (the noisiest there is) and sixteen. CPU time, so that a
 busy machine does not count.
 """
 
+import argparse
+import json
 import sys
 from pathlib import Path
-from statistics import median
 from time import process_time
 
 from rlvr.sentinel.history import Alarm
@@ -45,29 +46,37 @@ def first_alarm(watch: Watch, schedule: Schedule, steps: int, seed: int, groups:
     return None
 
 
-def main(seeds: int) -> int:
-    spent = cost()
+def alarms(watch: Watch, schedule: Schedule, steps: int, seeds: int, groups: int, begin: int) -> list[Alarm | None]:
+    return [first_alarm(watch, schedule, steps, seed, groups, begin) for seed in range(100, 100 + seeds)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", type=int, nargs="?", default=5)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    seeds, spent, watch = arguments.seeds, cost(), Watch(SentinelConfig())
     print(f"{spent:.2f} ms of CPU a step with {SentinelConfig().memory} steps in memory (limit {LIMIT_MS:g} ms)\n")
-    watch = Watch(SentinelConfig())
-    print("| healthy run | groups | runs | false alarms |\n|---|---|---|---|")
+    healthy: list[dict] = []
+    broken: list[dict] = []
     for groups in (1, 16):
         for name, (schedule, steps) in HEALTHY.items():
-            found = [first_alarm(watch, schedule, steps, seed, groups, 1) for seed in range(100, 100 + seeds)]
+            found = alarms(watch, schedule, steps, seeds, groups, 1)
             wrong = [alarm.detector for alarm in found if alarm]
-            print(f"| {name} | {groups} | {seeds} | {len(wrong)} {' '.join(wrong)} |", flush=True)
-    print("\n| broken run | groups | runs | missed | steps until seen, median and worst | onset off by, median |")
-    print("|---|---|---|---|---|---|")
+            healthy.append({"name": name, "groups": groups, "runs": seeds, "steps": steps, "false_alarms": wrong})
+            print(healthy[-1], flush=True)
     for groups in (1, 16):
         for name, (schedule, onset, within, _) in BROKEN.items():
-            found = [first_alarm(watch, schedule, onset + within, s, groups, onset) for s in range(100, 100 + seeds)]
-            seen = [alarm for alarm in found if alarm]
-            late = [alarm.step - onset for alarm in seen] or [0]
-            off = [alarm.onset - onset for alarm in seen] or [0]
-            missed = seeds - len(seen)
-            line = f"| {name} | {groups} | {seeds} | {missed} | {median(late):g}, {max(late)} | {median(off):+g} |"
-            print(line, flush=True)
+            seen = [alarm for alarm in alarms(watch, schedule, onset + within, seeds, groups, onset) if alarm]
+            late, off = ([getattr(alarm, of) - onset for alarm in seen] for of in ("step", "onset"))
+            row = {"name": name, "groups": groups, "runs": seeds, "missed": seeds - len(seen), "late": late, "off": off}
+            broken.append(row)
+            print(row, flush=True)
+    if arguments.out:
+        done = {"ms_a_step": spent, "memory": SentinelConfig().memory, "healthy": healthy, "broken": broken}
+        arguments.out.write_text(json.dumps(done, indent=1) + "\n")
     return 0 if spent <= LIMIT_MS else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
+    sys.exit(main())

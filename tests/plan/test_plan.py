@@ -203,6 +203,24 @@ def test_adapters_alone_need_little_more_than_the_weights():
     assert fits(lora)
 
 
+@pytest.mark.parametrize(
+    ("coefficient", "reference", "rank", "loaded", "asked"),
+    [
+        (0.001, None, 0, True, True), (0.0, None, 0, False, False), (0.0, "another", 16, False, False),
+        ({"math": 0.0, "chat": 0.1}, None, 0, True, True), ({"math": 0.0}, "another", 0, False, False),
+        (0.001, None, 16, False, True), (0.001, "another", 16, True, True),
+    ],
+)  # fmt: skip
+def test_a_reference_counts_where_one_is_loaded(coefficient, reference, rank, loaded, asked):
+    with_kl = setting(algorithm="grpo", trainer__lora__rank=rank)
+    with_kl.cfg.algorithm["kl"] |= {"coefficient": coefficient, "reference": reference}
+    without = setting(algorithm="dapo", trainer__lora__rank=rank)
+    without.cfg.algorithm = with_kl.cfg.algorithm | {"kl": None}
+    weights = memory.trainer(without)["weights"]
+    assert rank_bytes(with_kl) - rank_bytes(without) == weights * loaded
+    assert (train(with_kl) > train(without)) == asked
+
+
 def test_a_program_can_read_the_plan(capsys):
     words = ["model.path=Qwen/Qwen3-0.6B", "trainer.gradient_checkpointing=true"]
     assert main(["plan", "quickstart", *words, "--gpu", "h100", "--price", "2", "--json"]) == 0
@@ -277,13 +295,12 @@ def test_prompts_are_assumed_no_longer_than_there_is_room_for(capsys):
     assert said[0] == said[1] and said[2] == said[3]
 
 
-# NVIDIA NeMo RL v0.4, docs/about/performance-summary.md: GRPO on OpenMathInstruct-2, DGX H100, bfloat16, on policy,
-# 2,048 completions a step in 4 mini-batches, at most 4,096 tokens; devices shared by training and generation.
-NEMO = [("Llama-3.1-8B", 16, 1060, 1, 97.7), ("Qwen3-32B", 32, 3206, 4, 393.0)]
+NEMO = json.loads((ROOT / "docs" / "measured" / "nemo.json").read_text())["runs"]
 
 
-@pytest.mark.parametrize(("model", "gpus", "length", "tp", "measured"), NEMO)
-def test_published_steps_of_another_framework_are_met_within_a_third(model, gpus, length, tp, measured):
+@pytest.mark.parametrize("run", NEMO, ids=lambda run: run["model"])
+def test_published_steps_of_another_framework_are_met_within_a_third(run):
+    model, gpus, length, tp, measured = (run[key] for key in ("model", "gpus", "tokens", "tensor_parallel", "step_s"))
     shared = setting(
         model, tokens=length - 200, algorithm="grpo",
         rollout__groups_per_step=64, rollout__group_size=32, rollout__max_tokens=4096, model__max_context=4400,

@@ -53,6 +53,24 @@ def test_a_part_that_judged_nothing_has_no_reward_rather_than_a_bad_one():
     assert one._metrics([judged, both], 2)["reward/style"] == 0.5  # of the one that it judged
 
 
+def test_several_samples_of_a_problem_say_how_often_one_of_k_solves_it():
+    one = rollouts()
+    one.cfg.evaluation.samples = 4
+    one.heldout = [builders.prompt(position) for position in range(2)]
+    of = {1: [[1.0], [0.0]], 4: [[1.0, 0.0, 0.0, 0.0], [None, 0.0, 1.0, 1.0]]}
+
+    def groups(prompts, sampling):
+        return [builders.group(rewards, of=p) for p, rewards in zip(prompts, of[sampling.completions], strict=True)]
+
+    one.pipeline.groups = groups
+    one.warn = lambda text: None
+    said = one.evaluate()
+    assert (said["eval/accuracy_greedy"], said["eval/accuracy_sampled"]) == (0.5, 3 / 7)
+    assert said["eval/pass_at_2"] == pytest.approx((1 / 2 + 1) / 2)  # 3 of 6 pairs of the first; all 3 of the second
+    assert said["eval/pass_at_4"] == 1.0, "only the first has four that were judged"
+    assert "eval/pass_at_8" not in said
+
+
 def evaluated(problems: int, masked: int) -> tuple[dict[str, float], list[str]]:
     """Every other problem is solved, of those that are judged; what it said, and what it warned of."""
     one, told = rollouts(), []

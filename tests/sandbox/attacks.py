@@ -1,4 +1,5 @@
-"""Runs a file of attacks against a sandbox and says which of them got through. Standard library only.
+"""Runs attacks against a sandbox and says which of them got through: our own, and those of a file, where it is there.
+Standard library only.
 
     python -m tests.sandbox.attacks FILE [LAYER TO LEAVE OUT ...]     one line of JSON: level, count, failures
 
@@ -31,6 +32,7 @@ from rlvr_verifiers.code_grade import judge_reply  # noqa: E402
 
 from rlvr.sandbox import Job, Limits, Result, Sandbox  # noqa: E402
 from rlvr.sandbox.wire import encode  # noqa: E402
+from tests.sandbox.own_attacks import OWN  # noqa: E402
 
 SECRET = "TOKEN-" + "SECRET-VALUE-0123456789"
 LIMITS = Limits(cpu_s=0.6, wall_factor=2.5)
@@ -147,8 +149,12 @@ def descendants() -> set[int]:
     return found
 
 
+def all_of(file: Path) -> list[dict[str, Any]]:
+    return OWN + ([json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else [])
+
+
 def main() -> None:
-    attacks = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    attacks = all_of(Path(sys.argv[1]))
     with baits() as bait, Sandbox(without=sys.argv[2:]) as sandbox:
         found = {attack["id"]: failure(sandbox, attack, bait) for attack in attacks}
         failed = {name: what for name, what in found.items() if what}

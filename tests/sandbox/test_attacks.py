@@ -1,4 +1,5 @@
-"""The attacks of the shared data file, at both levels, as this user and as one without privileges."""
+"""Our own attacks, and those of the shared data file where it is there, at both levels, as this user and as one without
+privileges."""
 
 import json
 import os
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from rlvr.sandbox import Level, Sandbox
-from tests.sandbox.attacks import ROOT, baits, failure
+from tests.sandbox.attacks import ROOT, all_of, baits, failure
+from tests.sandbox.own_attacks import LEFT_TO_ITSELF, OWN
 
 SHARED = Path(os.environ.get("RLVR_SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILE = SHARED / "attacks.jsonl"
-ATTACKS = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
+ATTACKS = all_of(FILE)
 NOBODY = 65_530  # no such user: no home, no files, no groups
 
-pytestmark = pytest.mark.skipif(not ATTACKS, reason=f"{FILE} is absent")
 both_levels = pytest.mark.parametrize(
     ("level", "without"), [(Level.ISOLATED, []), (Level.CONFINED, ["namespaces"])], ids=["isolated", "confined"]
 )
@@ -33,6 +34,23 @@ def strongest():
 def test_no_attack_gets_through_at_the_best_level_of_this_machine(strongest, attack):
     sandbox, bait = strongest
     assert failure(sandbox, attack, bait) is None
+
+
+@pytest.mark.skipif(not FILE.is_file(), reason=f"{FILE} is absent")
+def test_the_attacks_of_the_shared_file_are_among_them():
+    assert len(ATTACKS) - len(OWN) == len(FILE.read_text().splitlines()) > 50
+
+
+@pytest.mark.parametrize("attack", LEFT_TO_ITSELF, ids=lambda attack: attack["id"])
+def test_what_is_held_here_gets_through_where_nothing_holds_it(unheld, attack):
+    with baits() as bait:
+        assert failure(unheld, attack, bait) is not None
+
+
+@pytest.fixture(scope="module")
+def unheld():
+    with Sandbox(without=["namespaces", "landlock", "seccomp"], min_level="limited", allow_unsafe=True) as sandbox:
+        yield sandbox
 
 
 @pytest.mark.slow

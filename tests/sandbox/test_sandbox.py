@@ -295,3 +295,13 @@ def test_limits_that_are_none_are_refused_in_one_line(tmp_path, capsys, words):
     said = capsys.readouterr().err
     knob = words[0].removeprefix("--").replace("-", "_")
     assert said.startswith(f"rlvr: {knob}=") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--without", "namespaces", "--min-level", "isolated"], 2)])
+def test_the_doctor_says_what_the_probe_says(capsys, words, code):
+    said = []
+    for command in (["doctor"], ["sandbox", "probe"]):
+        assert cli.main([*command, *words]) == code
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+    assert said[0].out.startswith("sandbox level: ") or "below min_level=isolated" in said[0].err

@@ -7,7 +7,7 @@ import pytest
 from rlvr_verifiers.reasoning_gym import load_library, reasoning_gym, scorer
 
 from rlvr.types import Outcome
-from rlvr.verify import Sample
+from rlvr.verify import Sample, kit
 
 
 def score_answer(answer, entry):
@@ -87,3 +87,12 @@ def test_the_real_package_scores_its_own_answers():
         for said, reward in ((entry["answer"], 1.0), ("no idea", 0.0)):
             sample = Sample(entry["question"], f"<answer>{said}</answer>", entry["answer"], row=row)
             assert reasoning_gym(sample).reward == reward
+
+
+def test_the_kit_finds_nothing():
+    package = pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    cases = []
+    for task in ("leg_counting", "basic_arithmetic"):
+        entry = package.create_dataset(task, size=1, seed=1)[0]
+        cases.append(kit.Case(entry["question"], entry["answer"], row=entry))
+    kit.assert_sound("reasoning_gym", cases)

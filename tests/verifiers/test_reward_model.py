@@ -7,7 +7,7 @@ from rlvr_verifiers.reward_model import close, loaded, reward_model
 
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Outcome, Prompt
-from rlvr.verify import Judge, Sample
+from rlvr.verify import Judge, Sample, kit
 from tests.verifiers.hostile import HOSTILE
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_model_on_the_chat_it_was_made_for(folder):
 def test_a_batch_scores_as_each_alone(folder):
     together = [verdict.reward for verdict in reward_model.function(samples(*TEXTS), model=folder)]
     alone = [reward_model(sample, model=folder).reward for sample in samples(*TEXTS)]
-    assert together == pytest.approx(alone, abs=1e-5)
+    assert together == alone
     assert len({round(reward, 4) for reward in together}) == len(TEXTS)
 
 
@@ -131,6 +131,20 @@ def test_a_hostile_completion_is_scored_or_rejected(folder, kind):
     assert 0.0 <= verdict.reward <= 1.0
 
 
+@pytest.mark.parametrize("squash", ["sigmoid", "softmax", "none"])
+def test_the_last_digit_of_a_score_is_the_same_whatever_it_is_asked_with(folder, squash):
+    texts = ["a" * n for n in range(1, 40)]
+    together = [v.reward for v in reward_model.function(samples(*texts), model=folder, squash=squash)]
+    backwards = [v.reward for v in reward_model.function(samples(*texts[::-1]), model=folder, squash=squash)]
+    alone = [reward_model(sample, model=folder, squash=squash).reward for sample in samples(*texts)]
+    assert together == backwards[::-1] == alone
+
+
+@pytest.mark.slow  # other processes have to import torch
+def test_the_kit_finds_nothing(folder):
+    kit.assert_sound("reward_model", [kit.Case("2+3=?", "5")], {"model": folder}, form=True)
+
+
 @pytest.mark.slow  # another process has to import torch
 def test_a_group_is_scored_in_killable_processes_that_loaded_the_model_at_the_start(folder):
     prompt = Prompt("p", 0, ({"role": "user", "content": "2+3=?"},), (1,), None)
@@ -141,4 +155,4 @@ def test_a_group_is_scored_in_killable_processes_that_loaded_the_model_at_the_st
     finally:
         judge.close()
     alone = [reward_model(sample, model=folder).reward for sample in samples(*TEXTS)]
-    assert [verdict.reward for verdict in done.verdicts] == pytest.approx(alone, abs=1e-5)
+    assert [verdict.reward for verdict in done.verdicts] == alone

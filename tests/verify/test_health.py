@@ -73,6 +73,27 @@ def test_a_few_masked_verdicts_warn_once_until_they_are_gone():
     assert len(run.told) == 2
 
 
+@pytest.mark.parametrize(("level", "may"), [("filtered", "read and write what"), ("limited", "do all that")])
+def test_a_sandbox_that_protects_little_is_said_once_a_run(level, may):
+    run = Run()
+    for _ in range(3):
+        run.step(group([1.0, 0.0], sandbox_level=level))
+    assert run.told == [
+        f"math: programs run at sandbox level {level}: they could {may} this user may (min_level=confined refuses)"
+    ]
+    resumed = Run()
+    resumed.health.from_json(json.loads(json.dumps(run.health.to_json())))
+    resumed.step(group([1.0, 0.0], sandbox_level=level))
+    assert resumed.told == []
+
+
+@pytest.mark.parametrize("level", ["", "confined", "isolated"])
+def test_a_sandbox_that_protects_is_not_worth_a_word(level):
+    run = Run()
+    run.step(group([1.0, 0.0], sandbox_level=level))
+    assert run.told == []
+
+
 def test_many_masked_verdicts_stop_the_run_before_the_window_is_full():
     run = Run()
     with pytest.raises(VerifiersFailed, match=r"math: 25\.0% .* \(error why 25\) > verify\.mask_stop 20%"):
