@@ -144,7 +144,13 @@ def test_engines_rest_while_the_trainer_trains_but_where_they_sample_ahead(cfg):
 def test_an_evaluation_asks_greedily_and_as_the_run_samples_and_shares_no_seed_with_the_training(cfg):
     cfg.evaluation.samples = 4
     rollouts = taker(cfg, heldout=[prompt(0), prompt(2)])
-    rollouts.pipeline.group = lambda one: Group(one, (completion(),), (judged(3, 0, 1.0),))
+    samples = [1, 4]  # of the greedy call, and of the other
+
+    def group(one):
+        n = samples[len(rollouts.pipeline.asked) - 1]
+        return Group(one, (completion(),) * n, (judged(3, 0, 1.0),) * n)
+
+    rollouts.pipeline.group = group
     rollouts.evaluate()
     positions = [SAMPLED_EVALUATION, SAMPLED_EVALUATION + 2]
     assert SAMPLED_EVALUATION > 10**12, "no training comes so far"
