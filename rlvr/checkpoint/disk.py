@@ -22,7 +22,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, what_is_wrong, write_manifest
+from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, sync_all, what_is_wrong, write_manifest
 from rlvr.checkpoint.ledger import Entry, Ledger, name_of, step_of
 from rlvr.checkpoint.writer import WriteFailed
 from rlvr.config import CheckpointConfig, RunError
@@ -244,7 +244,9 @@ class DiskCheckpoints:
         shutil.rmtree(draft, ignore_errors=True)
         if not folder.exists():
             trainer.export(str(draft))
+            sync_all(draft)  # a rollback is noted with it next: what is noted must be there after a power cut, too
             os.replace(draft, folder)
+            sync(self.root)
         return str(folder)
 
     def _let_anchors_go(self) -> None:

@@ -30,8 +30,7 @@ def write_manifest(folder: Path, known: dict[str, Fingerprint]) -> None:
         )
     files = {name: known.get(name) or fingerprint(folder / name) for name in names}
     (folder / MANIFEST).write_text(json.dumps(files, indent=1))
-    for path in (*folder.rglob("*"), folder):
-        sync(path)
+    sync_all(folder)
 
 
 def what_is_wrong(folder: Path) -> str | None:
@@ -70,6 +69,12 @@ def size(folder: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
+
+
+def sync_all(folder: Path) -> None:
+    """All that is in it, and itself; it may then be renamed."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def sync(path: Path) -> None:

@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.cli import main
+from rlvr.config import CheckpointConfig
 from rlvr.observe.runfolder import RunFolder
 from tests import toy
+from tests.checkpoint.fakes import Told, Trainer, at, labels, name, save
 from tests.interruptions import Recorded
 
 HOLD = """
@@ -118,3 +122,21 @@ def test_a_run_that_is_going_on_is_left_alone(run, capsys):
 def test_a_folder_without_checkpoints_is_said_to_have_none(tmp_path, capsys):
     assert main(["checkpoints", str(tmp_path)]) == 2
     assert "has no checkpoints" in capsys.readouterr().err
+
+
+def test_whoever_goes_back_by_hand_lets_the_sentinel_begin_anew_and_doubts_all_that_is_newer(tmp_path):
+    there = DiskCheckpoints(tmp_path / "checkpoints", CheckpointConfig(keep=9, probation=1), [1, 2], Told())
+    (tmp_path / "config.yaml").write_text("name: toy")
+    save(there, Trainer(), at(1))
+    anchor = there.anchor(Trainer(), name(1))
+    treated = {"rollbacks": 2, "remedies": ("anchor",), "until": 55, "anchor": anchor, "restored": name(1)}
+    for step in (2, 3, 4):
+        save(there, Trainer(step / 10), at(step, **treated))
+    there.settle(Trainer(), 4)
+    assert labels(there) == {1: "good", 2: "good", 3: "good", 4: "candidate"}
+    assert main(["rollback", str(tmp_path), "--to", "2"]) == 0
+    assert labels(there) == {1: "good", 2: "good", 3: "abandoned", 4: "abandoned"}, "none is kept as a past best"
+    back = DiskCheckpoints(there.root, there.cfg, there.probe, there.tell).restore(trainer := Trainer())
+    last = at(4)
+    assert back == replace(at(2), cursor=last.cursor, lineage=last.lineage.branch(), restored=name(2))
+    assert trainer.weight == 0.2

@@ -323,3 +323,84 @@ def test_weights_that_score_the_probe_differently_are_refused(three):
         with pytest.raises(ResumeRefused, match=said):
             three.restore(other)
     assert three.restore(Rounded()) == at(3)
+
+
+class DiskOrder:
+    """What is done to the disk, in order. A power cut forgets a rename that its folder's fsync does not follow, and
+    what was written but not synced before it."""
+
+    def __init__(self, monkeypatch):
+        self.synced: set[Path] = set()
+        self.renamed: list[str] = []
+        self.removed: list[str] = []
+        self.unsafe: set[Path] = set()  # folders in which a rename may still be forgotten
+        self.real = os.fsync, os.replace, shutil.rmtree
+        monkeypatch.setattr(os, "fsync", self.fsync)
+        monkeypatch.setattr(os, "replace", self.replace)
+        monkeypatch.setattr(shutil, "rmtree", self.rmtree)
+
+    def fsync(self, descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self.synced.add(path)
+        self.unsafe.discard(path)
+        self.real[0](descriptor)
+
+    def replace(self, source, target):
+        for path in (source, *source.rglob("*")):
+            assert path in self.synced, f"{path} is renamed before it is on the disk"
+            self.synced.remove(path)
+        self.renamed.append(target.name)
+        self.unsafe.add(target.parent)
+        self.real[1](source, target)
+
+    def rmtree(self, path, **more):
+        assert not self.unsafe, f"{path} is removed before what comes in its place is sure to be there"
+        self.removed.append(path.name)
+        self.real[2](path, **more)
+
+
+def test_nothing_is_renamed_before_it_is_on_the_disk_nor_removed_before_the_rename_is(three, monkeypatch):
+    order = DiskOrder(monkeypatch)
+    for step in (4, 5):
+        save(three, Trainer(), at(step))
+        assert not order.unsafe
+    assert order.renamed == [name(4), "ledger.json", "ledger.copy.json", name(5), "ledger.json", "ledger.copy.json"]
+    assert name(2) in order.removed
+
+
+def test_an_anchor_is_on_the_disk_before_a_rollback_is_noted_with_it(three, monkeypatch):
+    order = DiskOrder(monkeypatch)
+    anchor = three.anchor(Trainer(0.2), name(2))
+    assert not order.unsafe
+    three.note_rollback(replace(at(2), restored=name(2), anchor=anchor))
+    assert order.renamed == [f"anchor-{name(2)}", "ledger.json", "ledger.copy.json"] and not order.unsafe
+
+
+def test_an_evaluation_of_another_step_is_not_that_of_the_checkpoint_that_is_written(three):
+    trainer = Trainer(0.4)
+    trainer.gate.clear()
+    three.save(trainer, at(4))
+    three.evaluated(at(3), {"eval/accuracy_greedy": 0.7})
+    trainer.gate.set()
+    three.finish(trainer)
+    entries = reopened(three).ledger.entries
+    assert (entries[name(3)].score, entries[name(4)].score) == (0.7, None)
+
+
+def test_what_a_dead_trainer_was_writing_stays_a_draft(three, told):
+    dead, alive = Trainer(0.4), Trainer()
+    dead.gate.clear()
+    three.save(dead, at(4))
+    assert three.restore(alive) == at(3)
+    three.settle(alive, 4)
+    three.finish(alive)
+    dead.gate.set()
+    assert names(three)[-1] == name(3) and not told.all
+
+
+def test_the_draft_of_a_killed_process_is_swept_away(three, told):
+    (three.root / "draft" / "trainer").mkdir(parents=True)
+    (three.root / "draft" / "trainer" / "half.bin").write_text("half")
+    save(three, Trainer(0.4), at(4))
+    assert not told.all
+    assert "half.bin" not in {path.name for path in files(three, 4)}

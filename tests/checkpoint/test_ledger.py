@@ -277,3 +277,24 @@ def test_checkpoints_more_frequent_than_retention_is_patient_become_good_all_the
         save(kept, trainer, at(step))
         kept.settle(trainer, step)
     assert step_of(kept.ledger.good()[-1]) >= 12 - 2 * 4
+
+
+def test_the_one_that_was_gone_back_to_stays_until_the_next_rollback(three):
+    """With it goes what the ledger notes of the rollback, should all that is newer turn out to be damaged."""
+    note = replace(at(1), restored=name(1), lineage=Lineage(10, floor=10))
+    three.note_rollback(note)
+    for step in range(2, 9):
+        save(three, Trainer(), replace(at(step), lineage=Lineage(9 + step, floor=10)))
+        three.settle(Trainer(), step)
+    assert three.ledger.good()[0] == name(1) and len(three.ledger.good()) > 2, "nothing else would keep it"
+    for newer in names(three)[1:]:
+        (three.root / newer / "state.json").unlink()
+    assert reopened(three).restore(Trainer()) == note
+
+
+def test_where_the_ledger_is_lost_step_0_is_still_good(checkpoints):
+    checkpoints.first(Trainer())
+    save(checkpoints, Trainer(), at(1))
+    for place in checkpoints.root.glob("ledger*"):
+        place.unlink()
+    assert labels(checkpoints) == {0: "good", 1: "candidate"}

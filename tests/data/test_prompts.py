@@ -156,6 +156,11 @@ def test_a_prompt_knows_that_its_template_opens_the_thoughts(tmp_path, model):
         assert made.thinking == thinking, ending
 
 
+def test_it_is_the_end_of_a_long_prompt_that_opens_the_thoughts(render):
+    assert render.ends_in_thoughts(ids("what is " * 20 + "<think>"))
+    assert not render.ends_in_thoughts(ids("<think> " * 16 + "what is " * 20))
+
+
 def test_a_tag_that_no_completion_shows_opens_nothing(tmp_path, render):
     render = Renderer(ModelConfig(path=model_folder(tmp_path)))
     assert render.ends_in_thoughts(ids("user <think>"))

@@ -3,6 +3,7 @@
 import gc
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -182,3 +183,14 @@ def run(rank: int, ranks: int, port: int, model: str, stage: int, what: str, pla
     if rank == 0:
         (place.parents[1] / f"{what}-{ranks}.json").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
+
+
+def test_a_copy_shares_nothing_with_the_training():
+    from rlvr.train.saving import in_host_memory
+
+    weight, scaler = torch.ones(3), SimpleNamespace(scale=1)
+    copied = in_host_memory({"weight": weight, "same": weight.view(3), "several": [weight[:2]], "own": scaler}, {})
+    weight.zero_()
+    scaler.scale = 0
+    assert copied["weight"].eq(1).all() and copied["several"][0].eq(1).all() and copied["own"].scale == 1
+    assert copied["same"] is copied["weight"], "what is one tensor is written once"
