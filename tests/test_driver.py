@@ -198,7 +198,7 @@ def launched(folder, cfg, train, monkeypatch):
 
     @contextmanager
     def workers(cfg):
-        yield toy.ToyTrainer(set()), SimpleNamespace(verify=None), lambda: None
+        yield toy.ToyTrainer(set()), SimpleNamespace(verify=None), lambda: None, False
 
     monkeypatch.setattr("rlvr.run.workers", workers)
     monkeypatch.setattr("rlvr.run.train", train)
