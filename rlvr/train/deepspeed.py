@@ -54,6 +54,7 @@ from rlvr.train.offload import offloading
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.packing import Layout, Row, layout
 from rlvr.train.policy import Policy, dtype_of, load_policy, pack, prompts_of, scatter
+from rlvr.train.proof import prove
 from rlvr.train.saving import TAG, CopyThenWrite, load_checkpoint
 from rlvr.weights import cut
 
@@ -100,6 +101,7 @@ class DeepSpeedTrainer:
         self._guard = optimizer
         self._reference: Policy | None = None
         self._reference_path: str | None = None
+        prove(self.engine, f"model.path={model.path}", cfg.probe_tolerance, self.device, self._share)
 
     def _join(self, address: str) -> None:
         host, port = address.split(":") if address else ("127.0.0.1", "0")
@@ -257,6 +259,9 @@ class DeepSpeedTrainer:
                 if self.cfg.offload_reference:
                     settings["zero_optimization"]["offload_param"] = {"device": "cpu", "pin_memory": self.cuda}
                 self._reference, *_ = deepspeed.initialize(model=self._reference, config=settings)
+            if path is not None:
+                reference = self._reference if sharded else self._reference.to(self.device)
+                prove(reference, f"algorithm.kl.reference={path}", self.cfg.probe_tolerance, self.device, self._share)
         if sharded:
             return self._logprobs(self._reference, batch)
         logprobs_BT = self._logprobs(self._reference.to(self.device), batch)
