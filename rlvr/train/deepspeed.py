@@ -202,10 +202,10 @@ class DeepSpeedTrainer:
 
     @torch.no_grad()
     def _logprobs(self, policy: Callable, batch: Batch) -> Tensor:
-        """[B,T] of the trained tokens, on CPU, whole on every rank."""
+        """[B,T] of the tokens to score, on CPU, whole on every rank."""
         out_BT = torch.zeros(batch.token_ids_BT.shape)
         for rows in self._layout(batch).micro_batches[self.rank]:
-            packed = pack(batch, rows, batch.mask_BT).to(self.device)
+            packed = pack(batch, rows, batch.scored_BT).to(self.device)
             logprobs_N, _ = policy(packed, self.temperature, self.cfg.logprob_chunk_tokens)
             out_BT.view(-1)[packed.place_N.cpu()] = logprobs_N.float().cpu()
         if self.cfg.ranks > 1:  # each token is scored by one rank
