@@ -26,9 +26,9 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
     advantages_NG = objective.advantages(rewards)
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
     loss_mask_BT = padded([[*[0.0] * len(p.token_ids), *map(float, c.loss_mask)] for p, c in pairs], torch.float32)
-    trained_B = rewards.valid_NG[present_NG]
+    trained_B = rewarded_B = rewards.valid_NG[present_NG]
     if not objective.train_on_truncated:
-        trained_B = trained_B & torch.tensor([c.stop_reason != "length" for _, c in pairs], dtype=torch.bool)
+        trained_B = rewarded_B & torch.tensor([c.stop_reason != "length" for _, c in pairs], dtype=torch.bool)
     mask_BT = loss_mask_BT * trained_B[:, None]
     counted_BT = loss_mask_BT if objective.count_masked else mask_BT
     kl = objective.kl
@@ -45,6 +45,7 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
         slots_B=present_NG.flatten().nonzero()[:, 0],
         kept_BTC=kept(pairs, loss_mask_BT.shape[1]) if objective.keep_sampling_mask else None,
         prompts_B=torch.tensor([len(p.token_ids) for p, _ in pairs], dtype=torch.int64),
+        penalised_BT=loss_mask_BT * rewarded_B[:, None] if objective.kl_in_reward else None,
     )
 
 

@@ -71,6 +71,11 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     (prompts, heldout), notes = leave_out(plan, data)
     check_domains(cfg, objective, prompts)
     refuse_overlap(prompts, heldout)
+    if cfg.rollout.top_k > len(render.tokenizer):  # vLLM would say so when it begins to sample
+        raise RecipeError(
+            f"rollout.top_k={cfg.rollout.top_k} > {len(render.tokenizer)}, the tokens of model.path={cfg.model.path}; "
+            "0 samples from all"
+        )
     return Inputs(prompts, heldout, len(render.tokenizer), tuple(notes))
 
 

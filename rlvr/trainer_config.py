@@ -70,8 +70,9 @@ class TrainerConfig:
     bucket_mb: int = 256
     """Weights travel to the engines in buckets of this size."""
     probe_tolerance: float | None = None
-    """Largest difference of a probe token's logprob between trainer and engine after a weight transfer.
-    None: 1e-3 when both compute in float32, else 0.25."""
+    """Largest difference of a probe token's logprob between trainer and engine after a weight transfer, and of a few
+    tokens' between documents alone and packed when the trainer starts. None: 1e-3 when both compute in float32, else
+    0.25."""
 
     def compiles(self, on_gpu: bool) -> bool:
         return on_gpu and self.zero_stage < 3 if self.compile is None else self.compile

@@ -232,6 +232,21 @@ def test_a_wrong_override_is_one_line_that_names_the_key_and_the_nearest_valid_o
     assert refusal(capsys, "train", "quickstart", override) == line
 
 
+def test_top_k_is_at_most_the_vocabulary(capsys):
+    tiny = Path(__file__).parents[1] / "recipes" / "tiny"
+    kept, tokens = "+algorithm.keep_sampling_mask=true", len(AutoTokenizer.from_pretrained(tiny))
+    said = refusal(capsys, "train", "quickstart", kept, f"rollout.top_k={tokens + 1}")
+    assert said.startswith(f"rollout.top_k={tokens + 1} > {tokens}, the tokens of model.path=")
+    assert cli.main(["train", "quickstart", kept, f"rollout.top_k={tokens}", "--dry-run"]) == 0
+
+
+def test_what_gdpo_would_normalise_with_the_parts_is_refused(capsys):
+    in_reward = "{_target_: rlvr.objective.kl.KL, coefficient: 0.1, estimator: {_partial_: true, _target_: " \
+        "rlvr.objective.kl.k1}, place: reward}"
+    said = refusal(capsys, "train", "quickstart_gdpo", f"+algorithm.kl={in_reward}")
+    assert said.startswith("algorithm does not fit reward.parts=") and said.endswith("set algorithm.kl.place=loss")
+
+
 @pytest.mark.parametrize("outside", ["inf", "1e-30", "0.005"])
 def test_the_other_engine_has_bounds_of_the_temperature_too(capsys, outside):
     words = ["rollout.engine=transformers", f"rollout.temperature={outside}"]

@@ -32,6 +32,7 @@ class Batch:
     slots_B: Tensor | None = None  # each row's place in the rewards' flattened [N,G]
     kept_BTC: Tensor | None = None  # int32: up to C token ids that top-p/top-k left, then -1; no id: none was cut off
     prompts_B: Tensor | None = None  # int64: tokens of each row's prompt; None: not known, so none is shared
+    penalised_BT: Tensor | None = None  # 1.0 on the tokens that a KL penalty in the reward is of; None: as mask_BT
 
     @classmethod
     def of_tokens(cls, token_ids_BT: Tensor) -> "Batch":
@@ -44,6 +45,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.token_ids_BT)
+
+    @property
+    def scored_BT(self) -> Tensor:
+        """1.0 on the tokens whose old and reference logprobs are asked for."""
+        return self.mask_BT if self.penalised_BT is None else self.penalised_BT
 
     def rows(self, index: Tensor | list[int] | slice) -> "Batch":
         """The same batch with some of its completions, cut to the longest of them; without the groups' rewards."""
@@ -155,9 +161,10 @@ class Objective:
 
     @torch.no_grad()
     def penalised(self, batch: Batch) -> Batch:
-        """The KL penalty in the reward: advantages of r - coefficient * sum of the estimate over the completion."""
+        """The KL penalty in the reward: advantages of r - coefficient * sum of the estimate over the completion,
+        truncated ones that are not trained on included: they are in their group's mean."""
         assert self.kl and batch.rewards and batch.slots_B is not None and batch.old_logprobs_BT is not None
-        on_BT = batch.mask_BT > 0
+        on_BT = batch.scored_BT > 0
         old_BT, ref_BT = _clean(batch.old_logprobs_BT, on_BT), _clean(self._reference(batch), on_BT)
         kl_B = self.kl.estimator(old_BT, ref_BT, torch.zeros_like(old_BT)).sum(1)
         shape = batch.rewards.valid_NG.shape

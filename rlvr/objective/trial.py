@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlvr.objective.advantages import decouple
 from rlvr.objective.corrections import Mismatch
 from rlvr.objective.objective import Batch, Objective
 from rlvr.objective.rewards import Rewards
@@ -22,13 +23,14 @@ def trial(objective: Objective, weights: Sequence[float], group_size: int, max_t
     ValueError when the objective refuses, makes something of the wrong shape or not finite, or teaches nothing where
     there is an advantage; whatever else a slot raises that cannot take its arguments, with the slot as a note.
     """
-    objective = watched(objective)
+    own, objective = objective, watched(objective)
     G, K = group_size, len(weights)
     parts_1GK = torch.rand(1, G, K, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weights_K = torch.tensor(list(weights), dtype=torch.float64)
     valid_1G = torch.ones(1, G, dtype=torch.bool)
     rewards = Rewards(parts_1GK, weights_K, valid_1G)
     within("advantage", objective.signal, rewards)
+    refuse_added(own)
     if objective.shaping is not None:
         rewards = rewards.plus(objective.shaping(torch.full((1, G), float(TOKENS))))
         lengths_1G = torch.linspace(1, max_tokens, G, dtype=torch.float64)[None]
@@ -48,6 +50,23 @@ def trial(objective: Objective, weights: Sequence[float], group_size: int, max_t
     slope_GT = gradient(replace(objective, kl=None), -1.0, replace(batch, rollout_logprobs_BT=-ones_GT))
     if advantages_1G.any() and not slope_GT.any():
         raise ValueError("with pi = pi_old = pi_rollout the loss has no gradient: this algorithm would teach nothing")
+
+
+def refuse_added(objective: Objective) -> None:
+    """GDPO knows parts and no reward that they make: what is added to the reward would be one more part, and normalised
+    as they are. A penalty of 0.001 would count as much as one of 1."""
+    if getattr(objective.advantage, "func", objective.advantage) is not decouple:
+        return
+    if objective.kl_in_reward:
+        raise ValueError(
+            "decouple (GDPO) normalises a KL penalty in the reward as it does every part, so that its coefficient "
+            "means nothing; set algorithm.kl.place=loss"
+        )
+    if objective.shaping is not None:
+        raise ValueError(
+            "decouple (GDPO) normalises what algorithm.shaping adds as it does every part, so that its size means "
+            "nothing; set algorithm.shaping=null, and algorithm.train_on_truncated=false or a reward part `length`"
+        )
 
 
 def watched(objective: Objective) -> Objective:

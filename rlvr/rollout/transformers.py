@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr import compiling
+from rlvr.config import RecipeError
 from rlvr.rollout.decoding import Context, prepare
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
@@ -55,6 +56,22 @@ class TransformersEngine:
         self._decoding: Iterator[list[Why]] = iter(())
         ends = self.model.generation_config.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+        self._try(path)
+
+    @torch.no_grad()
+    def _try(self, path: str) -> None:
+        """RecipeError where the model keeps more of what it has read than keys and values: we do not."""
+        token_ids_12 = torch.zeros(1, 2, dtype=torch.int64, device=self.device)
+        context = Context(torch.ones_like(token_ids_12))
+        try:
+            self._forward(token_ids_12, context, self.model)
+            context.add()
+            self._forward(token_ids_12[:, 1:], context, self.model)
+        except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+            raise RecipeError(
+                f"model.path={path}: rollout.engine=transformers, which keeps keys and values alone, cannot decode "
+                f"with {type(self.model).__name__} ({type(error).__name__}: {error}); rollout.engine=vllm may"
+            ) from error
 
     def add(self, requests: Sequence[Request]) -> None:
         self._waiting.extend(requests)

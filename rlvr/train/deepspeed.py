@@ -55,6 +55,7 @@ from rlvr.train.offload import offloading
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.packing import Layout, Row, layout
 from rlvr.train.policy import Policy, dtype_of, load_policy, pack, prompts_of, scatter
+from rlvr.train.proof import prove
 from rlvr.train.saving import TAG, CopyThenWrite, load_checkpoint
 from rlvr.weights import cut
 
@@ -101,6 +102,7 @@ class DeepSpeedTrainer:
         self._guard = optimizer
         self._reference: Policy | None = None
         self._reference_path: str | None = None
+        prove(self.engine, f"model.path={model.path}", cfg.probe_tolerance, self.device, self._share)
 
     def _join(self, address: str) -> None:
         os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.cfg.ranks), "LOCAL_RANK": "0"}
@@ -198,10 +200,10 @@ class DeepSpeedTrainer:
 
     @torch.no_grad()
     def _logprobs(self, policy: Callable, batch: Batch) -> Tensor:
-        """[B,T] of the trained tokens, on CPU, whole on every rank."""
+        """[B,T] of the tokens to score, on CPU, whole on every rank."""
         out_BT = torch.zeros(batch.token_ids_BT.shape)
         for rows in self._layout(batch).micro_batches[self.rank]:
-            packed = pack(batch, rows, batch.mask_BT).to(self.device)
+            packed = pack(batch, rows, batch.scored_BT).to(self.device)
             logprobs_N, _ = policy(packed, self.temperature, self.cfg.logprob_chunk_tokens)
             out_BT.view(-1)[packed.place_N.cpu()] = logprobs_N.float().cpu()
         if self.cfg.ranks > 1:  # each token is scored by one rank
@@ -255,6 +257,9 @@ class DeepSpeedTrainer:
                 if self.cfg.offload_reference:
                     settings["zero_optimization"]["offload_param"] = {"device": "cpu", "pin_memory": self.cuda}
                 self._reference, *_ = deepspeed.initialize(model=self._reference, config=settings)
+            if path is not None:
+                reference = self._reference if sharded else self._reference.to(self.device)
+                prove(reference, f"algorithm.kl.reference={path}", self.cfg.probe_tolerance, self.device, self._share)
         if sharded:
             return self._logprobs(self._reference, batch)
         logprobs_BT = self._logprobs(self._reference.to(self.device), batch)

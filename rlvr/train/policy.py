@@ -178,8 +178,9 @@ class Policy(nn.Module):
         self.attention_tokens = math.inf if self.single_row else _attention_tokens(lm)
         self.can_share_prompts = lm.config._attn_implementation == "sdpa" and _sees_everything(lm)
 
-    def forward(self, packed: Packed, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
-        """(logprobs [N] with gradient, entropy [N]) of the packed targets."""
+    def forward(self, packed: Packed, temperature: float, chunk: int, whole: bool = False) -> tuple[Tensor, Tensor]:
+        """(logprobs [N] with gradient, entropy [N]) of the packed targets; `whole`: from the logits of the model's own
+        forward pass."""
         ids_RL, positions_RL, apart = packed.token_ids_RL, packed.positions_RL, {}
         mask = None  # without one, transformers reads the documents off the positions and keeps them apart
         if packed.trunks_RL is not None and packed.branches_RL is not None:
@@ -187,10 +188,11 @@ class Policy(nn.Module):
         if self.single_row:
             ids_RL, positions_RL = ids_RL.view(1, -1), positions_RL.view(1, -1)
             apart = documents(packed.starts_D1, packed.longest)
-        hidden_RLH = self.lm.model(
-            input_ids=ids_RL, position_ids=positions_RL, attention_mask=mask, use_cache=False, **apart
-        ).last_hidden_state
-        hidden_NH = hidden_RLH.flatten(0, 1)[packed.predict_N]
+        inputs = {"input_ids": ids_RL, "position_ids": positions_RL, "attention_mask": mask, "use_cache": False} | apart
+        if whole:
+            spread = (self.lm(**inputs).logits.flatten(0, 1)[packed.predict_N].float() / temperature).log_softmax(1)
+            return spread.gather(1, packed.targets_N[:, None])[:, 0], -(spread.exp() * spread).sum(1)
+        hidden_NH = self.lm.model(**inputs).last_hidden_state.flatten(0, 1)[packed.predict_N]
         return self.lm.lm_head(hidden_NH, packed.targets_N, temperature, chunk, packed.kept_NC)
 
 

@@ -6,12 +6,11 @@ call.
 
 import json
 import os
-import select
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import Pipe
@@ -24,6 +23,7 @@ import psutil
 
 from rlvr.verify.call import Entry
 from rlvr.verify.discover import load
+from rlvr.verify.messages import Closed, Garbled, Messages
 from rlvr.verify.plugin import PluginError, Sample, Verifier, fingerprint, named
 from rlvr.verify.worker import decode
 
@@ -67,7 +67,7 @@ class TimedOut(Exception):
 
 
 class Failed(Exception):
-    """The verifier's process died, or answered garbage."""
+    """The verifier's process could not be started, died, or answered garbage."""
 
 
 class VerifierProcess:
@@ -80,15 +80,20 @@ class VerifierProcess:
         self._leaving: Thread | None = None  # closes the one before
 
     def start(self) -> None:
+        """Failed or PluginError when it cannot be; then nothing of it is left."""
         if self._child is None:
-            self._child, self._successor = self._successor or Child(self.first), None
-            self._child.await_ready()
+            try:
+                self._child, self._successor = self._successor or Child(self.first), None
+                self._child.await_ready()
+            except (Failed, PluginError):
+                self.kill()
+                raise
 
     def verify(self, assignment: Assignment, calls: Sequence[list[Sample]]) -> Iterator[list[Entry]]:
         """The entries of each call in turn. TimedOut or Failed is about the call whose entries did not come."""
-        self.start()
-        child = self._renewed()
         try:
+            self.start()
+            child = self._renewed()
             child.load(assignment)
             sent = child.ask(assignment, calls)
             for samples in calls[:sent]:
@@ -100,16 +105,21 @@ class VerifierProcess:
             raise Failed("the sample cannot be sent to a process: its row, or its reference, is nested too deeply")
 
     def _renewed(self) -> "Child":
-        """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits."""
+        """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits. Where
+        that cannot be set up just now, it goes on for as many again."""
         assert self._child is not None
-        if self._successor is not None and self._successor.is_loaded():
-            self._left()
-            self._leaving = Thread(target=self._child.close, name="verifier-leaving")  # its exit takes 0.1 s
-            self._leaving.start()
-            self._child, self._successor = self._successor, None
-            self._child.await_ready()
-        elif self._successor is None and self._child.samples >= RECYCLE:
-            self._successor = Child(self.first)
+        try:
+            if self._successor is not None and self._successor.is_loaded():
+                self._left()
+                self._leaving = Thread(target=self._child.close, name="verifier-leaving")  # its exit takes 0.1 s
+                self._leaving.start()
+                self._child, self._successor = self._successor, None
+            elif self._successor is None and self._child.samples >= RECYCLE:
+                self._successor = Child(self.first)
+        except (Failed, PluginError, Closed, Garbled):
+            if self._successor is not None:
+                self._successor.kill()
+            self._successor, self._child.samples = None, 0
         return self._child
 
     def interrupt(self) -> None:
@@ -143,28 +153,37 @@ def worker() -> str:
 
 
 class Child:
-    """One start of the worker, with its pipe; of no use after `close` or `kill`."""
+    """One start of the worker, with its pipe; of no use after `close` or `kill`. Failed when there can be none."""
 
     def __init__(self, first: Sequence[Assignment]):
         self.samples = self.calls = 0
-        self.pipe, theirs = Pipe()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  what it prints, for the error message; closed by kill
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", worker(), str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=subprocess.STDOUT,
-        )
-        theirs.close()
-        self._answers = select.poll()  # Connection.poll makes a new one each time
-        self._answers.register(self.pipe, select.POLLIN)
+        try:
+            self._start()
+        except OSError as error:  # no room for another process, file or descriptor
+            raise Failed(f"the verifier's process could not be started: {error}") from error
+        self._messages = Messages(self.pipe)
         self._looking = psutil.Process(self._process.pid)
         self._loaded: set[tuple[str, str]] = set()
         self._awaited: list[str] = []  # verifiers that were sent for, and have not reported yet
         for assignment in first:
             with suppress(Failed):  # gone already: whoever waits for it is told why
                 self._send_for(assignment)
+
+    def _start(self) -> None:
+        with ExitStack() as undo:
+            self.pipe, theirs = Pipe()
+            undo.callback(self.pipe.close)
+            with theirs:
+                # what it prints, for the error message; closed by kill
+                self._said = undo.enter_context(tempfile.TemporaryFile())
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", worker(), str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._said,
+                    stderr=subprocess.STDOUT,
+                )
+            undo.pop_all()
 
     def _send_for(self, assignment: Assignment) -> None:
         setup = assignment.verifier.setup
@@ -179,7 +198,7 @@ class Child:
         self.await_ready()
 
     def is_loaded(self) -> bool:
-        while self._awaited and self._answered(0):
+        while self._awaited and self._messages.arrived(0):
             self._await_one()
         return not self._awaited
 
@@ -192,18 +211,17 @@ class Child:
         try:
             reply = self.receive(START_S, PATIENCE * START_S)
         except (TimedOut, Failed) as error:
-            self.kill()
             raise PluginError(f"the verifiers could not be loaded: {error}") from error
         if not isinstance(reply, dict) or reply.get("ready") is not True:
-            self.kill()
             said = reply.get("error", reply) if isinstance(reply, dict) else reply
             raise PluginError(f"verifier {reference!r} could not be set up: {said}")
 
     def send(self, message: Any) -> None:
-        """Pickled already."""
+        """Pickled already. Failed when the process is gone, or reads nothing for too long."""
         try:
-            self.pipe.send_bytes(message)
-        except (BrokenPipeError, ConnectionResetError):
+            if not self._messages.send(message, START_S):
+                raise Failed(f"the verifier's process has read nothing of its question in {START_S:g} s")
+        except Closed:
             self._died()
 
     def ask(self, assignment: Assignment, calls: Sequence[list[Sample]]) -> int:
@@ -245,16 +263,18 @@ class Child:
     def receive(self, cpu_s: float, wall_s: float) -> Any:
         """One reply within so much CPU time, and so much wall time unless it is CPU time that it waits for."""
         try:
-            if not self._answered(SOON_S):
+            if not self._messages.arrived(SOON_S):
                 self._await_answer(cpu_s, wall_s)
-            return json.loads(self.pipe.recv_bytes())
-        except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
+            return json.loads(self._messages.take())
+        except (Closed, psutil.NoSuchProcess):
             self._died()
+        except (Garbled, ValueError, RecursionError) as error:  # it wrote into the pipe of its own accord
+            raise Failed(f"the verifier's answer is garbled: {error}") from error
 
     def _await_answer(self, cpu_s: float, wall_s: float) -> None:
         started, used = monotonic(), self._cpu_s()
         wait_s = cpu_s
-        while not self._answered(wait_s):
+        while not self._messages.arrived(wait_s):
             if (left := cpu_s - (self._cpu_s() - used)) <= 0.01:
                 raise TimedOut(f"more than {cpu_s:g} s of CPU time", computing=True)
             rest = started + wall_s - monotonic()
@@ -263,9 +283,6 @@ class Child:
             if rest <= 0:
                 raise TimedOut(f"no answer in {wall_s:g} s, with {cpu_s - left:.2f} s of CPU time", computing=False)
             wait_s = min(left, rest, wall_s)
-
-    def _answered(self, wait_s: float) -> bool:
-        return bool(self._answers.poll(wait_s * 1000))
 
     def interrupt(self) -> None:
         self._process.kill()
@@ -297,7 +314,10 @@ class Child:
         return self._looking.status() == psutil.STATUS_RUNNING
 
     def _died(self) -> NoReturn:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            raise Failed("the verifier's process has closed its pipe, and goes on") from None
         self._said.seek(0)
         last = self._said.read().decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise Failed(f"the verifier's process ended with code {code}: {last[0]}")

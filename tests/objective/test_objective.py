@@ -13,7 +13,7 @@ from rlvr.collate import collate
 from rlvr.objective import Batch, Objective, Rewards, advantages, corrections, kl, ratios, surrogates
 from rlvr.objective.objective import without_gradient
 from rlvr.objective.weightings import sequence_mean
-from tests.builders import group
+from tests.builders import completion, group
 
 GRPO = Objective(advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), sequence_mean)
 
@@ -307,6 +307,25 @@ def test_a_penalty_finds_its_completion_in_groups_of_different_sizes():
     rewards = tensor([1.0 - 0.3, 0.0 - 0.6, 1.0 - 0.9, 0.0 - 1.2, 0.0, 1.0 - 1.8])
     first, rest = rewards[:2].mean(), rewards[[2, 3, 5]].mean()
     assert_close(made, tensor([*(rewards[:2] - first), rewards[2] - rest, rewards[3] - rest, 0.0, rewards[5] - rest]))
+
+
+def test_a_truncated_completion_that_is_not_trained_on_pays_the_penalty_that_is_in_its_groups_mean():
+    term = kl.KL(kl.k1, 1.0, place="reward")
+    objective = replace(GRPO, advantage=advantages.center, kl=term, train_on_truncated=False)
+    trio = [completion(), completion(stop_reason="length"), completion((1, 2, 3), (True, False, True))]
+    of = collate([group([1.0, 0.0, 0.0], trio), group([None, 1.0, 0.0], trio)], objective, {"math": 1.0})
+    assert of.mask_BT.sum(1).tolist() == [3, 0, 2, 0, 0, 2] and of.scored_BT.sum(1).tolist() == [3, 3, 2, 0, 3, 2]
+    old = torch.zeros_like(of.mask_BT)
+    made = objective.penalised(replace(of, old_logprobs_BT=old, ref_logprobs_BT=old - 0.1)).advantages_B1[:, 0]
+    # 1 - 0.3, 0 - 0.3 and 0 - 0.2: mean 1/15; 1 - 0.3 and 0 - 0.2: mean 1/4
+    assert_close(made, tensor([0.7 - 1 / 15, -0.3 - 1 / 15, -0.2 - 1 / 15, 0.0, 0.45, -0.45]))
+
+
+def test_only_a_penalty_in_the_reward_asks_for_logprobs_of_what_is_not_trained_on():
+    pair = [completion(), completion(stop_reason="length")]
+    for objective in (GRPO, replace(GRPO, kl=kl.KL(kl.k3, 1.0))):
+        of = collate([group([1.0, 0.0], pair)], replace(objective, train_on_truncated=False), {"math": 1.0})
+        assert of.scored_BT is of.mask_BT
 
 
 # ---- what the slots see ----------------------------------------------------------------------------------------------

@@ -61,6 +61,24 @@ def test_what_cannot_work_is_refused_with_the_reason(change, weights, size, says
         trial(replace(GOOD, **change), weights, size, 64)
 
 
+@pytest.mark.parametrize("advantage", [advantages.decouple, partial(advantages.decouple, ddof=0)])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kl": kl.KL(kl.k1, 0.01, place="reward")}, r"its coefficient means nothing; set algorithm\.kl\.place=loss"),
+        ({"shaping": GOOD.shaping}, r"its size means nothing; set algorithm\.shaping=null"),
+    ],
+)
+def test_what_is_added_to_the_reward_would_be_normalised_with_its_parts(advantage, change, says):
+    apart = replace(GOOD, advantage=advantage, shaping=None)
+    trial(apart, [1.0, 1.0], 8)
+    trial(replace(apart, kl=kl.KL(kl.k1, 0.0, place="reward")), [1.0, 1.0], 8)  # no penalty
+    with pytest.raises(ValueError, match=says):
+        trial(replace(apart, **change), [1.0, 1.0], 8)
+    for other in (advantages.center, advantages.standardize, advantages.leave_one_out, advantages.mean_normalize):
+        trial(replace(apart, advantage=other, **change), [1.0, 1.0], 8)
+
+
 @dataclass
 class Scaled:
     """One's own, and without a hash."""

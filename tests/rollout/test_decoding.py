@@ -1,13 +1,19 @@
 """Our attention and cache say what transformers' own say."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from rlvr.config import RecipeError
 from rlvr.rollout.decoding import NAME, ROOM, Context, attention, prepare
+
+TINY = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny")
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6])
@@ -84,3 +90,16 @@ def test_a_model_with_attention_of_its_own_keeps_it():
         model = Qwen3ForCausalLM(config)
         prepare(model)
         assert model.config._attn_implementation == name
+
+
+def test_a_model_that_keeps_more_than_keys_and_values_is_refused_in_words(tmp_path):
+    from rlvr.rollout.transformers import TransformersEngine
+
+    config = AutoConfig.for_model(
+        "lfm2", vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match=rf"^model\.path={tmp_path}: rollout\.engine=.* cannot .* Lfm2ForCausalLM"):
+        TransformersEngine(str(tmp_path), dtype="float32", max_model_len=64, max_num_seqs=2)

@@ -26,6 +26,7 @@ GRPO = Objective(
 )
 LEASHED = replace(GRPO, kl=kl.KL(kl.k3, 0.5))
 IN_REWARD = replace(GRPO, kl=kl.KL(kl.k1, 0.5, place="reward"))
+CENTRED = replace(IN_REWARD, advantage=advantages.center)
 
 
 def batch(objective: Objective = GRPO, seed: int = 1) -> Batch:
@@ -192,6 +193,19 @@ def test_a_kl_penalty_in_the_reward_changes_the_advantages_by_its_own_hand(build
     wanted = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
     assert_close(prepared.advantages_B1.view(2, 4), wanted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(prepared.advantages_B1, of.advantages_B1, atol=1e-2)
+
+
+def test_a_truncated_completion_that_is_not_trained_on_pays_the_penalty_too(build):
+    """Its logprobs are asked for, and its group's advantages are those that it would have if it were trained on."""
+    trainer = build()
+    trainer.step(batch(), GRPO, 1e-2)
+    cut = [completion((5, 9, 4), stop_reason="length"), completion((7, 2))]
+    prepared = [
+        trainer._prepared(collate([group([0.0, 1.0], cut, prompt(0, (3, 1)))], objective, {"math": 1.0}), objective)
+        for objective in (replace(CENTRED, train_on_truncated=False), CENTRED)
+    ]
+    assert_close(prepared[0].advantages_B1, prepared[1].advantages_B1)
+    assert prepared[0].mask_BT[0].sum() == 0 and prepared[0].old_logprobs_BT[0].any()
 
 
 @pytest.mark.parametrize("cfg", [{}, {"zero_stage": 2, "gradient_checkpointing": True}, {"epochs": 2}])

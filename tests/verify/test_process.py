@@ -1,0 +1,248 @@
+"""A verifier process that cannot be started or set up just now, or does with its pipe what it likes."""
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from multiprocessing import Pipe
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr.types import Outcome, Verdict
+from rlvr.verify import messages, process
+from rlvr.verify.messages import CHUNK, LARGEST, Closed, Garbled, Messages
+from rlvr.verify.plugin import PluginError, Sample
+from rlvr.verify.pool import Pool
+from rlvr.verify.process import Assignment
+
+PLUGIN = """
+import gc, os, signal, struct, threading, time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from rlvr.verify import verifier
+
+HERE = Path(__file__).parent
+
+def setup():
+    if (HERE / "down").exists():
+        raise RuntimeError("the server is restarting")
+
+@verifier("served", timeout_s=0.3, setup=setup)
+def served(sample):
+    while sample.completion == "spin": pass
+    return 1.0
+
+def pipe():
+    return next(x for x in gc.get_objects() if isinstance(x, Connection)).fileno()
+
+@verifier("hostile", timeout_s=0.5)
+def hostile(sample):
+    said = sample.completion
+    if said == "half a head":
+        os.write(pipe(), b"\\0\\0\\0")
+    if said == "half a body":
+        os.write(pipe(), struct.pack("!i", 1000) + b"x" * 999)
+    if said == "drop by drop":
+        os.write(pipe(), struct.pack("!i", 1 << 27))
+        while True: os.write(pipe(), b"x")
+    if said in ("half a head", "half a body"):
+        while True: pass
+    if said == "gigabytes":
+        os.write(pipe(), struct.pack("!iQ", -1, 1 << 31))
+    if said == "deep":
+        os.write(pipe(), struct.pack("!i", 1 << 20) + b"[" * (1 << 20))
+    if said == "closes":
+        os.close(pipe())
+        while True: pass
+    if said == "dies in the middle":
+        os.write(pipe(), struct.pack("!i", 1000) + b"x" * 500)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1.0
+"""
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """asked("name", processes)(*texts) -> verdicts."""
+    (tmp_path / "p.py").write_text(PLUGIN)
+    pools: list[Pool] = []
+
+    def made(name: str, processes: int = 1):
+        assignment = Assignment("part", f"{tmp_path}/p.py:{name}")
+        pool = Pool([assignment], processes)
+        pools.append(pool)
+
+        def ask(*texts: str) -> list[Verdict]:
+            return pool.submit(assignment, [Sample("q", text, "a") for text in texts]).result(timeout=60)
+
+        return ask
+
+    yield made
+    for pool in pools:
+        for one in pool.processes:
+            one.interrupt()  # whatever a failed test left hanging
+        pool.close()
+
+
+def outcomes(said: list[Verdict]) -> list[str]:
+    return [verdict.outcome.value for verdict in said]
+
+
+def test_a_process_that_cannot_be_set_up_for_a_while_costs_the_questions_of_that_while_alone(asked, tmp_path):
+    ask = asked("served")
+    assert outcomes(ask("spin")) == ["rejected"]  # and its process is gone
+    (tmp_path / "down").touch()
+    said = ask("y", "z", "w")
+    assert {v.outcome for v in said} == {Outcome.ERROR} and "the server is restarting" in said[0].detail
+    (tmp_path / "down").unlink()
+    assert outcomes(ask("y", "z")) == ["ok", "ok"]
+
+
+def test_a_successor_that_cannot_be_set_up_costs_nobody_anything(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "RECYCLE", 3)
+    ask = asked("served")
+    ask("a", "b", "c")
+    (tmp_path / "down").touch()
+    said = ask("d")
+    time.sleep(2)  # the successor has tried, and failed
+    said += ask("e")
+    (tmp_path / "down").unlink()
+    for text in "fghijk":
+        said += ask(text)
+        time.sleep(0.5)
+    assert outcomes(said) == ["ok"] * 8
+    assert {v.provenance[0].attempts for v in said} == {1}
+
+
+def test_a_successor_that_dies_costs_nobody_anything(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "RECYCLE", 1)
+    (tmp_path / "p.py").write_text(PLUGIN)
+    assignment = Assignment("part", f"{tmp_path}/p.py:served")
+    one = process.VerifierProcess([assignment])
+    try:
+        for _ in range(3):
+            ((said,),) = one.verify(assignment, [[Sample("q", "x", "a")]])
+            assert said.reward == 1.0
+            if one._successor is not None:
+                one._successor.interrupt()
+                one._successor._process.wait()
+    finally:
+        one.close()
+
+
+@pytest.mark.parametrize(("module", "name"), [(tempfile, "TemporaryFile"), (subprocess, "Popen")])
+def test_a_machine_without_room_for_a_process_costs_the_questions_of_that_while_alone(
+    asked, monkeypatch, module, name
+):
+    ask = asked("served")
+    assert outcomes(ask("spin")) == ["rejected"]
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, full)
+        said = ask("a", "b")
+    assert outcomes(said) == ["error", "error"] and "No space left on device" in said[0].detail
+    assert outcomes(ask("c")) == ["ok"]
+
+
+def test_a_process_that_cannot_be_started_leaves_no_descriptor_open(monkeypatch):
+    def full(*_, **__):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(process.Failed, match=r"could not be started: .*temporarily unavailable"):
+        process.VerifierProcess([]).start()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_start_that_fails_leaves_no_process(asked, tmp_path):
+    (tmp_path / "p.py").write_text(PLUGIN)
+    (tmp_path / "down").touch()
+    one = process.VerifierProcess([Assignment("part", f"{tmp_path}/p.py:served")])
+    with pytest.raises(PluginError, match="the server is restarting"):
+        one.start()
+    assert one._child is None
+    (tmp_path / "down").unlink()
+    one.start()
+    one.close()
+
+
+@pytest.mark.parametrize("text", ["half a head", "half a body", "drop by drop"])
+def test_half_an_answer_does_not_stop_the_clock(asked, text):
+    ask = asked("hostile")
+    started = time.monotonic()
+    (said,) = ask(text)
+    assert (said.outcome, said.reason) == (Outcome.REJECTED, "timeout")
+    assert time.monotonic() - started < 20
+    assert outcomes(ask("x")) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("gigabytes", "garbled"),
+        ("deep", "garbled"),
+        ("closes", "has closed its pipe"),
+        ("dies in the middle", "ended with code -9"),
+    ],
+)
+def test_what_is_no_answer_is_an_error_and_the_next_is_asked(asked, text, why):
+    ask = asked("hostile")
+    (said,) = ask(text)
+    assert said.outcome == Outcome.ERROR and why in said.detail
+    assert outcomes(ask("x")) == ["ok"]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 4, CHUNK, 3 * CHUNK + 1, 1 << 21])
+def test_messages_are_those_of_a_connection(size):
+    ours, theirs = Pipe()
+    line, content = Messages(ours), os.urandom(size)
+    reader = threading.Thread(target=lambda: theirs.send_bytes(theirs.recv_bytes()))
+    reader.start()
+    assert line.send(content, 10)
+    assert line.arrived(10) and line.take() == content
+    assert not line.arrived(0)
+    reader.join()
+
+
+@given(st.lists(st.binary(max_size=50), max_size=6), st.lists(st.integers(1, 60), min_size=1), st.integers(0, 100))
+def test_messages_are_the_same_however_they_are_cut(said, cuts, missing):
+    """And what ends in the middle of one is Closed once those before it are taken."""
+    ours, theirs = Pipe()
+    whole = b"".join(messages.HEAD.pack(len(one)) + one for one in said)
+    sent = whole[: len(whole) - missing] if missing < len(whole) else b""
+    line, taken, at, n = Messages(ours), [], 0, 0
+    while at < len(sent):
+        at += os.write(theirs.fileno(), sent[at : at + cuts[n % len(cuts)]])
+        n += 1
+        while line.arrived(0):
+            taken.append(line.take())
+    theirs.close()
+    assert taken == said[: len(taken)]
+    assert sum(4 + len(one) for one in taken) <= len(sent)
+    assert len(taken) == len(said) or sum(4 + len(one) for one in said[: len(taken) + 1]) > len(sent)
+    with pytest.raises(Closed):
+        line.arrived(0)
+    ours.close()
+
+
+@pytest.mark.parametrize("head", [-1, LARGEST + 1, (1 << 31) - 1, -(1 << 31)])
+def test_a_message_that_is_too_large_is_refused_by_its_head(head):
+    ours, theirs = Pipe()
+    os.write(theirs.fileno(), messages.HEAD.pack(head))
+    with pytest.raises(Garbled, match=str(LARGEST)):
+        Messages(ours).arrived(1)
+
+
+def test_nobody_waits_for_ever_for_a_reader():
+    ours, theirs = Pipe()
+    assert not Messages(ours).send(bytes(1 << 22), 0.05)
+    theirs.close()
+    with pytest.raises(Closed):
+        Messages(ours).send(b"x", 0.05)
