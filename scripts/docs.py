@@ -219,13 +219,14 @@ def phases(_: str) -> Iterator[str]:
 
 
 def ahead(_: str) -> Iterator[str]:
-    """A row a `max_staleness`: the median turn, the best and the worst."""
-    yield "| `rollout.max_staleness` | of a synchronous step's time | of the longer of sampling and training |"
-    yield "|---|---|---|"
-    for row in measured("run")["asynchronous"]["ahead"]:
-        cells = [f"{median(x):.2f} ({min(x):.2f} to {max(x):.2f})"
-                 for x in (row["of_synchronous"], row["of_the_longer_side"])]  # fmt: skip
-        yield f"| {row['max_staleness']} | {' | '.join(cells)} |"
+    """A row a size of a step and a `max_staleness`: the median turn, the best and the worst."""
+    yield "| groups | `rollout.max_staleness` | of a synchronous step's time | of the longer of sampling and training |"
+    yield "|---|---|---|---|"
+    for size in measured("run")["asynchronous"]["by_groups"]:
+        for row in size["ahead"]:
+            cells = [f"{median(x):.2f} ({min(x):.2f} to {max(x):.2f})"
+                     for x in (row["of_synchronous"], row["of_the_longer_side"])]  # fmt: skip
+            yield f"| {size['groups']} | {row['max_staleness']} | {' | '.join(cells)} |"
 
 
 def planned(_: str) -> Iterator[str]:

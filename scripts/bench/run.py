@@ -4,7 +4,8 @@
 
 Real runs of the command line: vLLM, Ray, DeepSpeed, the quickstart's tiny model and data, without evaluations, each
 with one thread a worker. `phases`: the shares of a step, with the quickstart's 16 groups and with 64. `asynchronous`:
-synchronous, one and two steps ahead, in turn; against max(sampling, training), below which no overlap can come.
+synchronous, one and two steps ahead, in turn, with both; against max(sampling, training), below which no overlap can
+come.
 `engines`: one and two, in turn, with 64 groups. The first steps of a run are left out: they warm up. All are means over
 steps: sampling ahead, a step that waits alternates with one that does not.
 """
@@ -20,6 +21,7 @@ from statistics import fmean, median
 
 WARM_UP = 3
 LARGE = 64  # groups
+GROUPS = (16, LARGE)
 AHEAD = (1, 2)  # steps
 PHASES = (
     "time/rollout", "time/verify", "time/logprobs", "time/gradient", "time/optimizer", "time/publish", "time/driver",
@@ -47,7 +49,7 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def phases(steps: int) -> dict:
-    return {"by_groups": [phases_of(groups, steps) for groups in (16, LARGE)]}
+    return {"by_groups": [phases_of(groups, steps) for groups in GROUPS]}
 
 
 def phases_of(groups: int, steps: int) -> dict:
@@ -64,11 +66,17 @@ def phases_of(groups: int, steps: int) -> dict:
     return {"groups": groups, "shares": shares, "padding_waste": waste, "step_s": total / len(rows)}
 
 
-def asynchronous(steps: int, pairs: int = 3) -> dict:
+def asynchronous(steps: int) -> dict:
+    return {"by_groups": [asynchronous_of(groups, steps) for groups in GROUPS]}
+
+
+def asynchronous_of(groups: int, steps: int, pairs: int = 3) -> dict:
     found: dict[int, list[dict[str, float]]] = {k: [] for k in (0, *AHEAD)}
     for _ in range(pairs):
         for k, runs in found.items():
-            runs.append(means(run(steps, f"rollout.max_staleness={k}")))
+            size = f"rollout.groups_per_step={groups}"
+            runs.append(means(run(steps, size, f"rollout.max_staleness={k}")))
+    print(f"{groups} groups")
     longer = [max(one["time/rollout"], one["time/step"] - one["time/rollout"]) for one in found[0]]
     ahead = []
     for k in AHEAD:
@@ -81,7 +89,7 @@ def asynchronous(steps: int, pairs: int = 3) -> dict:
         ahead.append(row)
         print(f"max_staleness={k} takes {median(row['of_synchronous']):.2f} of the time of a synchronous step, "
               f"{median(row['of_the_longer_side']):.2f} of max(sampling, training) (goal: at most 1.10)")  # fmt: skip
-    return {"runs": list(found.values()), "ahead": ahead}
+    return {"groups": groups, "runs": list(found.values()), "ahead": ahead}
 
 
 def engines(steps: int, pairs: int = 2) -> dict:
