@@ -30,4 +30,4 @@ class Home:
         if os.path.isdir(self.folder):
             os.chdir(self.folder)
         there = [entry for entry in sys.path if entry not in self.behind]  # Ray puts the driver's folder first
-        sys.path[:] = [*there, *(entry for entry in self.path if entry not in there and os.path.isdir(entry))]
+        sys.path[:] = [*there, *(entry for entry in self.path if entry not in there and os.path.exists(entry))]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rlvr.cluster.actors import DECODE, RolloutWorker, TrainerRank
-from rlvr.cluster.calls import WorkerLost, get, ray
+from rlvr.cluster.calls import WorkerLost, first_failure, get, ray
 from rlvr.cluster.home import Home
 from rlvr.cluster.pipeline import RayPipeline
 from rlvr.cluster.placement import Placement
@@ -123,7 +123,7 @@ class RayCluster:
         starting = [*self.engines.begin(), *self.verifiers.begin()]
         if placement.colocated and placement.gpus:
             get(starting)  # an engine measures what memory is free, which a rank would take meanwhile
-        get([*starting, *self.trainer.begin()])
+        first_failure([*starting, *self.trainer.begin()])
         with_models = [*self.trainer.ranks, *(seat.actor for seat in self.engines.all)]
         self.on_gpu = any(get([actor.has_gpu.remote() for actor in with_models]))  # the driver's node may have none
         self.pipeline = RayPipeline(self.engines, self.verifiers, cfg)

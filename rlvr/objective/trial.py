@@ -79,8 +79,8 @@ def watched(objective: Objective) -> Objective:
     return replace(objective, **made)
 
 
-def called(slot: str, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    made, first = within(slot, function, *arguments), arguments[0]
+def called(slot: str, function: Callable[..., Tensor], *arguments: Any, **named: Any) -> Tensor:
+    made, first = within(slot, function, *arguments, **named), next(iter((*arguments, *named.values())), None)
     like = first.delta_BT if isinstance(first, Mismatch) else first
     if not isinstance(made, Tensor):
         raise ValueError(f"{slot} made a {type(made).__name__}, no tensor")
@@ -89,9 +89,9 @@ def called(slot: str, function: Callable[..., Tensor], *arguments: Any) -> Tenso
     return made
 
 
-def within(slot: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def within(slot: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     try:
-        return function(*arguments)
+        return function(*arguments, **named)
     except Exception as error:
         error.add_note(f"algorithm.{slot}")
         raise

@@ -63,6 +63,7 @@ class Setting:
 
     @property
     def tensor_parallel(self) -> int:
+        """A CPU is one device, whatever number of processes an engine has there."""
         return 1 if self.device.cpu else self.cfg.rollout.tensor_parallel
 
     @property

@@ -6,8 +6,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
+from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from rlvr.config import RecipeError
@@ -15,6 +18,7 @@ from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
 
 PROBE = "probe"
+SHARED = Path("/dev/shm")
 set_num_threads = torch.set_num_threads  # vLLM puts a function that does nothing in its place
 
 
@@ -54,8 +58,8 @@ class VllmEngine:
         """`kv_cache_gib`: whole, on a CPU. `max_top_k`: the largest `Sampling.top_k` that will be asked for. `sleeps`:
         on a GPU, memory is taken in a way that lets `sleep` give it back. `share_prompts`: completions of one prompt
         share its cache; None: on a GPU, where numbers are not the same to the last bit anyway. `tensor_parallel` above
-        1: as many processes hold a part of the model each; `on_death` is called, by another thread, when one of them
-        has died, and nothing else works any more then."""
+        1: as many processes hold a part of the model each. `on_death`, of one who will be killed and not end: called by
+        another thread when one of those has died, and nothing else works any more."""
         on_gpu = torch.cuda.is_available()
         if max_top_k and dtype == "bfloat16" and not on_gpu:
             # half of all tokens have ties at the k-th place: vLLM then samples from all of those, and tells of k
@@ -98,6 +102,7 @@ class VllmEngine:
         self.tokenizer = self.llm.get_tokenizer()
         self._engine = self.llm.llm_engine
         if on_death and tensor_parallel > 1:
+            without_names(psutil.Process())
             self._engine.engine_core.engine_core.model_executor.register_failure_callback(on_death)
         self._engine.set_weight_version("-1")
         self._names = count()  # of vLLM's requests
@@ -196,6 +201,18 @@ class VllmEngine:
     def wake(self) -> None:
         if self.sleeps:
             self.llm.wake_up()
+
+
+def without_names(parent: psutil.Process) -> None:
+    """Takes its names from the memory that this process and its children share, which all of them have opened by now:
+    the last one to end then frees it. Under a name it would stay for ever where they are killed."""
+    for process in (parent, *parent.children()):
+        for mapped in process.memory_maps():
+            where = Path(mapped.path)
+            if where.parent == SHARED and where.name.startswith(("psm_", "vllm_dist_")) and where.exists():
+                where.unlink()
+                if where.name.startswith("psm_"):  # Python keeps a list of these
+                    resource_tracker.unregister(f"/{where.name}", "shared_memory")
 
 
 def parameters(request: Request) -> Any:

@@ -49,7 +49,10 @@ def _config_of(key: str, path: str, max_context: int) -> Any:
             "`lm_head`: Llama, Mistral and Qwen models are"
         )
     if max_context > (limit := context_length(config)):
-        raise RecipeError(f"model.max_context={max_context} > {limit:g}, what {key}={path} was built for")
+        raise RecipeError(
+            f"model.max_context={max_context} > {limit:g}, what {key}={path} was built for; one that yarn makes longer "
+            "says so in its config.json, as max_position_embeddings"
+        )
     return config
 
 

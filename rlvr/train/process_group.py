@@ -18,5 +18,6 @@ def join(backend: str, address: str, rank: int, ranks: int) -> None:
     if dist.is_initialized():
         return
     host, port = address.split(":") if address else ("127.0.0.1", "0")
-    store = dist.TCPStore(host, int(port), ranks, is_master=rank == 0, wait_for_workers=False, timeout=PATIENCE)
+    store = dist.TCPStore(host, int(port), ranks, is_master=rank == 0, wait_for_workers=False)
+    store.set_timeout(PATIENCE)  # not to find rank 0: who cannot reach it within minutes never will
     dist.init_process_group(backend, store=store, rank=rank, world_size=ranks)

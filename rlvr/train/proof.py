@@ -27,7 +27,7 @@ def prove(policy: Any, named: str, tolerance: float | None, device: torch.device
     """RecipeError, with `named` (key=value of the recipe) and the reason, where the logprobs of a token differ by more
     than `tolerance` nats; None: 1e-3 in float32, else 0.25. Collective: all ranks of a sharded policy call it."""
     lm = getattr(policy, "module", policy).lm  # a DeepSpeed engine holds the policy
-    limit = tolerance or (1e-3 if lm.dtype == torch.float32 else 0.25)
+    limit = (1e-3 if lm.dtype == torch.float32 else 0.25) if tolerance is None else tolerance
     generator = torch.Generator().manual_seed(0)
     token_ids_BT = torch.randint(lm.config.get_text_config().vocab_size, (2, LENGTH), generator=generator)
     token_ids_BT[1, :PROMPT] = token_ids_BT[0, :PROMPT]
@@ -56,8 +56,8 @@ def prove(policy: Any, named: str, tolerance: float | None, device: torch.device
         )
         agree(
             of_b([[0], [1]]),
-            "in this model a completion sees the one before it in its row, as layers of linear attention, convolutions "
-            "and state spaces do: it cannot be trained on packed rows",
+            "in this model a completion sees the one before it in its row, as where layers of linear attention, "
+            "convolutions or state spaces run along it, or attention has sinks: it cannot be trained on packed rows",
         )
         if shares:
             agree(

@@ -3,6 +3,7 @@ as a run that was left alone.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -109,8 +110,12 @@ def test_a_run_that_samples_ahead_loses_nothing_to_the_death_of_an_engine(tmp_pa
     assert json.loads(last.read_text())["state"]["cursor"] == 32  # eight steps of four prompts each
 
 
+def shared_memory() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "vllm_dist_"))}
+
+
 def test_an_engine_in_two_parts_dies_with_one_of_them_and_is_replaced_whole(tmp_path):
-    folder = tmp_path / "run"
+    folder, before = tmp_path / "run", shared_memory()
     run = start(folder, "steps=4", "rollout.tensor_parallel=2", "trainer.ranks=1", "trainer.zero_stage=0")
     until(run, lambda: len(steps(folder)) >= 1)
     (engine,) = actors(run, "RolloutWorker")
@@ -122,3 +127,4 @@ def test_an_engine_in_two_parts_dies_with_one_of_them_and_is_replaced_whole(tmp_
     assert [row["step"] for row in steps(folder)] == [1, 2, 3, 4]
     assert max(row["mismatch/max_abs"] for row in steps(folder)) < 1e-3
     assert not [process for process in (engine, *parts) if process.is_running()]
+    assert not shared_memory() - before

@@ -135,6 +135,18 @@ def test_a_slot_that_takes_other_arguments_is_a_type_error():
     assert refused.value.__notes__ == ["algorithm.ratio"]
 
 
+@dataclass(frozen=True)
+class ByName(Objective):
+    """A user's own, which calls a slot by the names of its arguments."""
+
+    def signal(self, rewards):
+        return (self.advantage(rewards=rewards) != 0).any(1)
+
+
+def test_a_slot_may_be_called_by_the_names_of_its_arguments():
+    trial(ByName(**vars(GOOD)), [1.0], 4)
+
+
 def test_every_slot_is_called_with_what_it_is_called_with_in_training():
     seen: dict[str, list] = {}
 

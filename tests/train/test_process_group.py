@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from rlvr.train.process_group import join
 from tests.train.processes import as_ranks, free_port
 
 HOURS = timedelta(hours=2)
@@ -16,8 +17,6 @@ def patience(group) -> timedelta:
 
 
 def meet(rank: int, address: str) -> None:
-    from rlvr.train.process_group import join
-
     for _ in range(2):  # a second trainer of the process is in the same group
         join("gloo", address, rank, 2)
     total = torch.tensor([rank + 1.0])
@@ -31,6 +30,16 @@ def meet(rank: int, address: str) -> None:
 
 def test_ranks_that_have_met_are_patient():
     as_ranks(2, meet, f"127.0.0.1:{free_port()}")
+
+
+def test_but_who_cannot_reach_rank_0_does_not_try_for_hours(monkeypatch):
+    def unreachable(*_, **named):
+        raise dist.DistNetworkError(f"tried for {named.get('timeout', 'minutes')}")
+
+    monkeypatch.setattr(dist, "TCPStore", unreachable)
+    monkeypatch.setattr(dist, "is_initialized", lambda: False)
+    with pytest.raises(dist.DistNetworkError, match="tried for minutes"):
+        join("gloo", "elsewhere:1", 1, 2)
 
 
 def test_so_is_the_group_that_deepspeed_makes_for_itself(build):
