@@ -158,7 +158,7 @@ def test_a_machine_without_room_for_the_first_process_costs_a_line(asked, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(subprocess, "Popen", full)
-    with pytest.raises(PluginError, match="process could not be started: .*No space left on device"):
+    with pytest.raises(PluginError, match=r"process could not be started: .*No space left on device"):
         asked("served", 2)
 
 
