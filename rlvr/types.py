@@ -104,7 +104,7 @@ class Provenance(Record):
     outcome: str = ""  # what this verifier said, before several parts became one reward
     reason: str = ""
     reward: float | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)  # further numbers that it gave
+    parts: Mapping[str, float] = field(default_factory=dict, hash=False)  # further numbers that it gave
 
 
 @dataclass(frozen=True, slots=True)

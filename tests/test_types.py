@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr.types import DETAIL_LIMIT, Group, Outcome, Verdict, sampling_seed
+from rlvr.types import DETAIL_LIMIT, Group, Outcome, Provenance, Verdict, sampling_seed
 from tests.builders import completion, group, prompt, verdict
 
 
@@ -34,6 +34,13 @@ def test_a_trainable_verdict_needs_a_finite_reward(outcome, reward):
 def test_an_error_or_an_abstention_is_never_a_reward(outcome, reward):
     with pytest.raises(ValueError, match="finite exactly when ok or rejected"):
         Verdict(reward, outcome)
+
+
+def test_who_gave_verdicts_can_be_told_apart_in_a_set():
+    same = Provenance("math", parts={"digits": 1.0})
+    assert {same, Provenance("math", parts={"digits": 1.0}), Provenance("math"), Provenance("regex")} == {
+        same, Provenance("math"), Provenance("regex"),
+    }  # fmt: skip
 
 
 def test_only_ok_and_rejected_are_trainable():

@@ -26,8 +26,8 @@ def from_trl(function: Callable[..., Any], name: str = "", batch: int = 64, time
     """A TRL reward function: lists in, a list of numbers out, None where it has nothing to say.
 
     The reference goes to the one argument without a default that no column of the row fills, e.g. `solution`, else to
-    the one whose default is None, else into `answer` where the function takes **kwargs. TypeError where that is not
-    plain: `answer_column` says which. `conversational`: completions are lists of messages.
+    the one whose default is None, else into `answer` where the function takes **kwargs. TypeError where there are
+    several of either: `answer_column` says which. `conversational`: completions are lists of messages.
     """
     wanted = inspect.signature(function).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
@@ -44,10 +44,9 @@ def from_trl(function: Callable[..., Any], name: str = "", batch: int = 64, time
                 raise TypeError(f"answer_column={answer_column}: the function takes {', '.join(wanted)}")
             return answer_column
         left = {name: default for name, default in named.items() if name not in columns}
-        if not left:
-            return "answer"
-        may = [name for name, default in left.items() if default is inspect.Parameter.empty] or list(left)
-        if len(may) > 1 or left[may[0]] not in (None, inspect.Parameter.empty):
+        may = [name for name, default in left.items() if default is inspect.Parameter.empty]
+        may = may or [name for name, default in left.items() if default is None] or ["answer"]
+        if len(may) > 1:
             raise TypeError(
                 f"no column fills {', '.join(may)}: say with params.answer_column which is the reference, or under "
                 "which name **kwargs has it"

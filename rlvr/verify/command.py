@@ -4,19 +4,20 @@
 """
 
 import argparse
+import difflib
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rlvr.config import DataConfig, Recipe, RecipeError
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, assignment, params_of
-from rlvr.verify.plugin import PluginError, Sample
+from rlvr.verify.plugin import PluginError, Sample, Verifier
 from rlvr.verify.rows import unusable
 
 Composed = Callable[[str, Sequence[str], str | None], Recipe]
@@ -81,11 +82,11 @@ def test(args: argparse.Namespace) -> int:
     if args.samples and "=" in args.samples and not Path(args.samples).exists():
         words, args.samples = [args.samples, *words], None
     rows = list(read_lines(args.samples)) if args.samples else []
+    params = checked(args.verifier, words)
     cases = []
     for where, row in rows:
-        s = sample_of(where, row)
+        s = sample_of(where, row, load(args.verifier))
         cases.append(kit.Case(s.prompt, s.answer, row.get("completion"), reward_in(where, row), s.row))
-    params = checked(args.verifier, words)
     found = kit.check(args.verifier, cases, params, args.form)
     print("\n".join(map(str, found)))
     failed = sum(finding.passed is False for finding in found)
@@ -101,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(f"--processes {args.processes}: at least 1")
     part = PartConfig(args.verifier, dict(checked(args.verifier, args.overrides)))
     asked = assignment("run", part, args.verifier)
-    samples = [sample_of(where, row) for where, row in read_lines(args.samples, needed=("completion",))]
+    lines = read_lines(args.samples, needed=("completion",))
+    samples = [sample_of(where, row, asked.verifier) for where, row in lines]
     pool = Pool([asked], args.processes)
     try:
         for verdict in Kit(asked, pool, []).asked(samples):
@@ -145,15 +147,21 @@ KINDS = {
 }  # fmt: skip
 
 
-def sample_of(where: str, row: dict[str, Any]) -> Sample:
+# what data sets call a reference; here it would be a column, and the reference none
+ELSEWHERE = {"expected", "gold", "gold_answer", "ground_truth", "label", "reward_model", "solution", "target"}
+
+
+def sample_of(where: str, row: dict[str, Any], verifier: Verifier) -> Sample:
     """`prompt` may be text or messages; what is not a sample's own field is a column of the data set. RecipeError for
-    what a verifier would take for something else."""
+    what a verifier would take for something else, as no reference where it checks references or another key has it."""
     from rlvr.data.prompts import wrong_messages
 
     for key, (kind, words) in KINDS.items():
         if row.get(key) is not None and not isinstance(row[key], kind):
             raise RecipeError(f"{where}: {key}={row[key]!r:.80}: expected {words}")
-    if not {"reference", "answer"} & set(row):
+    names = ("reference", "answer")
+    alike = any(key in ELSEWHERE or difflib.get_close_matches(key.lower(), names, cutoff=0.8) for key in row)
+    if not set(names) & set(row) and (alike or verifier.check_answer is not None):
         raise RecipeError(f"{where}: no reference (null, where there is none); it has {', '.join(row)}")
     ids = row.get("token_ids") or []
     if not all(isinstance(token, int) for token in ids):
@@ -162,7 +170,7 @@ def sample_of(where: str, row: dict[str, Any]) -> Sample:
     if not isinstance(prompt, str) and (why := wrong_messages(prompt)):
         raise RecipeError(f"{where}: prompt={prompt!r:.80} {why}")
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
-    own = {"prompt", "completion", "reference", "answer", "reward", "stop_reason", "token_ids", "row", "thinking"}
+    own = {*names, "prompt", "completion", "reward", "stop_reason", "token_ids", "row", "thinking"}
     columns = {key: value for key, value in row.items() if key not in own} | (row.get("row") or {})
     question = str(messages[-1]["content"])
     return Sample(
@@ -238,7 +246,8 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
         raise RecipeError("options and --part go with --verifier")
     for cfg_part in reward.parts.values():
         cfg_part.audit = None
-    changed = opened(args.changes) if args.changes else None
+    if args.changes:
+        opened(args.changes, "a").close()  # before hours of judging; what is there stays till then
     judge = Judge(reward, cfg.verify.processes)
     found: list[Change] = []
     groups = completions = 0
@@ -249,16 +258,15 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     finally:
         judge.close()
     print("\n".join(summary(found, groups, completions)))
-    if changed is not None:
-        with changed:
+    if args.changes:
+        with opened(args.changes, "w") as changed:
             changed.writelines(json.dumps(asdict(change)) + "\n" for change in found)
     return 0
 
 
-def opened(path: str) -> TextIO:
-    """Before anything is judged, which may take hours."""
+def opened(path: str, mode: Literal["a", "w"]) -> TextIO:
     try:
-        return open(path, "w", encoding="utf-8")
+        return open(path, mode, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--changes {path}: cannot be written: {error.strerror}") from None
 

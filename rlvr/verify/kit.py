@@ -129,7 +129,7 @@ class Kit:
         return [*found, self.golds(), self.throughput()]
 
     def some(self) -> list[Sample]:
-        """A few completions a case that differ, right and wrong."""
+        """A few completions a case that differ, right and wrong: first those that the cases have."""
         answers = [(case, answer) for case in self.cases for answer in (case.reference, "no", "0")]
         made = [case.sample(filled(template, answer)) for template in TEMPLATES[:3] for case, answer in answers]
         return [case.sample() for case in self.cases if case.completion is not None] + made
@@ -148,7 +148,9 @@ class Kit:
             found.append(same("alone or together", samples, once, [self.asked([sample])[0] for sample in samples]))
         errors = [f"{v.reason}: {v.detail}" for v in once if v.outcome == Outcome.ERROR]
         found.append(Finding("no errors", not errors, f"{len(errors)}, first {errors[0]}" if errors else ""))
-        return [*found, ordinary(once, self.scope)]
+        given = [case for case in self.cases if case.completion is not None]
+        named = [n for n, case in enumerate(given) if case.reward is not None]
+        return [*found, ordinary(once, self.scope, named)]
 
     def hostile(self) -> list[Finding]:
         """Within the deadline, and never masked: what the policy can cause it would learn to cause."""
@@ -228,12 +230,14 @@ class Kit:
         return Finding("throughput", True, f"{rate:,.0f} verdicts/s in two processes")
 
 
-def ordinary(said: Sequence[Verdict], scope: str) -> Finding:
-    """Whether no ordinary completion exhausts it, and not all are masked; a made-up group may well be undecided."""
+def ordinary(said: Sequence[Verdict], scope: str, named: Sequence[int]) -> Finding:
+    """Whether no ordinary completion exhausts it, and not all are masked; a made-up group may well be undecided.
+    `named`: places of completions whose reward the author names. Those may exhaust it: a bomb is worth 0."""
     name = "judges ordinary completions"
-    spent = [v for v in said if v.outcome == Outcome.REJECTED and v.reason in EXHAUSTED]
+    usual = [v for n, v in enumerate(said) if n not in named]
+    spent = [v for v in usual if v.outcome == Outcome.REJECTED and v.reason in EXHAUSTED]
     if spent:
-        return Finding(name, False, f"{len(spent)} of {len(said)} {spent[0].reason}: {spent[0].detail}")
+        return Finding(name, False, f"{len(spent)} of {len(usual)} {spent[0].reason}: {spent[0].detail}")
     if scope == "sample" and not any(v.trainable for v in said):
         why = f"{said[0].outcome} {said[0].reason}: {said[0].detail}".rstrip(": ")
         return Finding(name, False, f"all {len(said)} are masked ({why}): give cases that it can judge")

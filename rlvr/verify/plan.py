@@ -4,6 +4,7 @@ A data row may name its own: `reward.parts.<part>.column` says in which column, 
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Plan:
         column = self.reward.parts[part].column
         if column is None:
             return self.chains[part]
-        if not prompt.row.get(column):
+        if not prompt.row.get(column) or is_missing(prompt.row[column]):
             if options := params_of_row(column, prompt):
                 raise RecipeError(
                     f"prompt {prompt.id}, column {column}_params={options!s:.80}: options for nobody, as its column "
@@ -94,9 +95,16 @@ def params_of_row(column: str, prompt: Prompt) -> dict[str, Any]:
         params = json.loads(params) if isinstance(params, str) else params
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not JSON: {error}") from None
+    if is_missing(params):
+        return {}
     if not isinstance(params, Mapping):
         raise RecipeError(f"{where} holds a {type(params).__name__}, not options")
     return {key: value for key, value in params.items() if value is not None}
+
+
+def is_missing(cell: Any) -> bool:
+    """Tables mark it with NaN too."""
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 SHARES = 77  # any number that is no run's seed by habit

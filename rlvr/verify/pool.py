@@ -69,6 +69,7 @@ class Pool:
     def __init__(self, first: Sequence[Assignment], workers: int):
         self.workers = workers
         processed = [assignment for assignment in first if assignment.verifier.isolation != "inline"]
+        self._beside = [assignment for assignment in first if assignment.verifier.isolation == "inline"]
         self.processes = [VerifierProcess(processed) for _ in range(workers)]
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -87,9 +88,6 @@ class Pool:
         for thread in self._threads:
             thread.start()
         try:
-            for assignment in first:
-                if assignment.verifier.isolation == "inline":
-                    self._set_up(assignment)
             for future in started:
                 future.result()
         except BaseException:
@@ -135,9 +133,12 @@ class Pool:
     def _run(self, slot: int, started: "Future[None]") -> None:
         process = self.processes[slot]
         try:
+            if slot == 0:
+                for assignment in self._beside:  # in a thread that asks them: a database's handle may be its thread's
+                    self._set_up(assignment)
             process.start()
         except BaseException as error:
-            started.set_exception(error)
+            started.set_exception(PluginError(str(error)) if isinstance(error, Failed) else error)
             return
         started.set_result(None)
         while jobs := self._take(slot):

@@ -106,7 +106,7 @@ class VerifierProcess:
 
     def _renewed(self) -> "Child":
         """The child to ask. One that has seen many samples goes on until its successor has loaded: nobody waits. Where
-        that cannot be set up just now, it goes on for as many again."""
+        that cannot be set up just now, it goes on for as many again, and says so."""
         assert self._child is not None
         try:
             if self._successor is not None and self._successor.is_loaded():
@@ -116,7 +116,12 @@ class VerifierProcess:
                 self._child, self._successor = self._successor, None
             elif self._successor is None and self._child.samples >= RECYCLE:
                 self._successor = Child(self.first)
-        except (Failed, PluginError, Closed, Garbled):
+        except (Failed, PluginError, Closed, Garbled) as error:
+            print(
+                f"rlvr: a process of verifiers goes on after {self._child.samples} samples, as none could take its "
+                f"place: {type(error).__name__}: {error}",
+                file=sys.stderr,
+            )
             if self._successor is not None:
                 self._successor.kill()
             self._successor, self._child.samples = None, 0

@@ -38,6 +38,15 @@ def rest(completions, *rest, **kwargs):
 def weighted(completions, weight=1.0, **kwargs):
     return [weight * (c == a) for c, a in zip(completions, kwargs["answer"])]
 
+def scaled(completions, weight=1.0, solution=None, **kwargs):
+    return [weight * (c == s) for c, s in zip(completions, solution)]
+
+def in_bounds(completions, least=2, most=5):
+    return [float(least <= len(c) <= most) for c in completions]
+
+def either(completions, answer=None, solution=None, **kwargs):
+    return [float(c == a) for c, a in zip(completions, answer)]
+
 def two(completions, solution, level, **kwargs):
     return [float(c == s) for c, s in zip(completions, solution)]
 
@@ -104,8 +113,9 @@ def test_an_argument_of_a_trl_function_that_no_column_fills_keeps_its_default(at
     soft = PartConfig(at("trl", "soft"))
     assert rewards(soft, "abc", "ABC", answer="abc") == [1.0, 0.0]
     assert rewards(soft, "ABC", answer="abc", ignore_case=True) == [1.0]  # as a column
-    for name in ("perhaps", "rest"):
+    for name in ("perhaps", "rest", "weighted", "scaled"):
         assert rewards(PartConfig(at("trl", name)), "abc", "x", answer="abc") == [1.0, 0.0]
+    assert rewards(PartConfig(at("trl", "in_bounds")), "abc", "x") == [1.0, 0.0]
 
 
 def test_a_column_called_answer_is_not_the_reference_of_a_trl_function(at):
@@ -114,11 +124,11 @@ def test_a_column_called_answer_is_not_the_reference_of_a_trl_function(at):
     assert asked(Sample("", "5", "6", row={"answer": "5"}), answer_column="answer").reward == 0.0
 
 
-@pytest.mark.parametrize(("name", "column"), [("weighted", "answer"), ("two", "solution")])
+@pytest.mark.parametrize(("name", "column"), [("either", "answer"), ("two", "solution")])
 def test_where_the_reference_goes_is_asked_for_and_not_guessed(at, name, column):
     (verdict,) = judged(PartConfig(at("trl", name)), "5")
     assert verdict.reward is None and "params.answer_column" in verdict.detail
-    level = {} if name == "weighted" else {"level": 3}
+    level = {} if name == "either" else {"level": 3}
     assert rewards(PartConfig(at("trl", name), {"answer_column": column}), "5", "6", **level) == [1.0, 0.0]
     (verdict,) = judged(PartConfig(at("trl", "by_difficulty"), {"answer_column": "answr"}), "5", difficulty=1.0)
     assert verdict.reward is None and "answer_column=answr" in verdict.detail

@@ -134,6 +134,25 @@ def test_a_line_of_samples_that_says_something_else_is_refused_with_its_number(o
 
 
 @pytest.mark.parametrize(
+    ("row", "name", "code"),
+    [
+        ({"completion": "5", "documents": {}}, "always", 0),
+        ({"completion": "5", "documents": {}}, "ends", 2),  # it checks references: it wants one
+        ({"completion": "5", "Reference": "5"}, "always", 2),
+        ({"completion": "5", "refrence": "5"}, "always", 2),
+        ({"completion": "5", "ground_truth": "5"}, "always", 2),
+        ({"completion": "5", "ground_truth": "5", "reference": None}, "always", 0),
+    ],
+)
+def test_samples_need_a_reference_where_the_verifier_may_want_one(own, capsys, row, name, code):
+    path = written(own / "samples.jsonl", row)
+    assert main(["verifiers", "run", f"mine.py:{name}", path, "--processes", "1"]) == code
+    words = capsys.readouterr()
+    assert ('"reward": 1.0' in words.out) if code == 0 else ("line 1: no reference (null," in words.err)
+    assert main(["verifiers", "test", f"mine.py:{name}", path, "--form"]) == code
+
+
+@pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"completion": "5", "reward": "1"}, "reward='1': expected a finite number"),
@@ -220,6 +239,18 @@ def test_rescore_needs_no_algorithm_and_says_at_once_where_it_cannot_write(run_f
     monkeypatch.setattr("rlvr.verify.judge.Judge", None)
     assert main(["rescore", str(run_folder), "--changes", "/nowhere/changes.jsonl"]) == 2
     assert "--changes /nowhere/changes.jsonl: cannot be written: No such file" in capsys.readouterr().err
+
+
+def test_rescore_leaves_an_earlier_file_of_changes_until_it_has_another(run_folder, monkeypatch):
+    changes = run_folder / "changes.jsonl"
+    changes.write_text("earlier\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("rlvr.verify.judge.Judge", None)
+        with pytest.raises(TypeError):
+            main(["rescore", str(run_folder), "--changes", str(changes)])
+    assert changes.read_text() == "earlier\n"
+    assert main(["rescore", str(run_folder), "--changes", str(changes)]) == 0
+    assert len(changes.read_text().splitlines()) == 2
 
 
 def test_rescore_finds_modules_in_ones_own_folder(run_folder, own, capsys, monkeypatch):

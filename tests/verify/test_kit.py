@@ -136,6 +136,23 @@ def test_who_runs_out_of_time_or_memory_on_anything_is_not_sound(at):
     assert "timeout: more than 0.1 s of CPU time" in found[-1].said
 
 
+def test_a_completion_that_exhausts_it_may_be_worth_0_by_its_authors_word(at):
+    right, tower = kit.Case("q", "4", r"\boxed{4}", 1.0), r"\boxed{9^{9^9}}"
+    pool = kit.Pool([asked := kit.Assignment("kit", at("hangs"))], 2)
+
+    def wrong(reward: float | None) -> list[str]:
+        cases = [right, kit.Case("q", "4", tower, reward)]
+        made = kit.Kit(asked, pool, cases)
+        return [f.check for f in [*made.deterministic(), made.expected()] if f.passed is False]
+
+    try:
+        assert wrong(0.0) == []
+        assert wrong(1.0) == ["expected rewards"]
+        assert wrong(None) == ["judges ordinary completions"]
+    finally:
+        pool.close()
+
+
 def test_no_reward_is_the_one_of_a_case_that_names_none(at):
     case = kit.Case("q", "4", r"\boxed{4}", float("nan"))
     assert "expected rewards" in failed(at("sound"), cases=[case])
@@ -158,7 +175,9 @@ def test_assert_sound_says_what_fails(at):
         kit.assert_sound(at("lenient"))
 
 
-JSON_CASE = kit.Case("Give JSON.", "", '{"a": 1}', 1.0, {"schema": {"type": "object", "required": ["a"]}})
+SCHEMA = {"schema": {"type": "object", "required": ["a"]}}
+JSON_CASE = kit.Case("Give JSON.", "", '{"a": 1}', 1.0, SCHEMA)
+DEEP_CASE = kit.Case("Give JSON.", "", "[" * 2000 + "]" * 2000, 0.0, SCHEMA)
 WORDS = [{"check": "words", "least": 2, "most": 5}]
 OURS = {
     "math": ([kit.Case("2+3=?", "5"), kit.Case("Solve.", "\\frac{1}{2}")], {}, False),
@@ -167,7 +186,7 @@ OURS = {
     "repetition": ([], {}, True),
     "language": ([], {"language": "en"}, True),
     "instructions": ([kit.Case("q", "", "three short words", 1.0, {"instructions": WORDS})], {}, True),
-    "json_schema": ([JSON_CASE], {}, True),
+    "json_schema": ([JSON_CASE, DEEP_CASE], {}, True),
     "regex": ([kit.Case("q", "", "a crane", 1.0)], {"pattern": "a crane"}, True),
     "citation": ([kit.Case("q", "", row={"documents": {"a": "The crane is a bird of the marsh."}})], {}, True),
     "majority": ([kit.Case("2+3=?", "5")], {"unlabelled": True, "least": 1}, True),

@@ -73,10 +73,14 @@ def test_a_row_names_its_verifier_and_options(at):
         prompt(2, verifier="fixed", verifier_params='{"value": 0.5}'),
         prompt(3, verifier="fixed", verifier_params={"value": None}),  # a column of a table: every row has every key
         prompt(4, verifier=None, verifier_params=None),
+        prompt(5, verifier=float("nan"), verifier_params=float("nan")),
+        prompt(6, verifier="fixed", verifier_params="null"),
+        prompt(7, verifier=None, verifier_params="NaN"),
     ]
     said = [group.verdicts[0] for group in judged(RewardConfig({"task": part}), rows, r"\boxed{5}")]
-    assert [v.reward for v in said] == [1.0, 0.75, 0.5, 0.25, 1.0]
-    assert [v.provenance[0].verifier for v in said] == ["math", "judge", "judge", "judge", "math"]
+    assert [v.reward for v in said] == [1.0, 0.75, 0.5, 0.25, 1.0, 1.0, 0.25, 1.0]
+    names = ["math", "judge", "judge", "judge", "math", "math", "judge", "math"]
+    assert [v.provenance[0].verifier for v in said] == names
     assert len({v.provenance[0].parameters for v in said[1:3]}) == 2
 
 

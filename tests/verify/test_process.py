@@ -1,5 +1,6 @@
 """A verifier process that cannot be started or set up just now, or does with its pipe what it likes."""
 
+import gc
 import os
 import subprocess
 import tempfile
@@ -101,7 +102,7 @@ def test_a_process_that_cannot_be_set_up_for_a_while_costs_the_questions_of_that
     assert outcomes(ask("y", "z")) == ["ok", "ok"]
 
 
-def test_a_successor_that_cannot_be_set_up_costs_nobody_anything(asked, tmp_path, monkeypatch):
+def test_a_successor_that_cannot_be_set_up_costs_nobody_anything_and_is_told(asked, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(process, "RECYCLE", 3)
     ask = asked("served")
     ask("a", "b", "c")
@@ -109,6 +110,8 @@ def test_a_successor_that_cannot_be_set_up_costs_nobody_anything(asked, tmp_path
     said = ask("d")
     time.sleep(2)  # the successor has tried, and failed
     said += ask("e")
+    told = capsys.readouterr().err
+    assert "p.py:served" in told and "after 4 samples" in told and "the server is restarting" in told
     (tmp_path / "down").unlink()
     for text in "fghijk":
         said += ask(text)
@@ -150,11 +153,21 @@ def test_a_machine_without_room_for_a_process_costs_the_questions_of_that_while_
     assert outcomes(ask("c")) == ["ok"]
 
 
+def test_a_machine_without_room_for_the_first_process_costs_a_line(asked, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.raises(PluginError, match=r"process could not be started: .*No space left on device"):
+        asked("served", 2)
+
+
 def test_a_process_that_cannot_be_started_leaves_no_descriptor_open(monkeypatch):
     def full(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", full)
+    gc.collect()  # what earlier tests left may be closed in between
     before = os.listdir("/proc/self/fd")
     with pytest.raises(process.Failed, match=r"could not be started: .*temporarily unavailable"):
         process.VerifierProcess([]).start()

@@ -215,7 +215,7 @@ def test_inline_runs_here(judge):
 
 
 INLINE = """
-import sys
+import sqlite3, sys
 from rlvr.verify import verifier
 
 def refuse():
@@ -224,6 +224,14 @@ def refuse():
 @verifier("unready", isolation="inline", setup=refuse)
 def unready(sample):
     return True
+
+def connect():
+    global connection
+    connection = sqlite3.connect(":memory:")
+
+@verifier("asks_a_table", isolation="inline", setup=connect)
+def asks_a_table(sample):
+    return connection.execute("select 1").fetchone()[0]
 
 @verifier("unclosed", isolation="inline", close=refuse)
 def unclosed(sample):
@@ -256,6 +264,14 @@ def inline(tmp_path):
 def test_what_cannot_be_set_up_beside_the_caller_is_said_at_the_start(inline):
     with pytest.raises(PluginError, match=r"unready' could not be set up: OSError: no model"):
         Judge(inline("unready"), 2)
+
+
+def test_what_is_set_up_beside_the_caller_may_belong_to_the_thread_that_asks(inline):
+    asked = Judge(inline("asks_a_table"), 1)
+    try:
+        assert [v.reward for v in asked.verify_group(group("1", "2")).verdicts] == [1.0, 1.0]
+    finally:
+        asked.close()
 
 
 def test_an_error_of_close_comes_too_late_to_fail_anything(inline, capsys):
