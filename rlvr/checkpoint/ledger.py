@@ -24,6 +24,7 @@ Label = Literal["candidate", "good", "past", "abandoned"]
 NAME, COPY = "ledger.json", ".copy.json"
 NAMED = re.compile(r"step-\d+-v\d+")
 NEWEST_GOOD = 2  # a rollback needs one behind the newest
+FAR = 64  # steps; most troubles are seen sooner after they began (docs/sentinel.md)
 
 
 @dataclass
@@ -140,11 +141,15 @@ class Ledger:
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
         """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the good
         (that one may yet be abandoned) and of the past, the newest good, the one that the last rollback went back to,
-        and the next to be good: else, of few and frequent ones, none would be.
+        and the next to be good: else, of few and frequent ones, none would be. However long ago a trouble began, there
+        is one from before it: the newest good one that is far back, the next to be that, and step 0.
         """
         usable, good = self.usable(), self.good()
         waiting = [n for n in usable if self.entries[n].label == "candidate"]
-        kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1]}
+        trained = [n for n in good if step_of(n)]
+        far = [n for n in trained if step_of(n) + FAR <= step_of(usable[-1])]
+        kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1], *far[-1:], *trained[len(far) :][:1]}
+        kept |= {n for n in usable if not step_of(n)}
         kept |= {n for n in usable if keep_every and step_of(n) % keep_every == 0}
         kept |= {self._best_of(names) for names in (usable, good, self.past()) if names}
         if self.rollback:
