@@ -31,6 +31,7 @@ FAR = 64  # steps; most troubles are seen sooner after they began (docs/sentinel
 class Entry:
     label: Label = "candidate"
     score: float | None = None  # held-out accuracy with these weights
+    problems: float | None = None  # that it is of; None in ledgers that did not say
 
 
 @dataclass
@@ -104,9 +105,11 @@ class Ledger:
         return [n for n, entry in self.entries.items() if entry.label == "past"]
 
     def _best_of(self, names: list[str]) -> str:
-        """By evaluation; the latest where none behind step 0 has one: what the untrained model is worth is always
-        known, and says nothing of those whose worth is not."""
-        scored = {n: score for n in names if (score := self.entries[n].score) is not None}
+        """By evaluation on as many problems as the latest one's: others are harder. The latest where none behind step
+        0 has one: what the untrained model is worth is always known, and says nothing of those whose worth is not."""
+        found = {n: (e.score, e.problems) for n in names if (e := self.entries[n]).score is not None}
+        problems = found[max(found, key=version_of)][1] if found else None
+        scored = {n: score for n, (score, of) in found.items() if score is not None and of == problems}
         if not any(map(step_of, scored)):
             scored = dict.fromkeys(names, 0.0)
         return max(scored, key=lambda n: (scored[n], step_of(n), version_of(n)))

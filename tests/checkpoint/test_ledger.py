@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.checkpoint.disk import DiskCheckpoints
-from rlvr.checkpoint.ledger import FAR, Entry, Ledger, step_of
+from rlvr.checkpoint.ledger import FAR, Entry, Ledger, digest, step_of
 from rlvr.config import CheckpointConfig
 from rlvr.lineage import Lineage
 from rlvr.state import State
@@ -178,6 +178,28 @@ def test_the_untrained_model_is_the_best_only_of_those_that_were_evaluated_too(t
         there.evaluated(at(step), {"eval/accuracy_greedy": score})
     there.settle(Trainer(), 9)
     assert there.best(Trainer(), onset=9).step == best
+
+
+def test_an_evaluation_on_other_problems_does_not_beat_those_of_today(three):
+    """`evaluation.limit` 50 until a resume, then 1,000; the ledgers of before said of no number."""
+    def scored(step, score, **problems):
+        three.evaluated(at(step), {"eval/accuracy_greedy": score} | problems)
+
+    three.settle(Trainer(), 9)
+    scored(1, 0.7, **{"eval/problems": 50.0})
+    assert three.best(Trainer(), onset=9).step == 1
+    scored(2, 0.62, **{"eval/problems": 1000.0})
+    scored(3, 0.6, **{"eval/problems": 1000.0})
+    assert reopened(three).best(Trainer(), onset=9).step == 2
+    scored(3, 0.6)
+    assert three.best(Trainer(), onset=9).step == 3
+
+
+def test_a_ledger_that_says_of_no_number_of_problems_is_read(three):
+    old = {"entries": {name(2): {"label": "good", "score": 0.5}}, "rollback": None}
+    text = json.dumps({"sha256": digest(old), "ledger": old})
+    (three.root / "ledger.json").write_text(text)
+    assert reopened(three).ledger.entries[name(2)] == Entry("good", 0.5, None)
 
 
 def kept_by(steps: int, every: int, keep: int = 3, probation: int = 20) -> Ledger:
