@@ -106,7 +106,8 @@ class CheckpointConfig:
     every: int = 25
     """Steps between checkpoints. Step 0 and the last step are always saved."""
     keep: int = 3
-    """Newest checkpoints that stay on disk. So do the best by evaluation, and the two newest good ones."""
+    """Newest checkpoints that stay on disk. So do step 0, the best by evaluation, the two newest good ones, and a good
+    one from 64 steps before: all in all about 5 more."""
     keep_every: int = 0
     """Checkpoints of steps that this divides stay too; 0: none."""
     probation: int = 20

@@ -16,20 +16,35 @@ MEASURED_BY = (
     "rollout.max_tokens", "rollout.stop", "rollout.max_staleness", "rollout.update_in_flight",
 )  # fmt: skip
 """Keys and sections. Not `evaluation.limit`: an evaluation itself says of how many problems it is."""
+NO_MEASURE = ("timeout_s", "audit")  # of a reward part: how long it may take, and who is reported beside it
 
 
 def mark(cfg: Recipe) -> int:
     """The same for recipes that measure alike, and only for those; below 2**53, so that it is exact as a float too."""
     recipe = asdict(cfg)
-    values = json.dumps([value(recipe, key) for key in MEASURED_BY], default=str)
+    values = "\n".join(text(recipe, key) for key in MEASURED_BY)
     return int.from_bytes(sha256(values.encode()).digest()[:6], "big")
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Of two recipes as plain dicts, the keys and sections of `MEASURED_BY` in which they are not alike."""
-    return [key for key in MEASURED_BY if value(before, key) != value(now, key)]
+    return [key for key in MEASURED_BY if text(before, key) != text(now, key)]
+
+
+def text(recipe: Mapping[str, Any], key: str) -> str:
+    """What both go by: were one to compare values, 1 and 1.0 would be alike for it alone."""
+    return json.dumps(value(recipe, key), default=str)
 
 
 def value(recipe: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
+    if key == "reward":
+        return recipe[section] | {"parts": {n: judging(part) for n, part in recipe[section]["parts"].items()}}
     return recipe[section][name] if name else recipe[section]
+
+
+def judging(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a part, or of a verifier that is asked behind it, what decides a reward."""
+    kept = {name: x for name, x in part.items() if name not in NO_MEASURE}
+    later = [judging(choice) for choice in part.get("first_decided", ())]
+    return kept | {"first_decided": later} if later else kept

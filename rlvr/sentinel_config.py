@@ -132,8 +132,8 @@ class SentinelConfig:
     memory: int = 1000
     """Good steps that are remembered. What got worse more slowly than that goes unseen."""
     solved: float = 0.9
-    """Mean accuracy (reward, where there is none) above which nothing is left to learn: that no group has a signal,
-    or that the policy no longer explores, is then no trouble."""
+    """Mean `accuracy_rewarded` (where there is none the accuracy, or the reward) above which nothing is left to learn:
+    that no group has a signal, or that the policy no longer explores, is then no trouble."""
     nonfinite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     mismatch: MismatchConfig = field(default_factory=MismatchConfig)
     sample_size: SampleSizeConfig = field(default_factory=SampleSizeConfig)

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, sync_all, what_is_wrong, write_manifest
-from rlvr.checkpoint.ledger import Entry, Ledger, name_of, step_of
+from rlvr.checkpoint.ledger import Entry, Label, Ledger, name_of, step_of
 from rlvr.checkpoint.writer import WriteFailed
 from rlvr.config import CheckpointConfig, RunError
 from rlvr.state import State
 
-SCORE = "eval/accuracy_greedy"
+SCORE, PROBLEMS = "eval/accuracy_greedy", "eval/problems"
 Tell = Callable[[str, str], None]  # kind of event, message
 
 
@@ -62,6 +62,7 @@ class Pending:
     state: State
     logprobs: list[float]  # of the probe
     score: float | None = None  # held-out accuracy, once it is known
+    problems: float | None = None  # that it is of
 
 
 class DiskCheckpoints:
@@ -107,13 +108,14 @@ class DiskCheckpoints:
 
     def evaluated(self, state: State, accuracy: Mapping[str, float]) -> None:
         """What the weights of a step are worth, for `best` and for retention."""
-        score = accuracy.get(SCORE)
+        score, problems = accuracy.get(SCORE), accuracy.get(PROBLEMS)
         if self.pending and self.pending.state.step == state.step:
-            self.pending = replace(self.pending, score=score)
+            self.pending = replace(self.pending, score=score, problems=problems)
             return
         name = next((n for n in reversed(self.ledger.usable()) if step_of(n) == state.step), None)
         if name and score is not None:
-            self.ledger.entries[name].score = score
+            entry = self.ledger.entries[name]
+            entry.score, entry.problems = score, problems
             self._note()
 
     def _begin(self, trainer: Saveable, state: State) -> str | None:
@@ -157,7 +159,8 @@ class DiskCheckpoints:
         os.replace(draft, self.root / pending.name)  # now it exists
         sync(self.root)
         first = pending.state.step == 0
-        self.ledger.entries[pending.name] = Entry("good" if first else "candidate", pending.score)
+        label: Label = "good" if first else "candidate"
+        self.ledger.entries[pending.name] = Entry(label, pending.score, pending.problems)
         for name in self.ledger.superfluous(self.cfg.keep, self.cfg.keep_every):
             with suppress(FileNotFoundError):  # somebody made room already
                 shutil.rmtree(self.root / name)

@@ -24,12 +24,14 @@ Label = Literal["candidate", "good", "past", "abandoned"]
 NAME, COPY = "ledger.json", ".copy.json"
 NAMED = re.compile(r"step-\d+-v\d+")
 NEWEST_GOOD = 2  # a rollback needs one behind the newest
+FAR = 64  # steps; most troubles are seen sooner after they began (docs/sentinel.md)
 
 
 @dataclass
 class Entry:
     label: Label = "candidate"
     score: float | None = None  # held-out accuracy with these weights
+    problems: float | None = None  # that it is of; None in ledgers that did not say
 
 
 @dataclass
@@ -103,9 +105,11 @@ class Ledger:
         return [n for n, entry in self.entries.items() if entry.label == "past"]
 
     def _best_of(self, names: list[str]) -> str:
-        """By evaluation; the latest where none behind step 0 has one: what the untrained model is worth is always
-        known, and says nothing of those whose worth is not."""
-        scored = {n: score for n in names if (score := self.entries[n].score) is not None}
+        """By evaluation on as many problems as the latest one's: others are harder. The latest where none behind step
+        0 has one: what the untrained model is worth is always known, and says nothing of those whose worth is not."""
+        found = {n: (e.score, e.problems) for n in names if (e := self.entries[n]).score is not None}
+        problems = found[max(found, key=version_of)][1] if found else None
+        scored = {n: score for n, (score, of) in found.items() if score is not None and of == problems}
         if not any(map(step_of, scored)):
             scored = dict.fromkeys(names, 0.0)
         return max(scored, key=lambda n: (scored[n], step_of(n), version_of(n)))
@@ -140,11 +144,15 @@ class Ledger:
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
         """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the good
         (that one may yet be abandoned) and of the past, the newest good, the one that the last rollback went back to,
-        and the next to be good: else, of few and frequent ones, none would be.
+        and the next to be good: else, of few and frequent ones, none would be. However long ago a trouble began, there
+        is one from before it: the newest good one that is far back, the next to be that, and step 0.
         """
         usable, good = self.usable(), self.good()
         waiting = [n for n in usable if self.entries[n].label == "candidate"]
-        kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1]}
+        trained = [n for n in good if step_of(n)]
+        far = [n for n in trained if step_of(n) + FAR <= step_of(usable[-1])]
+        kept = {*usable[-keep:], *good[-NEWEST_GOOD:], *waiting[:1], *far[-1:], *trained[len(far) :][:1]}
+        kept |= {n for n in usable if not step_of(n)}
         kept |= {n for n in usable if keep_every and step_of(n) % keep_every == 0}
         kept |= {self._best_of(names) for names in (usable, good, self.past()) if names}
         if self.rollback:

@@ -34,6 +34,7 @@ TABLE = (
     Metric("reward/std", "reward", "mean", "standard deviation of that reward over all of the step's completions"),
     Metric("reward/<part>", "reward", "mean", "one part before its weight, as gates and requires leave it"),
     Metric("accuracy", "share", "mean", "sampled completions that the main verifier calls right, of those it judged"),
+    Metric("accuracy_rewarded", "share", "mean", "completions right after gates and requires too, of those rewarded"),
     Metric("groups/sampled", "groups", "sum", "groups sampled in the step, those without signal included"),
     Metric("groups/no_signal", "share", "mean", "sampled groups that are not trained on: all completions score alike"),
     Metric("groups/refill_rounds", "rounds", "mean", "further rounds of sampling that replaced groups without signal"),

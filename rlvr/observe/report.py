@@ -31,7 +31,7 @@ CURVES = (  # title, metrics, shares
     ("Length, tokens", ("completions/length_mean", "completions/length_max"), False),
     ("Truncated, masked, groups without signal",
      ("completions/truncated", "completions/masked", "groups/no_signal"), True),
-    ("KL and mismatch, nats", ("policy/kl_ref", "mismatch/mean_abs"), False),
+    ("KL and mismatch, nats", ("policy/kl_ref", "policy/kl_anchor", "mismatch/mean_abs"), False),
     ("Clipped tokens; effective sample size", ("policy/clipped", "mismatch/ess"), True),
     ("Learning rate", ("policy/lr",), False),
 )  # fmt: skip

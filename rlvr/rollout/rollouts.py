@@ -168,6 +168,7 @@ class SampledRollouts:
             "reward/mean": mean,
             "reward/std": (sum((r - mean) ** 2 for r in rewards) / max(len(rewards), 1)) ** 0.5,
             "accuracy": accuracy(verdicts, self.main_part),
+            "accuracy_rewarded": sum(v.parts.get(self.main_part, 0.0) >= 1.0 for v in rewarded) / max(len(rewarded), 1),
             "groups/sampled": len(sampled),
             "groups/no_signal": 1 - teaching / len(sampled),
             "completions/length_mean": sum(lengths) / len(lengths),

@@ -15,6 +15,7 @@ KNOWN = {
         "returns/mean",
     ),
     "accuracy": ("train_accuracy", "train_acc", "acc", "rollout/accuracy", "accuracy/mean"),
+    "accuracy_rewarded": (),
     "policy/entropy": (
         "entropy", "entropy_avg", "avg_entropy", "mean_entropy", "actor/entropy", "actor/entropy_loss",
         "policy_entropy", "entropy/mean", "optim/entropy", "objective/entropy",

@@ -28,7 +28,8 @@ from rlvr.sentinel_config import (
     SentinelConfig,
 )
 
-ENTROPY, REWARD, ACCURACY, SKIPPED = "policy/entropy", "reward/mean", "accuracy", "policy/skipped"
+ENTROPY, REWARD, SKIPPED = "policy/entropy", "reward/mean", "policy/skipped"
+SOLVED_BY = ("accuracy_rewarded", "accuracy", REWARD)  # the first that is known: a closed gate leaves much to learn
 PROBLEMS, USUAL_PROBLEMS = "eval/problems", 200  # of an evaluation whose size nobody tells
 LUCK = 2.0  # standard errors that the best of many evaluations may owe to it
 PROBE = "transfer/probe_max_diff"  # of the weights that the step before left behind
@@ -181,8 +182,8 @@ class Fall:
 
 
 def is_solved(history: History, level: float) -> bool:
-    """The recent mean accuracy, or reward where no accuracy is known, leaves nothing to learn."""
-    metric = ACCURACY if history.fresh(ACCURACY) else REWARD
+    """The recent mean of the rewarded accuracy, or of what is known in its place, leaves nothing to learn."""
+    metric = next((name for name in SOLVED_BY if history.fresh(name)), REWARD)
     recent = history.series(metric).values[-STRETCHES[1] :]
     return bool(recent) and fmean(recent) >= level
 

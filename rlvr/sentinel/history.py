@@ -79,19 +79,18 @@ class History:
         return isfinite(self.now.get(metric, nan))
 
 
-def going_back(saved: Sequence[Row], abandoned: Sequence[Row], onset: int) -> tuple[Row, ...]:
+def going_back(saved: Sequence[Row], abandoned: Sequence[Row], onset: int, evaluates: bool = True) -> tuple[Row, ...]:
     """What is remembered after a rollback: what was `saved` with the checkpoint, and the first steps that the abandoned
     branch took from there, before the trouble. Nearly the same weights took them, so they say what the run is to be
     like; without them a rollback to an early step would leave nothing to compare with. No more than a few: a branch
     under remedies learns more slowly, and is no worse for it. The checkpoint's evaluation travels with the first step
-    behind it: it is made again, and were one twice in a row.
+    behind it: where a run `evaluates` that again, as ours do, it were one twice in a row.
 
         saved 1 2 .. 20, abandoned 1 2 .. 43 | onset 44    -->    1 2 .. 20 21 .. 28, then the new branch: 21 22 ..
     """
     restored = saved[-1]["step"] if saved else 0
     healthy = [row for row in abandoned if restored < row["step"] < onset]
-    again = [
-        {name: x for name, x in row.items() if row["step"] > restored + 1 or not name.startswith("eval/")}
-        for row in healthy[:NEARBY]
-    ]
-    return (*saved, *again)
+    kept = healthy[:NEARBY]
+    if evaluates and kept and kept[0]["step"] == restored + 1:
+        kept[0] = {name: x for name, x in kept[0].items() if not name.startswith("eval/")}
+    return (*saved, *kept)

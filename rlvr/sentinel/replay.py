@@ -112,7 +112,7 @@ def replay(steps: Iterable[Record], watch: Watch) -> Iterator[Alarm]:
         row = watch.watch(int(metrics[STEP]), {name: x for name, x in metrics.items() if name != STEP})
         if history and row[STEP] <= history[-1][STEP]:
             kept = [old for old in history if old[STEP] < row[STEP]]
-            history, said = list(going_back(kept, history, onset)), {}
+            history, said = list(going_back(kept, history, onset, evaluates=False)), {}  # a record is as it is
         alarms = watch.all_alarms(row, history)
         onset = alarms[0].onset if alarms else 0
         for alarm in alarms:

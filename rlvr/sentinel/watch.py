@@ -17,6 +17,7 @@ WATCHED = (
     "mismatch/ess",
     "reward/mean",
     "accuracy",
+    "accuracy_rewarded",
     "completions/length_mean",
     "completions/truncated",
     "groups/no_signal",

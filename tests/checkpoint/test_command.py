@@ -41,12 +41,12 @@ def listed(run, capsys, *words: str) -> list[dict]:
 def test_every_checkpoint_is_listed_with_label_score_and_size(run, capsys):
     lines = listed(run, capsys)
     assert [(line["step"], line["label"]) for line in lines] == [
-        (4, "good"), (6, "good"), (8, "candidate"), (9, "candidate")
+        (0, "good"), (2, "good"), (4, "good"), (6, "good"), (8, "candidate"), (9, "candidate")
     ]  # fmt: skip
-    assert [line["held-out"] is not None for line in lines] == [True, False, True, True]
+    assert [line["held-out"] is not None for line in lines] == [True, False, True, False, True, True]
     assert main(["checkpoints", str(run)]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert table[0].split()[:3] == ["step", "label", "held-out"] and len(table) == 5
+    assert table[0].split()[:3] == ["step", "label", "held-out"] and len(table) == 7
 
 
 def test_damage_is_found_when_asked_for(run, capsys):
@@ -77,7 +77,7 @@ def test_no_remedy_outlives_a_rollback_by_hand(run):
 def test_a_run_goes_on_from_where_it_was_told_and_forward_in_the_data(run, capsys):
     assert main(["rollback", str(run), "--to", "6"]) == 0
     assert "2 newer checkpoints are abandoned" in capsys.readouterr().out
-    assert [line["label"] for line in listed(run, capsys)] == ["good", "good", "abandoned", "abandoned"]
+    assert [line["label"] for line in listed(run, capsys)] == ["good"] * 4 + ["abandoned"] * 2
     resumed = toy.run(run / "checkpoints", CFG)
     assert resumed.observer.steps == [7, 8, 9]
     assert resumed.trainer.trained == [[18, 19], [20, 21], [22, 23]]
@@ -100,7 +100,7 @@ def test_going_back_right_behind_the_sentinel_does_not_replay_what_broke_the_run
 
 def test_a_step_without_a_checkpoint_is_refused_with_those_that_have_one(run, capsys):
     assert main(["rollback", str(run), "--to", "5"]) == 2
-    assert "no checkpoint of that step; it has 4, 6, 8, 9" in capsys.readouterr().err
+    assert "no checkpoint of that step; it has 0, 2, 4, 6, 8, 9" in capsys.readouterr().err
 
 
 def test_a_damaged_one_is_not_gone_back_to(run, capsys):

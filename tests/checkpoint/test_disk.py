@@ -128,11 +128,11 @@ def test_a_run_whose_checkpoints_are_gone_does_not_quietly_start_again(three):
 def test_one_that_was_removed_by_hand_costs_no_other(three, told):
     """Whoever runs out of room makes some."""
     three.anchor(Trainer(0.2), name(2))
-    shutil.rmtree(three.root / name(1))
-    for step in (4, 5, 6):
+    shutil.rmtree(three.root / name(2))
+    for step in (4, 5, 6, 7):
         save(three, Trainer(step / 10), at(step))
         three.settle(Trainer(), step)
-    assert not told.of("checkpoint_failed") and name(1) not in names(three)
+    assert not told.of("checkpoint_failed") and name(2) not in names(three)
     assert {path.name for path in three.root.glob("step-*")} == set(names(three))
 
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlvr.checkpoint.disk import DiskCheckpoints
-from rlvr.checkpoint.ledger import step_of
+from rlvr.checkpoint.ledger import FAR, Entry, Ledger, digest, step_of
 from rlvr.config import CheckpointConfig
 from rlvr.lineage import Lineage
 from rlvr.state import State
@@ -39,7 +41,7 @@ def test_retention_keeps_the_newest_the_archived_the_best_and_two_good_ones(tmp_
     kept.settle(Trainer(), 105)  # 5 is good now
     kept.settle(Trainer(), 108)  # and 8
     save(kept, Trainer(), at(14))
-    assert [step_of(n) for n in names(kept)] == [0, 5, 8, 12, 13, 14], "0 is a multiple of 8 too"
+    assert [step_of(n) for n in names(kept)] == [0, 1, 5, 8, 12, 13, 14], "1 is the next to be 64 steps old"
     assert sorted(p.name for p in tmp_path.glob("step-*")) == names(kept)
 
 
@@ -178,14 +180,63 @@ def test_the_untrained_model_is_the_best_only_of_those_that_were_evaluated_too(t
     assert there.best(Trainer(), onset=9).step == best
 
 
-def test_the_untrained_model_does_not_stay_for_want_of_other_evaluations(tmp_path, told):
-    there = DiskCheckpoints(tmp_path, CheckpointConfig(keep=2, probation=1), [1], told)
-    there.first(Trainer())
-    there.evaluated(at(0), {"eval/accuracy_greedy": 0.4})
-    for step in range(1, 9):
-        save(there, Trainer(), at(step))
-        there.settle(Trainer(), step)
-    assert [step_of(n) for n in names(there)] == [5, 6, 7, 8], "the newest two, and the newest two that were good"
+def test_an_evaluation_on_other_problems_does_not_beat_those_of_today(three):
+    """`evaluation.limit` 50 until a resume, then 1,000; the ledgers of before said of no number."""
+    def scored(step, score, **problems):
+        three.evaluated(at(step), {"eval/accuracy_greedy": score} | problems)
+
+    three.settle(Trainer(), 9)
+    scored(1, 0.7, **{"eval/problems": 50.0})
+    assert three.best(Trainer(), onset=9).step == 1
+    scored(2, 0.62, **{"eval/problems": 1000.0})
+    scored(3, 0.6, **{"eval/problems": 1000.0})
+    assert reopened(three).best(Trainer(), onset=9).step == 2
+    scored(3, 0.6)
+    assert three.best(Trainer(), onset=9).step == 3
+
+
+def test_a_ledger_that_says_of_no_number_of_problems_is_read(three):
+    old = {"entries": {name(2): {"label": "good", "score": 0.5}}, "rollback": None}
+    text = json.dumps({"sha256": digest(old), "ledger": old})
+    (three.root / "ledger.json").write_text(text)
+    assert reopened(three).ledger.entries[name(2)] == Entry("good", 0.5, None)
+
+
+def kept_by(steps: int, every: int, keep: int = 3, probation: int = 20) -> Ledger:
+    """The ledger of a run without trouble, of whose weights only the untrained ones were evaluated."""
+    ledger = Ledger(Path("ledger.json"), {name(0): Entry("good", 0.4)})
+    for step in range(1, steps + 1):
+        if step % every == 0:
+            ledger.entries[name(step)] = Entry()
+            for gone in ledger.superfluous(keep, 0):
+                del ledger.entries[gone]
+        ledger.settle(step, probation)
+    return ledger
+
+
+def test_a_good_one_from_far_back_stays_and_step_0_does_though_none_was_evaluated():
+    assert [step_of(n) for n in kept_by(200, 25).usable()] == [0, 125, 150, 175, 200]
+    ledger = kept_by(500, 10)
+    assert [step_of(n) for n in ledger.usable()] == [0, 430, 450, 460, 470, 480, 490, 500]
+    assert step_of(ledger.before(450, None)) == step_of(ledger.best(450)) == 430
+    assert step_of(ledger.before(300, None)) == step_of(ledger.best(300)) == 0, "rather than one made in the trouble"
+
+
+@given(
+    steps=st.integers(1, 200), every=st.integers(1, 40), keep=st.integers(1, 4), probation=st.integers(1, 40),
+    onset=st.integers(1, 200),
+)  # fmt: skip
+def test_a_rollback_and_an_export_are_from_before_the_trouble_whenever_it_began(steps, every, keep, probation, onset):
+    ledger = kept_by(steps, every, keep, probation)
+    assert step_of(ledger.before(onset, None)) < onset and step_of(ledger.best(onset)) < onset
+    assert len(ledger.entries) <= keep + 6
+
+
+@settings(max_examples=30)
+@given(every=st.integers(1, 30), probation=st.integers(1, 30), steps=st.integers(220, 260))
+def test_a_trouble_that_is_seen_late_does_not_cost_the_whole_run(every, probation, steps):
+    back = step_of(kept_by(steps, every, probation=probation).before(steps - FAR + 1, None))
+    assert FAR <= steps - back < 2 * FAR + probation + 2 * every
 
 
 def test_the_best_good_one_stays_though_one_on_probation_is_better(tmp_path, told):

@@ -240,6 +240,16 @@ def test_the_machine_is_that_of_the_last_start(tmp_path):
     assert Record.of(tmp_path).environment == {"command": "start 11"}
 
 
+def test_the_kl_from_an_anchor_is_drawn_where_that_from_the_reference_is_missing(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config("name: toy\n")
+    for step in range(1, 9):
+        folder.log(step, {"policy/kl_ref" if step < 5 else "policy/kl_anchor": step / 100})
+    folder.close()
+    said = words(write_report(tmp_path / "run").read_text())
+    assert "policy/kl_ref" in said and "policy/kl_anchor" in said
+
+
 def test_a_run_that_has_not_begun_has_a_page(tmp_path):
     RunFolder.create(tmp_path / "run").close()
     said = words(write_report(tmp_path / "run").read_text())

@@ -8,6 +8,7 @@ import pytest
 
 from rlvr.reward_config import PartConfig
 from rlvr.rollout.rollouts import SampledRollouts
+from rlvr.types import Provenance
 from rlvr.verify.health import VerifiersFailed
 from tests import builders, toy
 from tests.verify.test_health import group
@@ -51,6 +52,16 @@ def test_a_part_that_judged_nothing_has_no_reward_rather_than_a_bad_one():
     assert row["reward/math"] == 1.0 and "reward/style" not in row
     both = replace(judged, verdicts=(replace(said, parts={"math": 1.0, "style": 0.5}),))
     assert one._metrics([judged, both], 2)["reward/style"] == 0.5  # of the one that it judged
+
+
+def test_a_right_answer_behind_a_closed_gate_is_right_and_not_rewarded():
+    said = builders.verdict(1.0, {"math": 1.0})
+    own = Provenance("math", part="math", outcome="ok", reward=1.0)
+    gated = replace(said, reward=0.0, parts={"math": 0.0}, provenance=(own,))
+    unsaid = replace(builders.verdict(None), provenance=gated.provenance)  # masked by another part
+    one = replace(builders.group([1.0] * 4), verdicts=(said, gated, gated, unsaid))
+    row = rollouts()._metrics([one], 1)
+    assert (row["accuracy"], row["accuracy_rewarded"]) == (1.0, 1 / 3)
 
 
 def test_several_samples_of_a_problem_say_how_often_one_of_k_solves_it():

@@ -42,6 +42,12 @@ def test_the_evaluation_of_the_checkpoint_is_made_again_and_counts_once():
     assert going_back((), [{"step": 1} | evaluated], 2) == ({"step": 1},)
 
 
+def test_in_a_record_of_others_an_evaluation_is_of_its_own_step_and_stays():
+    saved = [{"step": 1}, {"step": 2}]
+    abandoned = [*saved, {"step": 3, "eval/accuracy_greedy": 0.6}, {"step": 4}]
+    assert going_back(saved, abandoned, 9, evaluates=False) == tuple(abandoned)
+
+
 def test_going_back_to_the_same_checkpoint_again_keeps_no_more_of_it():
     once = going_back(of(range(1, 11)), of(range(1, 40)), 40)
     again = going_back(of(range(1, 11)), (*once, *of(range(11, 30))), 30)

@@ -11,6 +11,7 @@ import pytest
 from rlvr.cli import main
 from rlvr.compose import sentinel_settings
 from rlvr.sentinel.columns import STEP, UnknownColumn, find_columns
+from rlvr.sentinel.history import Alarm
 from rlvr.sentinel.replay import NoRecord, read_records, replay, starts, steps_of
 from rlvr.sentinel.watch import Watch
 
@@ -146,6 +147,19 @@ def test_a_step_that_goes_back_forgets_what_was_recorded_from_there_on(tmp_path)
     again = [row | {"step": t} for t, row in enumerate(collapse(2)[:60], start=71)]
     assert alarms(written(tmp_path / "back.csv", collapse()[:100] + again)) == alone
     assert starts([{"step": 1}, {"step": 2}, {"step": 1}, {"step": 5}]) == [(1, 2), (1, 5)]
+
+
+def test_a_step_that_goes_back_costs_no_evaluation(monkeypatch):
+    """Others evaluate behind a step, not before the next: none is made again."""
+    steps = [{"step": 1.0}, {"step": 2.0, "eval/accuracy_greedy": 0.6}, {"step": 3.0}, {"step": 2.0}]
+    watch, seen = Watch(sentinel_settings("default", [])), []
+
+    def all_alarms(row, history):
+        seen.append([dict(old) for old in history])
+        return [Alarm("kl", 3, 3, "policy/kl_ref", 9.0, 1.0, "sentinel.kl.floor", "")] if row["step"] == 3 else []
+
+    monkeypatch.setattr(watch, "all_alarms", all_alarms)
+    assert len(list(replay(steps, watch))) == 1 and seen[-1] == steps[:2]
 
 
 def test_each_trouble_is_told_once(tmp_path):

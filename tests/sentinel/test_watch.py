@@ -228,6 +228,14 @@ def test_a_batch_that_teaches_nothing_is_an_alarm_unless_the_task_is_solved(rewa
     assert not alarms or alarm.detector == "no_signal"
 
 
+def test_a_task_is_not_solved_while_a_closed_gate_takes_what_right_answers_would_earn():
+    unpaid = {"reward/mean": 0.05, "accuracy": 0.95, "accuracy_rewarded": 0.02}
+    for rest, detector in ((NO_ENTROPY, "entropy_collapse"), ({"groups/no_signal": 1.0}, "no_signal")):
+        one = watch(entropy_collapse=EntropyCollapseConfig(window=4), reward=FallConfig(enabled=False))
+        assert told(one, (60, {}), (60, rest | unpaid)).detector == detector
+        assert told(one, (60, {}), (60, rest | unpaid | {"accuracy_rewarded": 0.95})) is None
+
+
 def test_held_out_accuracy_must_be_low_twice():
     def evaluated(*values):
         return [part for value in values for part in ((1, {"eval/accuracy_greedy": value}), (9, {}))]
