@@ -4,7 +4,8 @@ trainer."""
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -101,9 +102,10 @@ class VllmEngine:
         )
         self.tokenizer = self.llm.get_tokenizer()
         self._engine = self.llm.llm_engine
+        self._executor, self._on_death = self._engine.engine_core.engine_core.model_executor, on_death
         if on_death and tensor_parallel > 1:
             without_names(psutil.Process())
-            self._engine.engine_core.engine_core.model_executor.register_failure_callback(on_death)
+            self._executor.register_failure_callback(on_death)
         self._engine.set_weight_version("-1")
         self._names = count()  # of vLLM's requests
         self._waiting = deque[Request]()  # vLLM itself would begin one too many
@@ -134,9 +136,24 @@ class VllmEngine:
         set_num_threads(self.threads)  # of whoever calls: threads have a number each
         self._begin()
         if self._running:
-            self._take(self._engine.step())
+            self._take(self._step())
         ended, self._ended = self._ended, []
         return ended
+
+    def _step(self) -> Sequence[Any]:
+        with self._whole():
+            outputs: Sequence[Any] = self._engine.step()
+        return outputs
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """An error of an engine that has lost a process is that death: vLLM raises it before it calls `on_death`."""
+        try:
+            yield
+        except Exception:
+            if self._on_death and getattr(self._executor, "is_failed", False):  # of an executor with processes
+                self._on_death()
+            raise
 
     def _take(self, outputs: Sequence[Any]) -> Any:
         """What ended is kept for the next `step`; the answer to a probe is returned."""
@@ -178,7 +195,8 @@ class VllmEngine:
 
     def load_weights(self, weights: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> None:
         for bucket in weights:
-            self.llm.collective_rpc("load_bucket", args=(bucket,))
+            with self._whole():
+                self.llm.collective_rpc("load_bucket", args=(bucket,))
         self.llm.reset_prefix_cache()
         self._engine.set_weight_version(str(policy_version))
         self.policy_version = policy_version
@@ -190,7 +208,7 @@ class VllmEngine:
         set_num_threads(self.threads)  # of whoever calls: threads have a number each
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         self._engine.add_request(PROBE, tokens_input(token_ids), params)
-        while (scored := self._take(self._engine.step())) is None:
+        while (scored := self._take(self._step())) is None:
             pass
         return [at[token].logprob for token, at in zip(token_ids[1:], scored.prompt_logprobs[1:], strict=True)]
 

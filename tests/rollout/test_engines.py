@@ -374,3 +374,18 @@ def test_a_compiled_step_samples_what_an_uncompiled_one_does_also_with_new_weigh
             assert b.rollout_logprobs == pytest.approx(a.rollout_logprobs, abs=1e-4)
     assert [c.token_ids for c in said[0]] != [c.token_ids for c in said[2]]
     assert counters["stats"]["unique_graphs"] > 0 and not counters["graph_break"]
+
+
+def test_the_error_of_an_engine_that_lost_a_process_is_its_death():
+    from types import SimpleNamespace
+
+    from rlvr.rollout.vllm import VllmEngine
+
+    told = []
+    engine = object.__new__(VllmEngine)  # it takes a death at the worst moment to see this in a real one
+    engine._on_death, engine._executor = (lambda: told.append("died")), SimpleNamespace(is_failed=False)
+    for failed, expected in ((False, []), (True, ["died"])):
+        engine._executor.is_failed = failed
+        with pytest.raises(RuntimeError, match="cancelled"), engine._whole():
+            raise RuntimeError("cancelled")
+        assert told == expected
