@@ -4,8 +4,7 @@
 
 Real runs of the command line: vLLM, Ray, DeepSpeed, the quickstart's tiny model and data, without evaluations, each
 with one thread a worker. `phases`: the shares of a step, with the quickstart's 16 groups and with 64. `asynchronous`:
-synchronous, one and two steps ahead, in turn, with both; against max(sampling, training), below which no overlap can
-come.
+synchronous, one and two steps ahead, in turn, with both; against max(sampling, training).
 `engines`: one and two, in turn, with 64 groups. The first steps of a run are left out: they warm up. All are means over
 steps: sampling ahead, a step that waits alternates with one that does not.
 """
