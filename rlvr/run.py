@@ -38,7 +38,7 @@ from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
 from rlvr.verify.plan import Plan
 from rlvr.verify.rows import leave_out
-from rlvr.weights import probe_tokens
+from rlvr.weights import probe_tokens, tolerated
 
 
 @dataclass(frozen=True)
@@ -272,11 +272,9 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | Non
 
 
 def probe_tolerance(cfg: Recipe, on_gpu: bool, *dtypes: str) -> float:
-    """Two float32 implementations differ by rounding; bfloat16 ones by percents. `on_gpu` says what `auto` is."""
-    if cfg.trainer.probe_tolerance is not None:
-        return cfg.trainer.probe_tolerance
+    """Between these two. `on_gpu` says what `auto` is."""
     exact = {"float32"} if on_gpu else {"float32", "auto"}
-    return 1e-3 if exact.issuperset(dtypes) else 0.25
+    return tolerated(cfg.trainer.probe_tolerance, exact.issuperset(dtypes))
 
 
 def engine_dtype(cfg: Recipe) -> str:

@@ -41,6 +41,13 @@ class TransferMismatch(RunError):
     """Engine and trainer do not hold the same weights."""
 
 
+def tolerated(asked: float | None, exact: bool) -> float:
+    """`trainer.probe_tolerance`, in nats: two float32 (`exact`) implementations differ by rounding, others more."""
+    if asked is not None:
+        return asked
+    return 1e-3 if exact else 0.25
+
+
 def transfer(source: Source, destination: Destination, version: int, probe: list[int], tolerance: float) -> dict:
     """Publish the trainer's weights as `version` in every engine; metrics of the transfer."""
     started = perf_counter()

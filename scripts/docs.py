@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -103,7 +104,7 @@ def sum_against_gdpo(_: str) -> Iterator[str]:
         yield f"| {right} | {formed} | {right + formed} | {one:.2f} | {other:.2f} |"
 
 
-def measured(name: str) -> list[dict]:
+def measured(name: str) -> Any:
     path = DOCS / "measured" / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else []
 
@@ -244,7 +245,6 @@ def planned(_: str) -> Iterator[str]:
 def gpu(_: str) -> Iterator[str]:
     """A row a side of each workload, medians over its turns; below, how many times as fast."""
     found = measured("gpu")
-    assert isinstance(found, dict)
     named: dict[tuple[str, str], list[dict]] = {}
     for run in found["runs"]:
         named.setdefault((run["workload"], run["side"]), []).append(run)
@@ -261,7 +261,6 @@ def gpu(_: str) -> Iterator[str]:
 
 def sentinel_in_short(_: str) -> Iterator[str]:
     found = measured("sentinel")
-    assert isinstance(found, dict)
     healthy = found["healthy"]
     kinds, runs = len({row["name"] for row in healthy}), sum(row["runs"] for row in healthy)
     steps = sorted({row["steps"] for row in healthy})
@@ -277,7 +276,6 @@ def sentinel_in_short(_: str) -> Iterator[str]:
 def sentinel(_: str) -> Iterator[str]:
     """A row a broken kind of run."""
     found = measured("sentinel")
-    assert isinstance(found, dict)
     yield "| broken run | groups | runs | missed | steps until seen, median and worst | onset off by, median |"
     yield "|---|---|---|---|---|---|"
     for row in found["broken"]:
@@ -288,7 +286,6 @@ def sentinel(_: str) -> Iterator[str]:
 def packing(_: str) -> Iterator[str]:
     """Padding on paper; below, what sharing a prompt brings a step."""
     found = measured("packing")
-    assert isinstance(found, dict)
     yield "| completions | ranks | padding: mean, worst of the draws |"
     yield "|---|---|---|"
     for row in found["padding"]:
@@ -299,7 +296,6 @@ def packing(_: str) -> Iterator[str]:
 def sharing(_: str) -> Iterator[str]:
     """How many times as fast a step is: the median step, the worst and the best."""
     found = measured("packing")
-    assert isinstance(found, dict)
     yield "| prompts of | shared, beside packed | shared, beside one a row |"
     yield "|---|---|---|"
     for row in found["steps"]:
@@ -315,7 +311,6 @@ def plan_against_nemo(_: str) -> Iterator[str]:
     yield "| model | GPUs | tokens | measured | planned | off |"
     yield "|---|---|---|---|---|---|"
     found = measured("nemo")
-    assert isinstance(found, dict)
     for run in found["runs"]:
         seconds = times(as_planned(run)).step
         cells = f"{run['gpus']} | {run['tokens']:,} | {run['step_s']:g} s | {seconds:.1f} s"

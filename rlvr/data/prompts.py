@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from rlvr.config import DataConfig, ModelConfig, RecipeError
-from rlvr.data.rows import Row, one_line, read_rows
+from rlvr.data.rows import Row, is_missing, one_line, read_rows
 from rlvr.types import Prompt
 
 Messages = tuple[Mapping[str, str], ...]
@@ -106,7 +106,7 @@ def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room:
 
 def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render) -> Prompt:
     for column in (data.prompt, data.answer, data.domain):
-        if column is not None and ((value := row.get(column)) is None or value != value):  # NaN: missing, in a table
+        if column is not None and is_missing(row.get(column)):
             raise RecipeError(f"{source}, row {number}: no {column}")
     question = row[data.prompt]
     if not question:

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from rlvr.config import RecipeError
 Row = dict[str, Any]
 MAX_NESTING = 100
 OTHERS = (".csv", ".tsv", ".txt", ".arrow", ".gz", ".zst", ".xlsx")  # files, whether or not they are there: no hub name
+
+
+def is_missing(cell: Any) -> bool:
+    """Tables mark it with NaN too."""
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def read_rows(source: str, split: str, knob: str) -> list[Row]:

@@ -18,6 +18,7 @@ from rlvr.config import RecipeError
 from rlvr.objective import Batch
 from rlvr.train.packing import Row
 from rlvr.train.policy import pack
+from rlvr.weights import tolerated
 
 PROMPT, LENGTH = 2, 16  # tokens of each document
 
@@ -25,9 +26,9 @@ PROMPT, LENGTH = 2, 16  # tokens of each document
 @torch.no_grad()
 def prove(policy: Any, named: str, tolerance: float | None, device: torch.device, shares: bool) -> None:
     """RecipeError, with `named` (key=value of the recipe) and the reason, where the logprobs of a token differ by more
-    than `tolerance` nats; None: 1e-3 in float32, else 0.25. Collective: all ranks of a sharded policy call it."""
+    than `tolerance` nats (None: `tolerated`). Collective: all ranks of a sharded policy call it."""
     lm = getattr(policy, "module", policy).lm  # a DeepSpeed engine holds the policy
-    limit = (1e-3 if lm.dtype == torch.float32 else 0.25) if tolerance is None else tolerance
+    limit = tolerated(tolerance, exact=lm.dtype == torch.float32)
     generator = torch.Generator().manual_seed(0)
     token_ids_BT = torch.randint(lm.config.get_text_config().vocab_size, (2, LENGTH), generator=generator)
     token_ids_BT[1, :PROMPT] = token_ids_BT[0, :PROMPT]

@@ -4,11 +4,11 @@ A data row may name its own: `reward.parts.<part>.column` says in which column, 
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlvr.config import RecipeError
+from rlvr.data.rows import is_missing
 from rlvr.reward_config import RewardConfig, VerifierChoice
 from rlvr.types import Prompt, sampling_seed
 from rlvr.verify.discover import installed, load
@@ -100,11 +100,6 @@ def params_of_row(column: str, prompt: Prompt) -> dict[str, Any]:
     if not isinstance(params, Mapping):
         raise RecipeError(f"{where} holds a {type(params).__name__}, not options")
     return {key: value for key, value in params.items() if value is not None}
-
-
-def is_missing(cell: Any) -> bool:
-    """Tables mark it with NaN too."""
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 SHARES = 77  # any number that is no run's seed by habit
