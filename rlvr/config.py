@@ -4,11 +4,11 @@ Read once, typed, never written to. Defaults live here and nowhere else; recipes
 """
 
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 from rlvr.reward_config import MISSING, RewardConfig, VerifyConfig, unworkable
 from rlvr.reward_config import PartConfig as PartConfig  # a recipe's reader need not know that they have their own file
+from rlvr.rollout_config import RolloutConfig, unsampled
 from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 from rlvr.trainer_config import TrainerConfig, untrainable
 
@@ -49,56 +49,6 @@ class DataConfig:
     """The split of a hub data set whose name does not say one."""
     shuffle: bool = True
     """A fresh order in every epoch, a function of the seed and the epoch."""
-
-
-@dataclass
-class RolloutConfig:
-    engine: str = "vllm"
-    """`vllm`, or `transformers`: the slow reference that is always there."""
-    workers: int = 1
-    """Engines. On CPU one per core that is free; on GPU one per tensor-parallel group."""
-    groups_per_step: int = 16
-    """Prompts in an optimizer step."""
-    group_size: int = 8
-    """Completions of a prompt (G). The baseline is their mean: below 4 it is mostly noise."""
-    temperature: float = 1.0
-    """Of the sampling, and of the logprobs trained on. At least 0.01; with vLLM at most 2."""
-    top_p: float = 1.0
-    """Sample from the likeliest tokens that together reach this probability. Below 1 needs `top_k`, and an algorithm
-    with `keep_sampling_mask`: the policy that is trained must be the one that sampled."""
-    top_k: int = 0
-    """Sample from this many of the likeliest tokens; 0: from all. Needs `keep_sampling_mask` too, and float32 where
-    vLLM samples on a CPU."""
-    max_tokens: int = 1024
-    """Of one completion. What runs into it is `truncated`."""
-    stop: list[str] = field(default_factory=list)
-    """Strings that end a completion, besides the end token."""
-    max_staleness: int = 0
-    """How many weight updates a completion may be behind when trained on. 0 is synchronous. Above, engines sample the
-    groups of the next steps while the trainer trains, at most this many steps ahead; it wants a correction."""
-    update_in_flight: bool = True
-    """With `max_staleness` above 0: new weights reach completions in the middle of their decoding, which go on with
-    them. False: those are decoded to their end first, and the trainer waits."""
-    refill_rounds: int = 4
-    """With an algorithm that refills: how often to sample more prompts for groups without signal, per step."""
-    dtype: str = "auto"
-    """What the engine computes in; `auto` follows model.dtype."""
-    threads: int = 1
-    """CPU threads of one engine."""
-    memory_gib: float = 1.0
-    """KV cache of one engine on CPU, whole GiB."""
-    gpu_memory_utilization: float = 0.85
-    """Share of a GPU that one engine may fill."""
-    max_sequences: int = 256
-    """Completions that one engine decodes at a time."""
-    tensor_parallel: int = 1
-    """GPUs of one engine, all of one node; on a CPU processes, each with `threads` and `memory_gib` of its own."""
-    compile: bool = False
-    """Compile the decoding step of `transformers`: half a minute for a tiny model, later less from a cache, and
-    then quicker steps. vLLM sees to itself."""
-    share_prompts: bool | None = None
-    """vLLM reads a prompt once for all its completions. Null: on a GPU. On a CPU completions would no longer be the
-    same to the last bit whatever else is being decoded."""
 
 
 @dataclass
@@ -208,15 +158,6 @@ def check(cfg: Recipe) -> None:
     """What no type can say: values that cannot work, alone or together. RecipeError names the key and the limit."""
     at_least: dict[str, tuple[float, float]] = {
         "steps": (cfg.steps, 1),
-        "rollout.group_size": (cfg.rollout.group_size, 2),  # the baseline is the mean of the group's others
-        "rollout.groups_per_step": (cfg.rollout.groups_per_step, 1),
-        "rollout.max_tokens": (cfg.rollout.max_tokens, 1),
-        "rollout.workers": (cfg.rollout.workers, 1),
-        "rollout.max_sequences": (cfg.rollout.max_sequences, 1),
-        "rollout.threads": (cfg.rollout.threads, 1),
-        "rollout.tensor_parallel": (cfg.rollout.tensor_parallel, 1),
-        "rollout.refill_rounds": (cfg.rollout.refill_rounds, 0),
-        "rollout.top_k": (cfg.rollout.top_k, 0),
         "verify.workers": (cfg.verify.workers, 1),
         "verify.processes": (cfg.verify.processes, 1),
         "verify.max_waiting": (cfg.verify.max_waiting, 1),
@@ -229,7 +170,6 @@ def check(cfg: Recipe) -> None:
         "evaluation.every": (cfg.evaluation.every, 0),
         "evaluation.limit": (1 if cfg.evaluation.limit is None else cfg.evaluation.limit, 1),
         "log.completions_every": (cfg.log.completions_every, 0),
-        "rollout.max_staleness": (cfg.rollout.max_staleness, 0),
         "cluster.restarts": (cfg.cluster.restarts, 0),
         "cluster.restart_hours": (cfg.cluster.restart_hours, 0),
         "cluster.restart_wait_s": (cfg.cluster.restart_wait_s, 1),
@@ -244,44 +184,24 @@ def check(cfg: Recipe) -> None:
     for key, gpus in {"engine": cfg.cluster.gpus_per_engine, "rank": cfg.cluster.gpus_per_rank}.items():
         if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
             raise RecipeError(f"cluster.gpus_per_{key}={gpus}: at least 0, above 1 a whole number")
-    if not 0 < cfg.rollout.gpu_memory_utilization <= 1:
-        raise RecipeError(f"rollout.gpu_memory_utilization={cfg.rollout.gpu_memory_utilization}: above 0, at most 1")
-    if cfg.rollout.engine == "vllm" and not (cfg.rollout.memory_gib >= 1 and cfg.rollout.memory_gib % 1 == 0):
-        raise RecipeError(f"rollout.memory_gib={cfg.rollout.memory_gib}: vllm takes whole GiB, at least 1")
     if cfg.rollout.engine == "vllm" and cfg.model.max_context <= PROBE_TOKENS:
         raise RecipeError(
             f"model.max_context={cfg.model.max_context}: above {PROBE_TOKENS} with rollout.engine=vllm, which scores "
             "so many tokens to prove each transfer of weights"
         )
-    if "" in cfg.rollout.stop:
-        raise RecipeError(f"rollout.stop={cfg.rollout.stop}: an empty string is in every text")
-    if cfg.rollout.engine == "vllm" and not 0.01 <= cfg.rollout.temperature <= 2:
-        raise RecipeError(
-            f"rollout.temperature={cfg.rollout.temperature}: with rollout.engine=vllm from 0.01 to 2; less it takes "
-            "for 0.01 without an error, and the trainer would train on another distribution; more it refuses"
-        )
-    if not 0.01 <= cfg.rollout.temperature < inf:
-        raise RecipeError(f"rollout.temperature={cfg.rollout.temperature}: at least 0.01, and finite")
-    if not 0 < cfg.rollout.top_p <= 1:
-        raise RecipeError(f"rollout.top_p={cfg.rollout.top_p}: above 0, at most 1")
-    if cfg.rollout.top_p < 1 and not cfg.rollout.top_k:
-        raise RecipeError(
-            f"rollout.top_p={cfg.rollout.top_p} needs rollout.top_k: what was left to sample from travels to the "
-            "trainer, and top_p alone may leave the whole vocabulary"
-        )
+    if wrong := unsampled(cfg.rollout):
+        raise RecipeError(f"rollout.{wrong}")
     if wrong := untrainable(cfg.trainer):
         raise RecipeError(f"trainer.{wrong}")
     if wrong := what_is_wrong(cfg.sentinel):
         raise RecipeError(f"sentinel.{wrong}")
     one_of = {
         "cluster.kind": (cfg.cluster.kind, ("local", "ray", "inline")),
-        "rollout.engine": (cfg.rollout.engine, ("vllm", "transformers")),
         "model.attention": (
             cfg.model.attention,
             ("auto", "sdpa", "varlen", "eager", "flash_attention_2", "flash_attention_3"),
         ),
         "model.dtype": (cfg.model.dtype, ("auto", "float32", "bfloat16")),
-        "rollout.dtype": (cfg.rollout.dtype, ("auto", "float32", "bfloat16")),
         "reward.combine": (cfg.reward.combine, ("sum", "product", "min")),
         "verify.sudden": (cfg.verify.sudden, ("stop", "warn")),
         "cluster.placement": (cfg.cluster.placement, ("disaggregated", "colocated")),
@@ -289,11 +209,7 @@ def check(cfg: Recipe) -> None:
     for key, (choice, allowed) in one_of.items():
         if choice not in allowed:
             raise RecipeError(f"{key}={choice}: one of {', '.join(map(str, allowed))}")
-    if cfg.rollout.compile and cfg.rollout.engine != "transformers":
-        raise RecipeError("rollout.compile=true is for rollout.engine=transformers: vllm sees to itself")
     parts = cfg.rollout.tensor_parallel
-    if parts > 1 and cfg.rollout.engine != "vllm":
-        raise RecipeError(f"rollout.tensor_parallel={parts} is for rollout.engine=vllm; {cfg.rollout.engine} takes 1")
     if parts > 1 and cfg.cluster.gpus_per_engine not in (None, 0, parts):
         raise RecipeError(
             f"cluster.gpus_per_engine={cfg.cluster.gpus_per_engine:g}: one for each of "

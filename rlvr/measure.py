@@ -14,6 +14,7 @@ MEASURED_BY = (
     "model.dtype", "model.chat_template", "data", "reward", "algorithm", "rollout.engine", "rollout.dtype",
     "rollout.groups_per_step", "rollout.group_size", "rollout.temperature", "rollout.top_p", "rollout.top_k",
     "rollout.max_tokens", "rollout.stop", "rollout.max_staleness", "rollout.update_in_flight",
+    "rollout.tool",
 )  # fmt: skip
 """Keys and sections. Not `evaluation.limit`: an evaluation itself says of how many problems it is."""
 NO_MEASURE = ("timeout_s", "audit")  # of a reward part: how long it may take, and who is reported beside it

@@ -24,11 +24,14 @@ def completion_records(
                 "reference": group.prompt.answer,
                 "completion": completion.text,
                 "token_ids": completion.token_ids,
-                "tokens": len(completion.token_ids),
+                "tokens": sum(completion.loss_mask),
                 "stop_reason": completion.stop_reason,
                 "policy_version": completion.policy_version,
                 "updates": completion.updates,
             }
+            if completion.observed:
+                record["observed"] = completion.observed
+                record["loss_mask"] = completion.loss_mask
             if group.prompt.thinking:
                 record["thinking"] = True
             if i == 0:  # once a group: rows may hold whole documents and tests
@@ -47,7 +50,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
 
 
 def group_of(records: Sequence[dict[str, Any]]) -> Group:
-    """What `completion_records` wrote, as far as verifiers read it: without logprobs and masks."""
+    """What `completion_records` wrote, as far as verifiers read it: without logprobs."""
     first = records[0]
     prompt = Prompt(
         first["prompt"], first["position"], tuple(first["messages"]), (), first["reference"], first["domain"],
@@ -58,9 +61,10 @@ def group_of(records: Sequence[dict[str, Any]]) -> Group:
 
 def completion_of(record: dict[str, Any]) -> Completion:
     ids = tuple(record.get("token_ids", ()))
-    mask = (True,) * len(ids)
+    mask = tuple(record.get("loss_mask", (True,) * len(ids)))
     version, reason = record["policy_version"], record["stop_reason"]
-    return Completion(ids, mask, (0.0,) * len(ids), version, record["completion"], reason)
+    observed = tuple((start, end) for start, end in record.get("observed", ()))
+    return Completion(ids, mask, (0.0,) * len(ids), version, record["completion"], reason, observed=observed)
 
 
 def verdict_of(record: dict[str, Any]) -> Verdict:

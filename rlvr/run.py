@@ -36,7 +36,7 @@ from rlvr.state import State, Taken
 from rlvr.train.models import check_policy, check_reference
 from rlvr.train.schedule import learning_rate
 from rlvr.types import Prompt
-from rlvr.verify.plan import Plan
+from rlvr.verify.plan import Plan, tool_of
 from rlvr.verify.rows import leave_out
 from rlvr.weights import probe_tokens, tolerated
 
@@ -56,6 +56,8 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     config.check(cfg)
     check_objective(cfg, objective)
     plan = Plan(cfg.reward)
+    if cfg.rollout.tool is not None:
+        tool_of(cfg.rollout.tool)
     render = Renderer(cfg.model)
     check_policy(cfg.model)
     check_reference(objective, len(render.tokenizer), cfg.model.max_context)

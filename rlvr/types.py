@@ -58,10 +58,11 @@ class Completion(Record):
     loss_mask: Sequence[bool]  # True where the policy sampled the token (tool output is False)
     rollout_logprobs: Sequence[float]  # as sampled, temperature applied; 0.0 where loss_mask is False
     policy_version: int  # the oldest weights that sampled any of these tokens
-    text: str  # decoded without special tokens: what verifiers read
+    text: str  # decoded without special tokens; what tools wrote included
     stop_reason: StopReason
     kept_ids: Sequence[Sequence[int]] | None = None  # of each token: what top-p/top-k left to choose from; None: all
     updates: Sequence[tuple[int, int]] = ()  # (token, policy version) from which on newer weights sampled it
+    observed: Sequence[tuple[int, int]] = ()  # (start, end) of the characters of `text` that a tool wrote
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}
@@ -71,6 +72,15 @@ class Completion(Record):
             for position, (token, kept) in enumerate(zip(self.token_ids, self.kept_ids, strict=True)):
                 if kept and token not in kept:
                     raise ValueError(f"token {token} at {position} is not among those it was sampled from: {kept}")
+
+    @property
+    def written(self) -> str:
+        """What the policy wrote: `text`, with a line break in place of what each tool call brought."""
+        parts, at = [], 0
+        for start, end in self.observed:
+            parts.append(self.text[at:start])
+            at = end
+        return "\n".join([*parts, self.text[at:]])
 
 
 class Outcome(StrEnum):

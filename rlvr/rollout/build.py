@@ -1,13 +1,24 @@
 """The engine that a recipe names. The engines themselves are imported only when chosen: vLLM takes its time."""
 
 from collections.abc import Callable
+from typing import Any
 
 from rlvr.config import Recipe, RecipeError
 from rlvr.rollout.engine import Engine
 
 
 def build_engine(cfg: Recipe, on_death: Callable[[], None] | None = None) -> Engine:
-    """`on_death`: see `VllmEngine`."""
+    """`on_death`: see `VllmEngine`. With a tool it samples whole episodes."""
+    engine = plain_engine(cfg, on_death)
+    if cfg.rollout.tool is None:
+        return engine
+    from rlvr.rollout.episodes import Episodes, Tool, Words
+
+    tool = cfg.rollout.tool
+    return Episodes(engine, Tool(tool), Words(engine.tokenizer, tool), tool.max_calls)
+
+
+def plain_engine(cfg: Recipe, on_death: Callable[[], None] | None) -> Any:
     dtype = cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
     if cfg.rollout.engine == "vllm":
         from rlvr.rollout.vllm import VllmEngine

@@ -30,9 +30,13 @@ class Request:
 class Engine(Protocol):
     """Samples completions with the weights last loaded. One process, one engine."""
 
-    policy_version: int  # of the weights now loaded; -1 before the first load
     max_model_len: int  # tokens of prompt and completion together
     max_num_seqs: int  # completions that are decoded at a time
+
+    @property
+    def policy_version(self) -> int:
+        """Of the weights now loaded; -1 before the first load."""
+        ...
 
     def add(self, requests: Sequence[Request]) -> None:
         """To what is being decoded. A completion is a function of the weights, the prompt and
@@ -66,6 +70,10 @@ class Engine(Protocol):
         ...
 
     def wake(self) -> None: ...
+
+    def close(self) -> None:
+        """End what it has started beside itself."""
+        ...
 
 
 def generate(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Ended]]:

@@ -55,3 +55,4 @@ class InlinePipeline:
 
     def close(self) -> None:
         self.judge.close()
+        self.engine.close()

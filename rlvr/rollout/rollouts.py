@@ -131,7 +131,7 @@ class SampledRollouts:
             self.pipeline.rest()
         metrics |= {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
         metrics |= {"time/verify": self.pipeline.verifying_s - verifying}
-        tokens = sum(len(c.token_ids) for g in sampled for c in g.completions)
+        tokens = sum(sum(c.loss_mask) for g in sampled for c in g.completions)
         metrics |= {
             "tokens/sampled": tokens,
             "staleness/max": state.lineage.version - min(g.policy_version for g in sampled),
@@ -176,6 +176,11 @@ class SampledRollouts:
             "completions/truncated": sum(c.stop_reason == "length" for c in completions) / len(completions),
             "completions/masked": 1 - len(rewarded) / len(verdicts),
         }
+        if self.cfg.rollout.tool is not None:
+            metrics |= {
+                "tools/calls": sum(len(c.observed) for c in completions) / len(completions),
+                "tools/failed": sum(c.stop_reason == "abort" for c in completions) / len(completions),
+            }
         for name in self.cfg.reward.parts:
             if said := [v.parts[name] for v in rewarded if name in v.parts]:  # a part without weight may abstain
                 metrics[f"reward/{name}"] = sum(said) / len(said)

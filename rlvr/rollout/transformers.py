@@ -5,7 +5,7 @@ Prompts are padded on the left, so that every row's next token is the last colum
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -96,9 +96,9 @@ class TransformersEngine:
     def _begin(self) -> None:
         """A batch of those that wait, all sampled in the same way; whoever comes later waits for its end."""
         first = self._waiting[0].sampling
-        while self._waiting and len(self._rows) < self.max_num_seqs and self._waiting[0].sampling == first:
+        while self._waiting and len(self._rows) < self.max_num_seqs and alike(self._waiting[0].sampling, first):
             request = self._waiting.popleft()
-            seed = sampling_seed(first.seed, request.prompt.position, request.index)
+            seed = sampling_seed(request.sampling.seed, request.prompt.position, request.index)
             self._rows.append(Row(request, torch.Generator().manual_seed(seed)))
         self._decoding = self._decode(first)
 
@@ -114,7 +114,7 @@ class TransformersEngine:
         logits_BV = logits_BV[order_B]  # a prompt is read once, whatever number of completions it has
         while rows := self._rows:
             chosen_B = self._sample(rows, logits_BV.float(), sampling)
-            reasons = [self._ended(row, sampling) for row in rows]
+            reasons = [self._ended(row) for row in rows]
             staying = [b for b, reason in enumerate(reasons) if not reason]
             self._rows = [rows[b] for b in staying]
             yield [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
@@ -165,7 +165,8 @@ class TransformersEngine:
             row.logprobs.append(logprob)
         return chosen_B
 
-    def _ended(self, row: Row, sampling: Sampling) -> StopReason | None:
+    def _ended(self, row: Row) -> StopReason | None:
+        sampling = row.request.sampling
         if row.token_ids[-1] in self.ends:
             return "eos"
         if sampling.stop and any(stop in self._text(row) for stop in sampling.stop):
@@ -202,6 +203,14 @@ class TransformersEngine:
 
     def wake(self) -> None:
         """It never sleeps."""
+
+    def close(self) -> None:
+        """It has started nothing."""
+
+
+def alike(one: Sampling, other: Sampling) -> bool:
+    """Whether their next tokens are chosen in the same way; seeds and limits are each row's own."""
+    return replace(one, seed=0, max_tokens=0) == replace(other, seed=0, max_tokens=0)
 
 
 def truncated(logits_BV: Tensor, top_p: float, top_k: int) -> Tensor:

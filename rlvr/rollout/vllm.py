@@ -220,6 +220,9 @@ class VllmEngine:
         if self.sleeps:
             self.llm.wake_up()
 
+    def close(self) -> None:
+        """vLLM's own processes end with this one."""
+
 
 def without_names(parent: psutil.Process) -> None:
     """Takes its names from the memory that this process and its children share, which all of them have opened by now:

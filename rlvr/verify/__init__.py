@@ -3,5 +3,6 @@
 from rlvr.types import Outcome, Provenance, Verdict
 from rlvr.verify.judge import Judge
 from rlvr.verify.plugin import PluginError, Sample, Verifier, verifier
+from rlvr.verify.tool import tool
 
-__all__ = ["Judge", "Outcome", "PluginError", "Provenance", "Sample", "Verdict", "Verifier", "verifier"]
+__all__ = ["Judge", "Outcome", "PluginError", "Provenance", "Sample", "Verdict", "Verifier", "tool", "verifier"]

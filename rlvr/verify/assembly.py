@@ -7,10 +7,11 @@
 Knows no process and no Ray: whoever carries questions to verifiers drives it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from rlvr.types import Completion, Ended, Group, Prompt, Provenance, Verdict
+from rlvr.types import Completion, Ended, Group, Outcome, Prompt, Provenance, Verdict
 from rlvr.verify.compose import attributed, combine
 from rlvr.verify.plan import AUDIT, Plan
 from rlvr.verify.plugin import Sample, sample_of
@@ -35,7 +36,8 @@ class Forming:
     chains: dict[str, tuple[Assignment, ...]]
     completions: dict[int, Completion] = field(default_factory=dict)
     said: dict[int, dict[str, list[Verdict]]] = field(default_factory=dict)  # completion -> part -> in turn
-    open: int = 0  # verdicts that are still to come
+    open: Counter[int] = field(default_factory=Counter)  # of each completion, parts and audits still to come
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
 
 
 class Assembly:
@@ -44,7 +46,7 @@ class Assembly:
         self.plan, self.size = plan, size
         self.forming = [Forming(p, {part: plan.chain(part, p) for part in plan.chains}) for p in prompts]
         for group in self.forming:
-            group.open = size * len(group.chains)
+            group.open.update({i: len(group.chains) for i in range(size)})
         self.to_end = size * len(prompts)
 
     def ended(self, completions: Iterable[Ended]) -> list[Question]:
@@ -57,7 +59,7 @@ class Assembly:
             asked += [self._question(c[0], [(n, i)]) for c in group.chains.values() if c[0].verifier.scope == "sample"]
             for part, audit in self.plan.audits.items():
                 if self.plan.audited(part, group.prompt.position, i):
-                    group.open += 1
+                    group.open[i] += 1
                     asked.append(self._question(audit, [(n, i)]))
             if len(group.completions) == self.size:
                 places = [(n, k) for k in range(self.size)]
@@ -88,23 +90,34 @@ class Assembly:
             if not verdict.trainable and question.turn + 1 < len(chain):
                 undecided.append(self._question(chain[question.turn + 1], [(n, i)], question.turn + 1))
                 continue
-            group.open -= 1
-            if group.open == 0 and len(group.completions) == self.size:
-                whole.append(self._group(group))
+            group.open[i] -= 1
+            if not group.open[i]:  # at once: at the end somebody waits for all of them
+                group.verdicts[i] = self._verdict(group, i)
+                if len(group.verdicts) == self.size:
+                    whole.append(self._group(group))
         return merged(undecided), whole
 
     def _group(self, group: Forming) -> Group:
+        completions, verdicts = group.completions, group.verdicts
         return Group(
             group.prompt,
-            tuple(group.completions[i] for i in range(self.size)),
-            tuple(self._verdict(group, i) for i in range(self.size)),
-        )
+            tuple(completions[i] for i in range(self.size)), tuple(verdicts[i] for i in range(self.size)),
+        )  # fmt: skip
 
     def _verdict(self, group: Forming, i: int) -> Verdict:
         said = {part: attributed(part, verdicts) for part, verdicts in group.said[i].items()}
         verdict = combine({part: said[part] for part in self.plan.chains}, self.plan.reward)
+        if group.completions[i].stop_reason == "abort":  # it was not the policy that ended it
+            verdict = aborted(verdict)
         audits = tuple(p for part, v in said.items() if part.startswith(AUDIT) for p in v.provenance)
         return with_audits(verdict, audits)
+
+
+def aborted(verdict: Verdict) -> Verdict:
+    """Nobody's verdict on what is no whole answer counts: neither as a reward nor in an accuracy."""
+    detail = "the engine, or the tool that the policy called, failed"
+    said = tuple(replace(p, outcome=Outcome.ERROR.value, reward=None, reason="aborted") for p in verdict.provenance)
+    return Verdict(None, Outcome.ERROR, reason="aborted", detail=detail, provenance=said)
 
 
 def with_audits(verdict: Verdict, audits: tuple[Provenance, ...]) -> Verdict:

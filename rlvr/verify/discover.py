@@ -1,7 +1,7 @@
 """How a verifier is found: an installed plugin's name, `package.module:attribute`, or `path/file.py:attribute`.
 
 With `trl:` or `verl:` before one of the two last, it is a reward function of that library. `check:` before any of them
-is for ourselves: the references that it can use.
+is for ourselves: the references that it can use; `tool:`: what a tool answers.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 from rlvr.verify.plugin import PluginError, Verifier
+from rlvr.verify.tool import TOOL, answering
 
 GROUP = "rlvr.verifiers"  # entry points
 
@@ -37,6 +38,8 @@ def load(reference: str) -> Verifier:
         from rlvr.verify.rows import checker, only_set_up
 
         return checker(load(rest)) if kind == "check" else only_set_up(load(rest))
+    if kind == TOOL and colon:
+        return answering(load(rest))
     module, colon, attribute = reference.rpartition(":")
     if not colon:
         plugins = installed()

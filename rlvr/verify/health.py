@@ -144,7 +144,7 @@ class Health:
                     self._note(seen, record)
                     self._check_sandbox(part, seen, record.sandbox_level)
                     if passes(record):
-                        seen.suspicious.append(", ".join(signs_of(completion.text)))
+                        seen.suspicious.append(", ".join(signs_of(completion.written)))
 
     def _note(self, seen: Watched, record: Provenance) -> None:
         trainable = record.outcome in TRAINABLE

@@ -58,7 +58,7 @@ def metrics(groups: Sequence[Group], signs_of: Callable[[str], list[str]] = sign
         if any(r.outcome in TRAINABLE for r in records):
             row[f"passed/{part}"] = share([passes(r) for r in records if r.outcome in TRAINABLE])
         if passing := [completion for completion, r in column if passes(r)]:
-            row[f"suspicious/{part}"] = share([bool(signs_of(completion.text)) for completion in passing])
+            row[f"suspicious/{part}"] = share([bool(signs_of(completion.written)) for completion in passing])
     for part, differ in audits.items():
         row[f"disagreement/{part}"] = share(differ)
     for said_so, count in counts.items():

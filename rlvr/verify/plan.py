@@ -10,10 +10,12 @@ from typing import Any
 from rlvr.config import RecipeError
 from rlvr.data.rows import is_missing
 from rlvr.reward_config import RewardConfig, VerifierChoice
+from rlvr.rollout_config import ToolConfig
 from rlvr.types import Prompt, sampling_seed
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plugin import PluginError
 from rlvr.verify.process import Assignment
+from rlvr.verify.tool import TOOL
 
 AUDIT = "audit:"  # before a part's name: the stricter verifier that looks at a share of its completions
 
@@ -114,6 +116,11 @@ def assignment(part: str, choice: VerifierChoice, knob: str, params: bool = True
     except PluginError as error:
         raise RecipeError(str(error) if str(error).startswith(knob) else f"{knob}: {error}") from error
     return Assignment(part, choice.verifier, dict(choice.params), choice.timeout_s)
+
+
+def tool_of(cfg: ToolConfig) -> Assignment:
+    """The tool that completions may call, found and its options checked; RecipeError says what is wrong."""
+    return assignment("tool", VerifierChoice(f"{TOOL}:{cfg.name}", cfg.params, cfg.timeout_s), "rollout.tool")
 
 
 def params_of(words: Iterable[str]) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ import json
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any, Literal, get_args
 
 from rlvr.config import RecipeError
@@ -47,21 +48,23 @@ class Sample(Record):
     """
 
     prompt: str  # the last message
-    completion: str  # decoded, without special tokens
+    completion: str  # what the policy wrote: decoded, without special tokens
     answer: Any  # the reference, as the data set gave it
     stop_reason: str = "eos"  # eos, stop, length, abort
-    token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()  # those that the policy sampled
     messages: tuple[Mapping[str, str], ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)  # the data set's other columns
     group: str = ""  # the prompt's id: completions of one prompt share it
     thinking: bool = False  # the prompt ends in `<think>`: what the completion begins with are thoughts
+    transcript: str = ""  # where a tool has answered: the completion with what it said
 
 
 def sample_of(prompt: Prompt, completion: Completion) -> Sample:
     question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
+    own = compress(completion.token_ids, completion.loss_mask) if completion.observed else completion.token_ids
     return Sample(
-        question, completion.text, prompt.answer, completion.stop_reason, tuple(completion.token_ids), prompt.messages,
-        prompt.row, prompt.id, prompt.thinking,
+        question, completion.written, prompt.answer, completion.stop_reason, tuple(own), prompt.messages,
+        prompt.row, prompt.id, prompt.thinking, completion.text if completion.observed else "",
     )  # fmt: skip
 
 

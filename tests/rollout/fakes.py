@@ -63,3 +63,6 @@ class FakeEngine:
 
     def wake(self):
         self.asleep = False
+
+    def close(self):
+        self.closed = True

@@ -1,0 +1,63 @@
+"""A tool that a policy calls in the middle of a completion: written, found and run as a verifier is, and answers with
+text.
+
+from rlvr.verify import Sample, tool
+
+@tool("calculator", timeout_s=2.0)
+def calculator(sample: Sample) -> str | None:
+    asked = re.search(r"<calc>(.+)</calc>$", sample.completion)
+    return None if asked is None else str(simple_eval(asked[1]))
+
+`sample.completion` is the turn that has just ended, `sample.transcript` all turns and answers so far, `sample.row` the
+data set's other columns; not the reference. None: there was no call, the completion is over.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from rlvr.types import Outcome, Verdict
+from rlvr.verify.plugin import Isolation, Sample, Verifier
+
+TOOL = "tool"  # `tool:REFERENCE` is the tool, whose verdicts hold its answers
+
+
+def tool(
+    name: str,
+    *,
+    version: str = "1",
+    timeout_s: float = 5.0,
+    memory_gib: float | None = 2.0,
+    setup: Callable[..., None] | None = None,
+    close: Callable[[], None] | None = None,
+    isolation: Isolation = "process",
+    concurrency: int = 16,
+) -> Callable[[Callable[..., Any]], Verifier]:
+    """Make a tool of a function `(sample, **options) -> str | None`; the limits are those of a verifier."""
+    return lambda function: Verifier(
+        name, function, version, timeout_s, memory_gib, setup, close, "sample", isolation, concurrency=concurrency
+    )
+
+
+def answering(theirs: Verifier) -> Verifier:
+    """A verifier whose verdict on a sample holds what the tool answers."""
+    function: Any = theirs.function
+
+    @wraps(function)
+    async def awaited(sample: Sample, **params: Any) -> Verdict:
+        return answer_of(await function(sample, **params), theirs.name)
+
+    @wraps(function)
+    def called(sample: Sample, **params: Any) -> Verdict:
+        return answer_of(function(sample, **params), theirs.name)
+
+    return replace(theirs, function=awaited if theirs.is_async else called)
+
+
+def answer_of(said: Any, name: str) -> Verdict:
+    if said is None:
+        return Verdict(None, Outcome.ABSTAIN, reason="no_call")
+    if not isinstance(said, str):
+        raise TypeError(f"tool {name!r} returned {said!r:.200}: expected text, or None where nothing was asked")
+    return Verdict(0.0, Outcome.OK, reason="answered", answer=said)
