@@ -7,8 +7,9 @@ from typing import Any
 
 @dataclass
 class ToolConfig:
-    name: str = "???"  # OmegaConf's mark of a value that the recipe must give
-    """A function of a sample: `file.py:function` or `package.module:function`."""
+    name: str | None = None
+    """A function of a sample: `file.py:function` or `package.module:function`. It is asked when a turn ends by itself;
+    its answer is read, and the completion goes on. Null: no tool, and one turn."""
     params: dict[str, Any] = field(default_factory=dict)
     """Its options."""
     timeout_s: float | None = None
@@ -72,8 +73,7 @@ class RolloutConfig:
     share_prompts: bool | None = None
     """vLLM reads a prompt once for all its completions. Null: on a GPU. On a CPU completions would no longer be the
     same to the last bit whatever else is being decoded."""
-    tool: ToolConfig | None = None
-    """Asked when a turn ends by itself; what it answers is read, and the completion goes on. Null: one turn."""
+    tool: ToolConfig = field(default_factory=ToolConfig)
 
 
 def unsampled(cfg: RolloutConfig) -> str | None:
@@ -113,7 +113,7 @@ def unsampled(cfg: RolloutConfig) -> str | None:
         return "compile=true is for rollout.engine=transformers: vllm sees to itself"
     if cfg.tensor_parallel > 1 and cfg.engine != "vllm":
         return f"tensor_parallel={cfg.tensor_parallel} is for rollout.engine=vllm; {cfg.engine} takes 1"
-    return f"tool.{wrong}" if cfg.tool is not None and (wrong := _unasked(cfg.tool)) else None
+    return f"tool.{wrong}" if (wrong := _unasked(cfg.tool)) else None
 
 
 def _unasked(cfg: ToolConfig) -> str | None:

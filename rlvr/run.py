@@ -56,7 +56,7 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     config.check(cfg)
     check_objective(cfg, objective)
     plan = Plan(cfg.reward)
-    if cfg.rollout.tool is not None:
+    if cfg.rollout.tool.name is not None:
         tool_of(cfg.rollout.tool)
     render = Renderer(cfg.model)
     check_policy(cfg.model)

@@ -14,7 +14,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config", "sentinel_config", "trainer_config", "compiling"},
+    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling"},
     {"lineage", "config", "objective"},
     {"state", "records", "measure", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
@@ -50,6 +50,7 @@ THIRD_PARTY = {
     "rlvr/lineage.py": set(),
     "rlvr/config.py": set(),
     "rlvr/reward_config.py": set(),
+    "rlvr/rollout_config.py": set(),
     "rlvr/sentinel_config.py": set(),
     "rlvr/trainer_config.py": set(),
     "rlvr/state.py": set(),
@@ -79,8 +80,9 @@ THIRD_PARTY = {
 PROJECT = {
     "rlvr/types.py": set(),
     "rlvr/lineage.py": set(),
-    "rlvr/config.py": {"reward_config", "sentinel_config", "trainer_config"},
+    "rlvr/config.py": {"reward_config", "rollout_config", "sentinel_config", "trainer_config"},
     "rlvr/reward_config.py": set(),
+    "rlvr/rollout_config.py": set(),
     "rlvr/sentinel_config.py": set(),
     "rlvr/trainer_config.py": set(),
     "rlvr/sentinel/remedies.py": {"objective", "sentinel", "sentinel_config"},

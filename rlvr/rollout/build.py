@@ -10,7 +10,7 @@ from rlvr.rollout.engine import Engine
 def build_engine(cfg: Recipe, on_death: Callable[[], None] | None = None) -> Engine:
     """`on_death`: see `VllmEngine`. With a tool it samples whole episodes."""
     engine = plain_engine(cfg, on_death)
-    if cfg.rollout.tool is None:
+    if cfg.rollout.tool.name is None:
         return engine
     from rlvr.rollout.episodes import Episodes, Tool, Words
 

@@ -176,7 +176,7 @@ class SampledRollouts:
             "completions/truncated": sum(c.stop_reason == "length" for c in completions) / len(completions),
             "completions/masked": 1 - len(rewarded) / len(verdicts),
         }
-        if self.cfg.rollout.tool is not None:
+        if self.cfg.rollout.tool.name is not None:
             metrics |= {
                 "tools/calls": sum(len(c.observed) for c in completions) / len(completions),
                 "tools/failed": sum(c.stop_reason == "abort" for c in completions) / len(completions),

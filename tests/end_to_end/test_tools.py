@@ -14,8 +14,8 @@ from tests.end_to_end.test_runs import SMALL, TINY, rlvr, rows
 
 pytestmark = pytest.mark.slow
 CALLS = [
-    "rollout.stop=['=']", "rollout.tool={name:'rlvr_verifiers.calculator:calculator',before:'',after:''}",
-    "rollout.max_tokens=40",
+    "rollout.stop=['=']", "rollout.tool.name=rlvr_verifiers.calculator:calculator", "rollout.tool.before=''",
+    "rollout.tool.after=''", "rollout.max_tokens=40",
 ]  # fmt: skip
 
 

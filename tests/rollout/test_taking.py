@@ -88,21 +88,21 @@ THREE = {  # of the first three groups, whichever of them are trained on
     "groups/sampled": 3, "groups/refill_rounds": 0,
     "completions/length_mean": (9 + 3 + 3 + 2 + 3 + 3) / 6, "completions/length_max": 9, "completions/truncated": 1 / 6,
     "completions/masked": 1 / 6, "passed/math": 4 / 5, "masked/math": 1 / 6, "outcomes/math/ok/": 5,
-    "tokens/sampled": 9 + 3 + 3 + 6 + 3 + 3, "staleness/max": 3, "staleness/updated": 0, "time/verify": 0.25,
+    "tokens/sampled": 9 + 3 + 3 + 2 + 3 + 3, "staleness/max": 3, "staleness/updated": 0, "time/verify": 0.25,
 }  # fmt: skip
 FIVE = {  # of the first five
     "reward/mean": 4.5 / 9, "reward/std": 0.5 * sqrt(8 / 9), "reward/math": 4.5 / 9, "reward/style": 4 / 5,
     "accuracy": 4 / 9, "accuracy_rewarded": 4 / 9, "groups/sampled": 5, "groups/refill_rounds": 1,
     "completions/length_mean": (23 + 5 + 3 + 3 + 3) / 10, "completions/length_max": 9, "completions/truncated": 1 / 10,
     "completions/masked": 1 / 10, "passed/math": 4 / 9, "masked/math": 1 / 10, "outcomes/math/ok/": 9,
-    "tokens/sampled": 27 + 5 + 3 + 3 + 3, "staleness/max": 3, "staleness/updated": 1 / 10, "time/verify": 0.5,
+    "tokens/sampled": 23 + 5 + 3 + 3 + 3, "staleness/max": 3, "staleness/updated": 1 / 10, "time/verify": 0.5,
 }  # fmt: skip
 SIX = FIVE | {
     "reward/mean": 5.5 / 11, "reward/std": 0.5 * sqrt(10 / 11), "reward/math": 5.5 / 11, "reward/style": 5 / 6,
     "accuracy": 5 / 11, "accuracy_rewarded": 5 / 11, "groups/sampled": 6, "groups/refill_rounds": 2,
     "completions/length_mean": (37 + 6) / 12, "completions/truncated": 1 / 12, "completions/masked": 1 / 12,
     "passed/math": 5 / 11, "masked/math": 1 / 12, "outcomes/math/ok/": 11,
-    "tokens/sampled": 41 + 6, "staleness/updated": 1 / 12, "time/verify": 0.75,
+    "tokens/sampled": 37 + 6, "staleness/updated": 1 / 12, "time/verify": 0.75,
 }  # fmt: skip
 
 
