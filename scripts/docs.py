@@ -306,6 +306,17 @@ def sharing(_: str) -> Iterator[str]:
         yield f"| {row['prompt']} tokens | {' | '.join(cells)} |"
 
 
+def transfer(_: str) -> Iterator[str]:
+    """How fast weights reach every engine: the median transfer, the slowest and the fastest."""
+    runs = measured("transfer")["runs"]
+    yield "| way | GB/s to every engine | of memcpy | most in the object store, of the model |"
+    yield "|---|---|---|---|"
+    for name, run in runs.items():
+        rate = f"{run['gb_per_s']:.2f} ({min(run['rates']):.2f} to {max(run['rates']):.2f})"
+        kept = f"{run['object_store_peak']:.2f}" if "object_store_peak" in run else "-"
+        yield f"| {name} | {rate} | {run['gb_per_s'] / runs['memcpy']['gb_per_s']:.2f} | {kept} |"
+
+
 def plan_against_nemo(_: str) -> Iterator[str]:
     """Published steps of another framework beside what the plan makes of them today."""
     yield "| model | GPUs | tokens | measured | planned | off |"
@@ -349,7 +360,7 @@ PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     for part in (
         presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
         against_trl, times_trl, phases, ahead, planned, gpu, sentinel_in_short, sentinel, packing, sharing,
-        plan_against_nemo,
+        plan_against_nemo, transfer,
     )
 }  # fmt: skip
 

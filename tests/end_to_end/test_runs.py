@@ -86,19 +86,28 @@ def test_ray_and_one_process_give_the_same_numbers(tmp_path):
         assert {name: one[name] for name in same} == {name: other[name] for name in same}
 
 
-def test_a_killed_run_resumes_where_it_was(tmp_path):
+def test_a_run_that_samples_ahead_is_killed_and_resumes_where_it_was(tmp_path):
+    """What was begun ahead is sampled again; on the way from weights in mid-decoding to engines that finish first."""
     run = tmp_path / "run"
-    words = ["train", "quickstart", *SMALL, TRANSFORMERS, "steps=6", f"run.folder={run}"]
-    started = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ["train", "quickstart", *SMALL, "steps=6", "rollout.refill_rounds=0", "rollout.max_staleness=1"]
+    quiet, environment = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}, os.environ | {OF_RUN: str(run)}
+    started = subprocess.Popen(command(*words, f"run.folder={run}"), **quiet, env=environment)
     deadline = monotonic() + 300
     while not (run / "metrics.jsonl").exists() or len(rows_so_far(run)) < 2:
         assert started.poll() is None and monotonic() < deadline
         sleep(0.2)
     started.send_signal(signal.SIGKILL)
     started.wait()
-    resumed = rlvr("resume", str(run))
+    resumed = rlvr("resume", str(run), "rollout.update_in_flight=false")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert [row["step"] for row in rows(run)] == list(range(1, 7))
+    done = rows(run)
+    assert [row["step"] for row in done] == list(range(1, 7))
+    assert max(row["staleness/max"] for row in done[-3:]) == 1 and done[-1]["staleness/updated"] == 0
+    assert all(row["groups/sampled"] == 4 and row["mismatch/max_abs"] < 1e-2 for row in done)
+    records = [json.loads(line) for path in (run / "completions").iterdir() for line in path.read_text().splitlines()]
+    positions = [(record["position"], record["index"]) for record in records]
+    assert sorted(positions) == sorted({(4 * step + n, i) for step in range(6) for n in range(4) for i in range(8)})
+    assert left_of(run) == []
 
 
 def rows_so_far(run: Path) -> list[str]:

@@ -1,11 +1,12 @@
-"""The recipes for real models: each composes, fits the devices in its name, and runs whole with a tiny model put in."""
+"""The recipes for real models: each fits the devices in its name, and a tiny model takes the place of the real one.
+
+That they then run whole: tests/end_to_end/test_recipes.py.
+"""
 
 import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -62,24 +63,3 @@ def test_the_data_columns_are_those_of_the_data_sets():
     for name in REAL:
         data = typed(compose_recipe(name, []))[0].data
         assert {data.prompt, data.answer} <= rows[name.split("_")[2]].keys()
-
-
-@pytest.mark.slow
-def test_recipes_run_whole_with_the_tiny_model(tmp_path):
-    """Two at once, a core each. Started again they go on: here, with nothing left to do."""
-    names = ("qwen3_8b_math_8gpu", "qwen3_1.7b_code_8gpu")
-    for _ in range(2):
-        runs = [start(name, tmp_path / name) for name in names]
-        for run in runs:
-            _, said = run.communicate(timeout=400)
-            assert run.returncode == 0, said[-2000:]
-    for name in names:
-        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        assert [row["step"] for row in rows] == [1, 2]
-        assert (tmp_path / name / "model" / "config.json").is_file()
-
-
-def start(name: str, folder: Path) -> subprocess.Popen:
-    words = [f"model={tiny_for(name)}", "cluster=inline", "rollout.engine=transformers", "log.console=false"]
-    command = [sys.executable, "-m", "rlvr.cli", "train", name, *words, f"run.folder={folder}", "--resume"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
