@@ -1,5 +1,5 @@
-"""Which keys of the recipe decide what a step's numbers mean. When a resume changes one, numbers before and after cannot
-be compared: with half the weight the reward is half, though the policy is no worse. Knows no metric.
+"""Which keys of the recipe decide what a step's numbers mean. When a resume changes one, numbers before and after
+cannot be compared: with half the weight the reward is half, though the policy is no worse. Knows no metric.
 """
 
 import json
