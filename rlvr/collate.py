@@ -1,4 +1,5 @@
-"""Verified groups -> one Batch. The only place where lists become tensors, and where advantages are made.
+"""Verified groups -> one Batch. The only place where lists become tensors, and where advantages are made
+(but for a KL penalty in the reward, which needs the trainer's logprobs: `Objective.penalised`).
 
 groups --> Rewards [N,G,K] --> advantages [N,G] --+
    \\                                              +--> Batch [B,T], one row a completion

@@ -1,5 +1,5 @@
-"""What a step's numbers are measured with. Where a resume changes that, those before and after are no one curve: half
-the weight of a part is half the reward, and no policy that became worse. Knows keys of the recipe, and no metric.
+"""Which keys of the recipe decide what a step's numbers mean. When a resume changes one, numbers before and after
+cannot be compared: with half the weight the reward is half, though the policy is no worse. Knows no metric.
 """
 
 import json

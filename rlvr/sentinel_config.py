@@ -89,7 +89,7 @@ class LengthConfig:
     window: int = 24
     """Recent steps that are looked at."""
     factor: float = 1.5
-    """Alarm above this multiple of the mean length in the run's better half ..."""
+    """Alarm above this multiple of the mean length of all steps up to the end of the best stretch of rewards ..."""
     certainty: float = 3.0
     """... when the reward has fallen by more standard errors than this."""
 

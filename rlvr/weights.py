@@ -30,8 +30,8 @@ class Destination(Protocol):
 
 
 class Loaded(NamedTuple):
-    """By every engine. Those that are elsewhere score the probe meanwhile; what they decode waits for that, but for a
-    token."""
+    """What every engine has loaded. Engines in other processes score the probe while the trainer does; none decodes
+    further until it has answered, but for the one token that scoring adds."""
 
     nbytes: int
     scores: Callable[[], dict[str, list[float]]]  # of the probe, by the engine's name

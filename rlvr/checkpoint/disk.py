@@ -232,7 +232,8 @@ class DiskCheckpoints:
                 return saved
 
     def note_rollback(self, state: State) -> None:
-        """The state after a rollback to `state.restored`, and that nothing newer is to be restored: at once, or not."""
+        """Writes down, in one step, the state after a rollback and that nothing newer than `state.restored` may be
+        restored."""
         assert state.restored is not None
         self.ledger.abandon_after(state.restored)
         self.ledger.rollback = state.to_json()

@@ -142,10 +142,13 @@ class Ledger:
         return newer
 
     def superfluous(self, keep: int, keep_every: int) -> list[str]:
-        """What retention lets go: the abandoned, and all but the newest, the archived, the best, the best of the good
-        (that one may yet be abandoned) and of the past, the newest good, the one that the last rollback went back to,
-        and the next to be good: else, of few and frequent ones, none would be. However long ago a trouble began, there
-        is one from before it: the newest good one that is far back, the next to be that, and step 0.
+        """What retention lets go: the abandoned ones, and all others but for
+
+        - the `keep` newest, every `keep_every`-th, and step 0;
+        - the best of all, of the good ones (a better one may yet be abandoned) and of the past ones;
+        - the newest good ones, and the next to be good: else, of few and frequent ones, none would be;
+        - the newest good one that is far back, and the next to be that: there is one from before any trouble;
+        - the one that the last rollback went back to.
         """
         usable, good = self.usable(), self.good()
         waiting = [n for n in usable if self.entries[n].label == "candidate"]

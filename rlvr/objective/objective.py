@@ -16,7 +16,8 @@ from rlvr.objective.rewards import Rewards
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One optimizer step's completions as padded tensors; a row is prompt and completion, position t predicts t+1."""
+    """A step's completions as padded tensors; a row is prompt and completion. Every `_BT` tensor at [b,t] is about
+    `token_ids_BT[b,t]` itself, which position t-1 predicts; position 0 is never scored."""
 
     token_ids_BT: Tensor  # int64
     lengths_B: Tensor  # tokens of each row, prompt included

@@ -1,4 +1,4 @@
-"""The rewards of one optimizer step as one padded tensor, and the masked statistics that every baseline needs."""
+"""The rewards of one step as one padded tensor, and the masked statistics that every baseline needs."""
 
 from dataclasses import dataclass
 

@@ -22,5 +22,5 @@ class Beside:
             begun.result()
 
     def close(self) -> None:
-        """After an error: no more work, and nothing raised above the error that there is."""
+        """No more work; what fails now is not raised above an error that there may be already."""
         self._thread.shutdown()

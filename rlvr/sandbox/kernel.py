@@ -1,6 +1,6 @@
 """The system calls that Python has no function for, by ctypes. Mechanisms only: who uses them when is elsewhere.
 
-Every function raises OSError with the call's name when the kernel says no.
+A call that the kernel refuses raises OSError with the call's name.
 """
 
 import ctypes

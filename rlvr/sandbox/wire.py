@@ -8,7 +8,7 @@ Only exact builtin types pass: an int that is an int, not a subclass that calls 
     {"a": 1, 2: 3}           ["d", "a", 1, 2, 3]
     b"ab"  1j                ["b", "6162"]  ["c", 0.0, 1.0]
 
-A tree is checked (`check`) before anything is built from it, and `compare`-style code can read it without building:
+A tree is checked (`check`) before anything is built from it, and `verifiers/code_compare.py` reads it without building:
 a dict of hostile keys is never made outside of a sandbox.
 """
 

@@ -29,7 +29,7 @@ RECIPE = "recipe"  # of a row: the mark of what its numbers were measured with
 
 
 class Watch:
-    """The first reason to undo the last step, or None."""
+    """The sentinel: its detectors, and which rows they may compare."""
 
     def __init__(self, cfg: SentinelConfig, recipe: int | None = None):
         """`recipe`: the mark of what the run's numbers are measured with. A row that carries another one, from before

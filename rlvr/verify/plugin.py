@@ -4,7 +4,8 @@ from rlvr.verify import Sample, verifier
 
 @verifier("even")
 def even(sample: Sample) -> bool:
-    return int(sample.completion) % 2 == 0
+    text = sample.completion.strip()
+    return text.isdecimal() and int(text[-1]) % 2 == 0
 
 A function of one sample is all that most need. The rest of the protocol is said to the decorator:
 
