@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from rlvr_verifiers import math_arithmetic, math_values
-from rlvr_verifiers.math_algebra import by_algebra
+from rlvr_verifiers.math_algebra import by_algebra, vanishes
 from rlvr_verifiers.math_reals import reals, same_set
 from rlvr_verifiers.math_scalars import Options, near, same_ratio, scalar, value_tree
 from rlvr_verifiers.math_shapes import Shape, read
@@ -183,13 +183,16 @@ def assigned(relation: Shape) -> tuple[Shape, Shape] | None:
 
 def by_sides(gold: Shape, answer: Shape, o: Options) -> bool:
     """Equations that only math-verify reads: turned round, or the same difference. It is never asked for an equation,
-    whose solutions it would compare: `f(2)=3` and `3=4` have none, and so the same."""
+    whose solutions it would compare: `f(2)=3` and `3=4` have none, and so the same. What is always true, as 3=3, says
+    nothing: such a reference only equals itself."""
     if gold.marks != "=" or answer.marks != "=":
         return False
     if all(same(a, b, o) for a, b in zip(gold.parts, answer.parts[::-1], strict=True)):
         return True
     (left, right), (one, other) = ([part.text for part in shape.parts] for shape in (gold, answer))
-    return any(by_algebra(f"{left}-({right})", said) for said in (f"{one}-({other})", f"{other}-({one})"))
+    if vanishes(f"({left})-({right})"):
+        return False
+    return any(by_algebra(f"({left})-({right})", said) for said in (f"({one})-({other})", f"({other})-({one})"))
 
 
 def difference(relation: Shape) -> Tree:

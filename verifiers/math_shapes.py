@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rlvr_verifiers.math_text import WORDY, compact, normalised, split, symbolic
+from rlvr_verifiers.math_units import NUMBER_LIKE
 from rlvr_verifiers.math_units import WORDS as NUMBER_WORDS
 from rlvr_verifiers.numbers import Quantity, is_clock, quantity, ratio, without_unit
 
@@ -23,6 +24,7 @@ ALL_REALS = ("\\mathbb{R}", "\\mathbb R", "all real numbers")
 TRIG = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)")
 DOTS = re.compile(r"\\ldots|\.\.\.|\u2026|\\vdots|\\ddots")
 WORDS = re.compile(r"[A-Za-z][A-Za-z'. -]*")
+LAST_WORD = re.compile(r"[0-9.})] ([a-z]{3,20})$")
 HEAD = re.compile(r"(\\?[A-Za-z]{1,8}(?:_[A-Za-z0-9])?)(?:\u2208\\mathbb ?\{?R\}?)?")  # x, or x \in \mathbb{R}
 NO_WORDS = {"sin", "cos", "tan", "sqrt", "log", "exp", "abc", "xyz", "infinity", "arcsin", "arccos", "arctan"}
 GROUPED = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")
@@ -187,13 +189,11 @@ def _set(inside: str, short: str) -> Shape:
         head, condition = compact(builder[0].strip()), read(builder[1].strip())
         if condition.kind not in ("relation", "list"):
             return Shape("literal", short)
-        found = HEAD.fullmatch(head)
-        return condition if found and _speaks_of(condition, found[1]) else Shape("builder", short, (read(head), condition))
-    pieces = split(inside, ",;\u2228\u2227") or []
-    if len(pieces) > 1:  # not read as a whole: 100,200 are two members, and no number
-        content = _list(inside, [piece.strip() for piece in pieces], short)
-    else:
-        content = read(inside.strip())
+        if (found := HEAD.fullmatch(head)) and _speaks_of(condition, found[1]):
+            return condition
+        return Shape("builder", short, (read(head), condition))
+    pieces = [piece.strip() for piece in split(inside, ",;\u2228\u2227") or []]
+    content = _list(inside, pieces, short) if len(pieces) > 1 else read(inside.strip())  # 100,200 is no number here
     return Shape("set", short, content.parts if content.kind == "list" else (content,))
 
 
@@ -242,5 +242,7 @@ def _scalar(text: str, short: str) -> Shape:
     body, percent, unit = without_unit(text)
     if unit is None or (unit == "degree" and TRIG.search(body)):
         body, percent, unit = text, False, ""
+    elif body == text and (word := LAST_WORD.search(text)) and NUMBER_LIKE.fullmatch(word[1]):
+        return Shape("literal", f"{compact(text[: word.start(1)])}\\text{{{word[1]}}}")  # no product of letters
     number = quantity(body) if body != text else None
     return Shape("expression", compact(body), number=number, unit=unit, percent=percent)

@@ -62,7 +62,7 @@ NO_UNITS = NO_NAMES | set(
     )
 )
 # ... nor one that is made of a number word: seven twelfths, quadrillion, fives, tenfold; months and paths are none
-_STEM = "hundred|thousand|[a-z]*illion|[a-z]+teen"
+_STEM = "hundred|thousand|[a-z]*illion|(?:thir|four|fif|six|seven|eigh|nine)teen"
 NUMBER_LIKE = re.compile(
     rf"(?:{_STEM}|(?:twen|thir|for|fif|six|seven|eigh|nine)tie|ten|eleven|twelf|four|fif|six|seven|eigh|nin)ths?"
     rf"|(?:{_STEM})s?|(?:{'|'.join(w for w in WORDS if w not in ('zero', 'one'))})(?:s|es|fold)"
@@ -138,7 +138,7 @@ def _spelt(text: str, power: str | None) -> str:
         return ""
     if len(names) == 1 and names[0] in NO_UNITS_ALONE:
         return ""
-    if ("percent" in names and len(names) > 1) or names[:1] == ["basis"] and names[1:2] in (["point"], ["points"]):
+    if ("percent" in names and len(names) > 1) or " ".join(names[:2]) in ("basis point", "basis points"):
         return ""  # of something: another number
     if names[-1][-1] in "23":
         names[-1], powers = names[-1][:-1], [*powers, f"^{names[-1][-1]}"]

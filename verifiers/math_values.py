@@ -50,7 +50,10 @@ def drawn_out(tree: Tree) -> bool:
 
 
 def exact(tree: Tree) -> Fraction | None:
-    number = value(tree).number
+    try:
+        number = value(tree).number
+    except Undefined:
+        return None
     return number if isinstance(number, Fraction) else None
 
 
@@ -134,8 +137,8 @@ def _times(one: Value, other: Value) -> Value:
 def _at_points(one: Tree, other: Tree) -> list[tuple[Value, Value]] | None:
     """Both values at every point where they have one; None where only one of them has.
 
-    \\sqrt{x-7} has none at small points, (-1)^n and n! only at natural ones. There \\binom{n}{k} is 0 for n < k, and its
-    factorials are not defined: points where only one of the two has a value are left out.
+    \\sqrt{x-7} has none at small points, (-1)^n and n! only at natural ones. There \\binom{n}{k} is 0 for n < k, and
+    its factorials are not defined: points where only one of the two has a value are left out.
     """
     names = symbols(one)
     imaginary = mentions(one, "i") or mentions(other, "i")
@@ -167,8 +170,11 @@ def _points(names: frozenset[str]) -> Iterator[list[dict[str, Fraction]]]:
 
 
 def _naturals(names: frozenset[str]) -> list[dict[str, Fraction]]:
+    """Half of them up to 12, so that towers stay low, and half from 21 to 60."""
+    seeds = [{name: crc32(f"{name}#{point}".encode()) for name in names} for point in range(MORE_POINTS)]
     return [
-        {name: Fraction(crc32(f"{name}#{point}".encode()) % 12 + 1) for name in names} for point in range(MORE_POINTS)
+        {name: Fraction(seed % 12 + 1 if point % 2 else seed % 40 + 21) for name, seed in at.items()}
+        for point, at in enumerate(seeds)
     ]
 
 
