@@ -115,7 +115,7 @@ def compared(gold: Shape, answer: str, options: Options) -> Verdict:
     except TooLarge as error:
         return rejected("too_large", f"{error} is beyond what is computed", answer=answer)
     except ArithmeticError as error:  # the reference has a value: what overflows or divides by zero is the answer
-        return rejected("too_large", f"{error!r} is all that it gives", answer=answer)
+        return rejected("too_large", f"its value ends in {error!r}", answer=answer)
     if equal is None:
         return abstained("gold_unparsed", f"nothing can read {gold.text!r}", answer=answer)
     numbers = gold.number is not None and shape.number is not None

@@ -114,6 +114,16 @@ def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
         assert unusable(gold) is None, gold
 
 
+def test_arithmetic_that_fails_is_the_answers_fault_and_masks_nothing(monkeypatch):
+    for error in (ZeroDivisionError("nothing"), OverflowError("too much")):
+        monkeypatch.setattr("rlvr_verifiers.math_equal.math_values.same_value", lambda *_, error=error: throw(error))
+        assert (judged("5", "\\boxed{x+5}").outcome, judged("5", "\\boxed{5}").reward) == (Outcome.REJECTED, 1.0)
+
+
+def throw(error: Exception):
+    raise error
+
+
 def test_a_json_number_as_the_reference_is_the_number_that_it_spells():
     for gold, right, wrong in ((1e-05, "0.00001", "e-5"), (1e16, "10^{16}", "10^{15}"), (2.5e-07, "0.00000025", "2.5")):
         assert [judged(gold, f"\\boxed{{{answer}}}").reward for answer in (right, wrong)] == [1.0, 0.0], gold
