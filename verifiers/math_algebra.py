@@ -90,6 +90,14 @@ def parsed(text: str) -> list[Any]:
     return [expression for expression in found if isinstance(expression, (Basic, MatrixBase))]
 
 
+def vanishes(text: str) -> bool:
+    """Whether `text` is zero, as math-verify sees it; False when it cannot read it."""
+    from math_verify import verify
+
+    found = parsed(text) if understood(text) else []
+    return bool(found) and bool(verify(found, parsed("0"), numeric_precision=DIGITS, timeout_seconds=None))
+
+
 def apart(gold: Any, answer: Any) -> bool:
     """Other symbols, or two numbers that differ by more than rounding, however small both are."""
     from sympy import Expr

@@ -233,10 +233,16 @@ class Arithmetic:
 
     def to_the_base(self, number: Any, base: Any) -> Any:
         if isinstance(number, Fraction) and isinstance(base, Fraction) and base > 1 and number > 0:
-            exponent = round(float(self.mp.log(self.inexact(number)) / self.mp.log(self.inexact(base))))
+            exponent = self.nearest(self.over(self.logarithm(number), self.logarithm(base)))
             if abs(exponent) <= 2_000 and self.whole_power(base, exponent) == number:
                 return Fraction(exponent)
         return self.over(self.logarithm(number), self.logarithm(base))
+
+    def nearest(self, number: Any) -> int:
+        try:
+            return round(float(number))
+        except (OverflowError, ValueError) as error:
+            raise TooLarge("a logarithm") from error
 
     def call(self, name: str, number: Any) -> Any:
         if self.exponent(number) > MAX_ARGUMENT:

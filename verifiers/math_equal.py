@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from rlvr_verifiers import math_arithmetic, math_values
-from rlvr_verifiers.math_algebra import by_algebra
+from rlvr_verifiers.math_algebra import by_algebra, vanishes
 from rlvr_verifiers.math_reals import reals, same_set
 from rlvr_verifiers.math_scalars import Options, near, same_ratio, scalar, value_tree
 from rlvr_verifiers.math_shapes import Shape, read
@@ -39,9 +39,12 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
         return False
     if gold.kind == "text" or answer.kind in ("text", "literal"):
         return gold.kind == answer.kind and gold.text == answer.text
+    if "builder" in (gold.kind, answer.kind):
+        return gold.kind == answer.kind and in_order(gold.parts, answer.parts, o)
     if "relation" in (gold.kind, answer.kind):
         return related(gold, answer, o)
-    if {gold.kind, answer.kind} & {"union", "without"} or (gold.kind in ("tuple", "list") and _inequalities(answer)):
+    several = gold.kind in ("tuple", "list") and answer.kind in ("tuple", "list")
+    if {gold.kind, answer.kind} & {"union", "without"} or (several and (_inequalities(gold) or _inequalities(answer))):
         one, other = reals(gold), reals(answer)
         if one and other:
             return (one[0] == other[0] or "" in (one[0], other[0])) and same_set(one[1], other[1])
@@ -77,7 +80,7 @@ def related(gold: Shape, answer: Shape, o: Options) -> bool | None:
 
 def same_reals(gold: Shape, answer: Shape) -> bool:
     one, other = reals(gold), reals(answer)
-    return bool(one and other and "" in (one[0], other[0]) and same_set(one[1], other[1]))
+    return bool(one and other and (one[0] == other[0] or "" in (one[0], other[0])) and same_set(one[1], other[1]))
 
 
 def named(shape: Shape) -> bool:
@@ -145,6 +148,9 @@ def _rounded(exact: Shape, decimal: Shape) -> bool:
 
 def relations(gold: Shape, answer: Shape, o: Options) -> bool | None:
     """Equations up to a factor, inequalities up to a positive one or turned round, chains of inequalities as sets."""
+    wanted, given = assigned(gold), assigned(answer)
+    if wanted and given:
+        return bool(same(wanted[0], given[0], o)) and same(wanted[1], given[1], o)
     one, other = reals(gold), reals(answer)
     if one and other:
         return one[0] == other[0] and same_set(one[1], other[1])
@@ -155,14 +161,38 @@ def relations(gold: Shape, answer: Shape, o: Options) -> bool | None:
         return False
     if gold.marks == answer.marks and all(same(a, b, o) for a, b in zip(gold.parts, answer.parts, strict=True)):
         return True
+    if wanted and o.evaluated:
+        return False
     turned = {"<": ">", "\u2264": "\u2265", ">": "<", "\u2265": "\u2264"}
     try:
         ratio = math_values.constant_ratio(difference(gold), difference(answer))
     except Unreadable:
-        return by_algebra(gold.text, answer.text) if gold.marks == answer.marks == "=" else False
+        return by_sides(gold, answer, o)
     if gold.marks in "=\u2260":
         return gold.marks == answer.marks and ratio != 0
     return answer.marks == (gold.marks if ratio > 0 else turned.get(gold.marks)) and ratio != 0
+
+
+def assigned(relation: Shape) -> tuple[Shape, Shape] | None:
+    """(x, 5) of `x = 5` and of `5 = x`."""
+    if relation.marks != "=":
+        return None
+    left, right = relation.parts
+    return next(((a, b) for a, b in ((left, right), (right, left)) if named(a) and _is_constant(b)), None)
+
+
+def by_sides(gold: Shape, answer: Shape, o: Options) -> bool:
+    """Equations that only math-verify reads: turned round, or the same difference. It is never asked for an equation,
+    whose solutions it would compare: `f(2)=3` and `3=4` have none, and so the same. What is always true, as 3=3, says
+    nothing: such a reference only equals itself."""
+    if gold.marks != "=" or answer.marks != "=":
+        return False
+    if all(same(a, b, o) for a, b in zip(gold.parts, answer.parts[::-1], strict=True)):
+        return True
+    (left, right), (one, other) = ([part.text for part in shape.parts] for shape in (gold, answer))
+    if vanishes(f"({left})-({right})"):
+        return False
+    return any(by_algebra(f"({left})-({right})", said) for said in (f"({one})-({other})", f"({other})-({one})"))
 
 
 def difference(relation: Shape) -> Tree:
@@ -177,6 +207,12 @@ def _inequalities(shape: Shape) -> bool:
 
 
 def collected(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    if (ours := names(gold)) and (theirs := names(answer)):
+        letters = [{name.partition("_")[0] for name in each} for each in (ours, theirs)]
+        if letters[0] != letters[1]:
+            return False
+        if "_" in "".join(ours) and "_" in "".join(theirs):
+            return unordered(distinct(gold.parts), distinct(answer.parts), o)
     gold, answer = unnamed(gold), unnamed(answer)
     if "matrix" in (gold.kind, answer.kind):
         columns = (gold.columns or 1, answer.columns or 1)
@@ -200,19 +236,24 @@ def collected(gold: Shape, answer: Shape, o: Options) -> bool | None:
     return unordered(distinct(gold.parts), distinct(answer.parts), o)
 
 
+def names(shape: Shape) -> list[str]:
+    """x_1 and x_2 of `x_1=1, x_2=2`; none where a member has none."""
+    if shape.kind != "list" or not all(part.kind == "relation" and part.marks == "=" for part in shape.parts):
+        return []
+    found = [part.parts[0].text.replace(" ", "") for part in shape.parts]
+    return found if all(map(VARIABLE.fullmatch, found)) else []
+
+
 def unnamed(shape: Shape) -> Shape:
     """`x=1, x=2` is the list 1, 2; `y=2, x=1` names the coordinates of a point: (1,2)."""
-    if shape.kind != "list" or not all(p.kind == "relation" and p.marks == "=" for p in shape.parts):
+    letters = [name.partition("_")[0] for name in names(shape)]
+    if not letters:
         return shape
-    found = [VARIABLE.fullmatch(part.parts[0].text) for part in shape.parts]
-    names = [match[1] for match in found if match]
-    if len(names) < len(found):
-        return shape
-    if len(set(names)) == 1:
+    if len(set(letters)) == 1:
         return Shape("list", shape.text, tuple(part.parts[1] for part in shape.parts), marks=shape.marks)
-    if len(set(names)) < len(names):
+    if len(set(letters)) < len(letters):
         return shape
-    by_name = sorted(zip(names, shape.parts, strict=True), key=lambda pair: pair[0])
+    by_name = sorted(zip(letters, shape.parts, strict=True), key=lambda pair: pair[0])
     return Shape("tuple", shape.text, tuple(part.parts[1] for _, part in by_name), marks="()")
 
 

@@ -4,7 +4,7 @@ What a data set may relax or tighten is here. math-verify is asked where an expr
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rlvr_verifiers import math_arithmetic, math_values
@@ -15,6 +15,9 @@ from rlvr_verifiers.math_units import doubtful
 from rlvr_verifiers.numbers import Quantity, ratio
 
 SPELT_RATIO = re.compile(r"([0-9.]{1,20}) ?(?:\\text ?\{ ?to ?\}|to) ?([0-9.]{1,20})")  # 4 to 7
+DIVIDED = re.compile(r"\\frac|[0-9.)}] ?/ ?[-+({0-9.]")
+SIGNED_TWICE = re.compile(r"[+-] ?[({]{0,3} ?[+-]")
+EULER = re.compile(r"-?[0-9]{1,300}e[+-][1-9][0-9]{0,2}")  # a number in exponent form, or with Euler's number
 CHOICES = {"percent": ("optional", "value", "literal"), "units": ("optional", "required", "ignored")}
 
 
@@ -66,10 +69,21 @@ def same_ratio(gold: Shape, answer: Shape) -> bool:
 
 
 def scalar(gold: Shape, answer: Shape, o: Options) -> bool | None:
+    said = _scalar(gold, answer, o)
+    one, other = (replace(shape, number=None) if EULER.fullmatch(shape.text) else shape for shape in (gold, answer))
+    if not said and (one.number is None) and (other.number is None) and (one, other) != (gold, answer):
+        return _scalar(one, other, o)  # beside an expression 2e-5 may be -5+2e
+    return said
+
+
+def _scalar(gold: Shape, answer: Shape, o: Options) -> bool | None:
     if gold.percent != answer.percent and (gold.unit or answer.unit) and o.units != "ignored":
         return False  # 25% is not 25 dollars
+    if o.units != "ignored" and doubtful(answer.unit) and answer.unit != gold.unit:
+        return False
     if gold.number and answer.number:
-        return quantities(gold.number, answer.number, o)
+        calculated = o.evaluated and not written_out(answer)
+        return not calculated and quantities(gold.number, answer.number, o)
     if o.evaluated and gold.number:
         return False
     if o.units == "required" and gold.unit != answer.unit and gold.unit:
@@ -95,6 +109,13 @@ def scalar(gold: Shape, answer: Shape, o: Options) -> bool | None:
     return tolerated(gold, given, o)
 
 
+def written_out(answer: Shape) -> bool:
+    """No division that leaves a whole number, no two signs: 391/17 and --23 are calculations that give 23."""
+    if SIGNED_TWICE.match(answer.text):
+        return False
+    return answer.number is None or answer.number.number.denominator > 1 or not DIVIDED.search(answer.text)
+
+
 def value_tree(shape: Shape) -> Tree:
     if shape.number:
         return ("num", shape.number.value)
@@ -112,39 +133,36 @@ def undressed_equal(gold: Shape, answer: Shape) -> bool:
 def quantities(gold: Quantity, answer: Quantity, o: Options) -> bool:
     """Units may be left out, not changed. A percent sign may be spelt out, or left out where the size says so."""
     needed = o.units == "required" or answer.unit
-    if o.units != "ignored" and doubtful(answer.unit) and answer.unit != gold.unit:
-        return False
     if o.units != "ignored" and gold.unit and needed and gold.unit != answer.unit:
         return False
     if gold.percent == answer.percent:
-        return within(gold, answer.number, gold.number, o)
+        return within(gold, answer.number, o)
     if o.percent == "literal":
         return False
     left_out = o.percent == "optional" and (gold.percent or abs(gold.number) > 1)
-    if left_out and within(gold, answer.number, gold.number, o):
+    if left_out and within(gold, answer.number, o):
         return True
-    return within(gold, answer.value, gold.value, o)
+    return within(gold.plain, answer.value, o)
 
 
-def within(gold: Quantity, number: Fraction, target: Fraction, o: Options) -> bool:
-    margin = allowed(gold, target, o)
-    return abs(number - target) <= margin if margin else number == target
+def within(gold: Quantity, number: Fraction, o: Options) -> bool:
+    return abs(number - gold.number) <= allowed(gold, o)
 
 
-def allowed(gold: Quantity, target: Fraction, o: Options) -> Fraction:
-    """How far from `target` an answer may be: half a unit of its last digit, or a share of it."""
+def allowed(gold: Quantity, o: Options) -> Fraction:
+    """How far from the reference's number an answer may be: half a unit of its last digit, or a share of it."""
     if o.tolerance == "exact":
         return Fraction(0)
     if o.tolerance == "digits":
         return Fraction(0) if gold.decimals is None else Fraction(1, 2 * 10**gold.decimals)
-    return abs(target) * Fraction(str(o.tolerance))
+    return abs(gold.number) * Fraction(str(o.tolerance))
 
 
 def tolerated(gold: Shape, given: Tree, o: Options) -> bool:
     if o.tolerance == "exact":
         return False
     if gold.number:
-        margin, target = allowed(gold.number, gold.number.value, o), gold.number.value
+        margin, target = allowed(gold.number.plain, o), gold.number.value
     else:
         wanted = value_tree(gold)
         if o.tolerance == "digits" or math_values.symbols(wanted) or math_values.mentions(wanted, "i"):

@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rlvr_verifiers.math_text import WORDY, compact, normalised, split, symbolic
+from rlvr_verifiers.math_units import NUMBER_LIKE
 from rlvr_verifiers.math_units import WORDS as NUMBER_WORDS
 from rlvr_verifiers.numbers import Quantity, is_clock, quantity, ratio, without_unit
 
+CONSTANTS = {"e", "\\pi", "\\infty"}
 SIGNS = "=<>\u2264\u2265\u2260\u2208\u2248"
 EMPTY = "\u2983\u2984"
 ALL_REALS = ("\\mathbb{R}", "\\mathbb R", "all real numbers")
 TRIG = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)")
 DOTS = re.compile(r"\\ldots|\.\.\.|\u2026|\\vdots|\\ddots")
 WORDS = re.compile(r"[A-Za-z][A-Za-z'. -]*")
+LAST_WORD = re.compile(r"[0-9.})] ([a-z]{3,20})$")
+HEAD = re.compile(r"(\\?[A-Za-z]{1,8}(?:_[A-Za-z0-9])?)(?:\u2208\\mathbb ?\{?R\}?)?")  # x, or x \in \mathbb{R}
 NO_WORDS = {"sin", "cos", "tan", "sqrt", "log", "exp", "abc", "xyz", "infinity", "arcsin", "arccos", "arctan"}
 GROUPED = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")
 BASED = re.compile(r"\(?([0-9A-F]{1,300})\)? ?_ ?(?:\{ ?(?:\\text ?\{)?)? ?([0-9]{1,2}|[a-z]{3,7}) ?\}{0,2}")
@@ -87,14 +91,18 @@ def undressed(text: str) -> str:
 
 
 def _words(text: str, dressed: bool) -> Shape | None:
-    """Words: letters do not commute in them. Single letters, pairs of letters and function names are mathematics."""
+    """Words: letters do not commute in them. Single letters, pairs of letters and function names are mathematics.
+
+    `R-r` and `xyz-xy` are differences, `x-axis` is a word.
+    """
     text = re.sub(r"\s+", " ", text).strip(" .")
     if not WORDS.fullmatch(text) or re.search(r"\b(or|and)\b", text):
         return None
-    longest = max(text.split(" "), key=len)
-    if text.lower() in NO_WORDS or (len(longest) < 3 and not (dressed and len(text) > 1)):
+    words = re.split("[ -]", text)
+    longest = max(map(len, words))
+    if text.lower() in NO_WORDS or (longest < 3 and not (dressed and len(text) > 1)) or (longest < 2 and "-" in text):
         return None
-    if not dressed and any(word.lower() in NO_WORDS for word in text.split(" ")):
+    if not dressed and any(word.lower() in NO_WORDS for word in words):
         return None
     return Shape("text", text.lower())
 
@@ -102,7 +110,7 @@ def _words(text: str, dressed: bool) -> Shape | None:
 def _composed(text: str) -> Shape:
     """`text` as `symbolic` wrote it."""
     short = compact(text)
-    if not re.search(r"[(\[\u2983]", text):
+    if not re.search(r"[(\[\u2983\u27e8]", text):
         text = GROUPED.sub(lambda found: found[0].replace(",", ""), text)
     pieces = split(text, ",;\u2228\u2227")
     french = re.fullmatch(r"([\[\]])([^()\[\]]+)([\[\]])", text.strip())
@@ -178,11 +186,23 @@ def _set(inside: str, short: str) -> Shape:
     if not inside.strip():
         return Shape("set", EMPTY)
     if len(builder := split(inside, "|:") or [inside]) == 2 and re.search(f"[{SIGNS}]", builder[1]):
-        condition = read(builder[1].strip())
-        return condition if condition.kind in ("relation", "list") else Shape("literal", short)
-    content = read(inside.strip())
-    parts = content.parts if content.kind == "list" else (content,)
-    return Shape("set", short, parts)
+        head, condition = compact(builder[0].strip()), read(builder[1].strip())
+        if condition.kind not in ("relation", "list"):
+            return Shape("literal", short)
+        if (found := HEAD.fullmatch(head)) and _speaks_of(condition, found[1]):
+            return condition
+        return Shape("builder", short, (read(head), condition))
+    pieces = [piece.strip() for piece in split(inside, ",;\u2228\u2227") or []]
+    content = _list(inside, pieces, short) if len(pieces) > 1 else read(inside.strip())  # 100,200 is no number here
+    return Shape("set", short, content.parts if content.kind == "list" else (content,))
+
+
+def _speaks_of(condition: Shape, name: str) -> bool:
+    """Whether `\\{name : condition\\}` says what the condition alone says: no other name could be meant."""
+    letters = set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", condition.text)))
+    first = condition.parts[0] if condition.kind == "list" else condition
+    sides = [part.text for part in first.parts if HEAD.fullmatch(part.text) and part.text not in CONSTANTS]
+    return letters == {name} or sides == [name]
 
 
 def _bracketed(opening: str, inside: str, closing: str, short: str) -> Shape:
@@ -222,5 +242,7 @@ def _scalar(text: str, short: str) -> Shape:
     body, percent, unit = without_unit(text)
     if unit is None or (unit == "degree" and TRIG.search(body)):
         body, percent, unit = text, False, ""
+    elif body == text and (word := LAST_WORD.search(text)) and NUMBER_LIKE.fullmatch(word[1]):
+        return Shape("literal", f"{compact(text[: word.start(1)])}\\text{{{word[1]}}}")  # no product of letters
     number = quantity(body) if body != text else None
     return Shape("expression", compact(body), number=number, unit=unit, percent=percent)

@@ -56,14 +56,26 @@ NO_UNITS = NO_NAMES | set(
         """
         doubled tripled quadrupled halved twice thrice below above under beyond tens hundreds thousands millions
         billions trillions dozens gross myriad mil mils mill mln mio bn tn mn lakh lakhs lac crore crores mille permille
-        permil ppm ppb
+        permil ppm ppb bp bps googol googols factorials repeating recurring recurrent periodic delta epsilon zeta iota
+        kappa sigma upsilon varphi varepsilon
         """,
     )
+)
+# ... nor one that is made of a number word: seven twelfths, quadrillion, fives, tenfold; months and paths are none
+_STEM = "hundred|thousand|[a-z]*illion|(?:thir|four|fif|six|seven|eigh|nine)teen"
+NUMBER_LIKE = re.compile(
+    rf"(?:{_STEM}|(?:twen|thir|for|fif|six|seven|eigh|nine)tie|ten|eleven|twelf|four|fif|six|seven|eigh|nin)ths?"
+    rf"|(?:{_STEM})s?|(?:{'|'.join(w for w in WORDS if w not in ('zero', 'one'))})(?:s|es|fold)"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ties|twelves|(?:hundred|thousand|[a-z]*illion)?fold"
+)
+# ... nor an expression: 2 sinx, 3 sigma
+FUNCTION_LIKE = re.compile(
+    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|exp)h?(?:[abnptuxyz]|theta|alpha|beta|phi|omega)|sqrt[a-z]*"
 )
 # ... and these alone: 5 double is 10, 5 double rooms are 5
 NO_UNITS_ALONE = {
     "negative", "inverse", "reciprocal", "opposite", "double", "triple", "quadruple", "cube", "scores", "grand",
-    "binary", "octal", "hexadecimal",
+    "binary", "octal", "hexadecimal", "repeated", "reoccurring",
 }  # fmt: skip
 
 
@@ -83,14 +95,18 @@ LETTER = re.compile(r"(?<![A-Za-z'])[A-Za-z](?![A-Za-z']|-[A-Za-z]{2})")  # alon
 
 
 @lru_cache(maxsize=4096)
-def unit_of(text: str) -> str:
-    r"""The unit that `\text{ square cm}`, `\text{ cm}^2` or `dollars` spells, in one spelling; "" when it is none."""
+def unit_of(text: str, behind: bool = False) -> str:
+    r"""The unit that `\text{ square cm}`, `\text{ cm}^2` or `dollars` spells, in one spelling; "" when it is none.
+
+    `behind` says that no space parts it from a number: 24abcd is a product, 24cm is not.
+    """
     found = re.fullmatch(r"\\text ?\{([^{}]*)\} ?(?:\^ ?\{?([23])\}?)?((?: ?/ ?\\text ?\{[^{}]*\})?)", text.strip())
     if found is None:
         name = re.fullmatch(r"([A-Za-z/. ]+?)\.? ?(?:\^ ?\{?([23])\}?)?", text.strip())
         words = re.findall(r"[^ ./]+", name[1].lower()) if name else []
         plain = name is not None and name[1].lower().strip() == "km/h"  # m/s may be two variables
-        known = all(word in PLAIN or word == "per" or len(word) > 3 for word in words)
+        known = all(word in PLAIN or word == "per" or len(word) > 3 for word in words[behind:])
+        known = known and not (behind and words and words[0] not in PLAIN)
         if not name or not words or not (plain or known):
             return ""
         return _spelt(name[1].lower(), name[2])
@@ -99,6 +115,10 @@ def unit_of(text: str) -> str:
         letter = inside.strip()
         return UNKNOWN + letter if len(letter) == 1 and not found[2] else ""
     return _spelt(inside.lower(), found[2])
+
+
+def no_unit(word: str) -> bool:
+    return word in NO_UNITS or bool(NUMBER_LIKE.fullmatch(word) or FUNCTION_LIKE.fullmatch(word))
 
 
 def doubtful(unit: str) -> bool:
@@ -114,12 +134,12 @@ def _spelt(text: str, power: str | None) -> str:
     words = [word for word in re.split(r"\s+", text.strip()) if word]
     powers = [POWERS[word] for word in words if word in POWERS] + ([f"^{power}"] if power else [])
     names = [word for word in words if word not in POWERS]
-    if not names or len(names) > 4 or len(powers) > 1 or any(part in NO_UNITS for part in WORD.findall(text)):
+    if not names or len(names) > 4 or len(powers) > 1 or any(map(no_unit, WORD.findall(text))):
         return ""
     if len(names) == 1 and names[0] in NO_UNITS_ALONE:
         return ""
-    if "percent" in names and len(names) > 1:  # of something: another number
-        return ""
+    if ("percent" in names and len(names) > 1) or " ".join(names[:2]) in ("basis point", "basis points"):
+        return ""  # of something: another number
     if names[-1][-1] in "23":
         names[-1], powers = names[-1][:-1], [*powers, f"^{names[-1][-1]}"]
     spelt = ["/".join(ALIASES.get(part, part) for part in name.split("/")) for name in names]

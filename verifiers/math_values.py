@@ -6,6 +6,7 @@ Identity testing by evaluation (Schwartz 1980, Zippel 1979): two different formu
 agree at six unrelated points. What is undefined at a point must be undefined on both sides.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -18,6 +19,7 @@ from rlvr_verifiers.math_syntax import Tree
 DIGITS = 60  # of a first look; more where numbers of different sizes meet
 AGREE = 40  # digits that must agree below the smallest value on the way
 POINTS = 6
+MORE_POINTS = 12  # where those have no value: larger ones, and natural numbers
 MAX_SPAN = 20_000  # decimal digits between the largest and the smallest value
 
 
@@ -48,7 +50,10 @@ def drawn_out(tree: Tree) -> bool:
 
 
 def exact(tree: Tree) -> Fraction | None:
-    number = value(tree).number
+    try:
+        number = value(tree).number
+    except Undefined:
+        return None
     return number if isinstance(number, Fraction) else None
 
 
@@ -130,24 +135,55 @@ def _times(one: Value, other: Value) -> Value:
 
 
 def _at_points(one: Tree, other: Tree) -> list[tuple[Value, Value]] | None:
-    """Both values at every point where they have one; None where only one of them has."""
+    """Both values at every point where they have one; None where only one of them has.
+
+    \\sqrt{x-7} has none at small points, (-1)^n and n! only at natural ones. There \\binom{n}{k} is 0 for n < k, and
+    its factorials are not defined: points where only one of the two has a value are left out.
+    """
     names = symbols(one)
     imaginary = mentions(one, "i") or mentions(other, "i")
-    found = []
-    for point in range(POINTS if names else 1):
-        where = {name: coordinate(name, point) for name in names}
-        left, right = (_value_or_none(tree, where, imaginary) for tree in (one, other))
-        if (left is None) != (right is None):
-            return None
-        if left is not None and right is not None:
-            found.append((left, right))
-    return found
+
+    skip: tuple[type[Exception], ...] = (Undefined,)
+
+    def pairs(points: list[dict[str, Fraction]]) -> Iterator[tuple[Value | None, Value | None]]:
+        for where in points:
+            yield _value_or_none(one, where, imaginary, skip), _value_or_none(other, where, imaginary, skip)
+
+    found: list[tuple[Value, Value]] = []
+    for points in _points(names):
+        for left, right in pairs(points):
+            if (left is None) != (right is None):
+                return None
+            if left is not None and right is not None:
+                found.append((left, right))
+        if len(found) > 1 or not names:
+            return found
+        skip = (Undefined, TooLarge)
+    found = [(left, right) for left, right in pairs(_naturals(names)) if left is not None and right is not None]
+    return found if len(found) >= MORE_POINTS // 3 else []
 
 
-def _value_or_none(tree: Tree, where: dict[str, Fraction], imaginary: bool) -> Value | None:
+def _points(names: frozenset[str]) -> Iterator[list[dict[str, Fraction]]]:
+    yield [{name: coordinate(name, point) for name in names} for point in range(POINTS if names else 1)]
+    factors = [sign * 8 ** (1 + at // 2 % 3) for at in range(MORE_POINTS // 2) for sign in (1, -1)]
+    yield [{n: abs(coordinate(n, POINTS + at)) * factor for n in names} for at, factor in enumerate(factors)]
+
+
+def _naturals(names: frozenset[str]) -> list[dict[str, Fraction]]:
+    """Half of them up to 12, so that towers stay low, and half from 21 to 60."""
+    seeds = [{name: crc32(f"{name}#{point}".encode()) for name in names} for point in range(MORE_POINTS)]
+    return [
+        {name: Fraction(seed % 12 + 1 if point % 2 else seed % 40 + 21) for name, seed in at.items()}
+        for point, at in enumerate(seeds)
+    ]
+
+
+def _value_or_none(
+    tree: Tree, where: dict[str, Fraction], imaginary: bool, skip: tuple[type[Exception], ...]
+) -> Value | None:
     try:
         return value(tree, where, imaginary)
-    except Undefined:
+    except skip:
         return None
 
 

@@ -5,7 +5,7 @@ number that I know", never "wrong". Reads what `rlvr_verifiers.math_text.normali
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rlvr_verifiers.math_units import CURRENCIES, MULTIPLES, spelt_number, unit_of
@@ -21,9 +21,10 @@ SLASHED = re.compile(rf"({NUMBER}) ?/ ?({NUMBER})")
 BRACKETED = re.compile(rf"\(({SIGNED}) ?/ ?({SIGNED})\)|\(({SIGNED})\)")
 MIXED = re.compile(r"([0-9]+) ?(?:\\frac ?\{([0-9]+)\} ?\{([0-9]+)\}|(?<= )([0-9]+) ?/ ?([0-9]+))")
 SCIENTIFIC = re.compile(rf"({NUMBER}) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{{ ?([+-]?[0-9]{{1,3}}) ?\}}|([0-9]{{1,3}}))")
-E_NOTATION = re.compile(r"([0-9]+\.[0-9]+|[0-9]+(?=E))[eE]([+-]?[0-9]{1,3})")
+E_NOTATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]{1,3})")
 RATIO = re.compile(r"[0-9.]{1,20}(?: ?: ?[0-9.]{1,20}){1,9}")
 UNIT = re.compile(r"(.*?\S)(?: ?\^ ?(\\circ) ?| ?(\\text ?\{.*))")
+TEMPERATURE = re.compile(r"(.*?\S) ?\^ ?\\circ ?(?:([CF])|\\text ?\{ ?([CF]) ?\})")
 PLAIN_UNIT = re.compile(r"(.*[0-9.})]) ?()([A-Za-z$€£¥].*)")
 SIMPLE = re.compile(r"(-?)(?:([0-9]{1,300})(?:\.([0-9]{1,18}))?|\\frac\{([0-9]{1,18})\}\{(0*[1-9][0-9]{0,17})\})")
 
@@ -43,6 +44,12 @@ class Quantity:
     @property
     def value(self) -> Fraction:
         return self.number / 100 if self.percent else self.number
+
+    @property
+    def plain(self) -> "Quantity":
+        """Without the percent sign: 5.0% is 0.050, and has three digits."""
+        decimals = self.decimals and self.decimals + 2
+        return replace(self, number=self.value, percent=False, decimals=decimals) if self.percent else self
 
 
 def quantity(text: str) -> Quantity | None:
@@ -75,6 +82,8 @@ def without_unit(text: str) -> tuple[str, bool, str | None]:
     """(the number's text, whether percent stood behind it, its unit); unit None when words follow that are none."""
     if text.endswith("%") and not text[:-1].rstrip().endswith("%"):
         return text[:-1].rstrip(), True, ""
+    if found := TEMPERATURE.fullmatch(text):
+        return found[1], False, f"degree {found[2] or found[3]}"
     found = UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text)
     if found is None:
         return text, False, ""
@@ -89,7 +98,8 @@ def without_unit(text: str) -> tuple[str, bool, str | None]:
         rest = re.sub(r"\\text ?\{|\}", "", found[3][many.end() :]).strip()
         unit = unit_of(f"\\text{{{rest}}}") if rest else ""
         return (f"{found[1].rstrip()} {many[1]}", False, unit) if unit or not rest else (text, False, "")
-    unit = unit_of(found[3])
+    behind = text[found.end(1) : found.start(3)] != " " and not found[3].startswith("\\text")
+    unit = unit_of(found[3], behind)
     return (found[1].rstrip(), False, unit) if unit else (text, False, "")
 
 

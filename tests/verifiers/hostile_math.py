@@ -27,7 +27,9 @@ BOXED = {
     "open matrices": "\\begin{pmatrix}" * 60, "wide matrix": f"\\begin{{pmatrix}}{'1&' * 900}1\\end{{pmatrix}}",
     "high matrix": "\\begin{pmatrix}" + "1\\\\" * 600 + "1\\end{pmatrix}", "integral": "\\int_0^1 x^{x^{x^x}} dx",
     "power of a matrix": "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}^{999999}", "large polynomial": "(x+1)^{1000000}",
-    "root of large index": "\\sqrt[10^9]{x}", "base 1": "\\log_{1}{5}", "base 0": "\\log_{0}{5}", "pole": "\\tan 90^\\circ",
+    "root of large index": "\\sqrt[10^9]{x}", "base 1": "\\log_{1}{5}", "base 0": "\\log_{0}{5}",
+    "base of almost 1": "\\log_{\\frac{10^{80}+1}{10^{80}}} 5", "and as a decimal": f"\\log_{{1.{'0' * 90}1}}{{5}}",
+    "many digits over 0": f"\\frac{{1.{'0' * 25}1}}{{0}}", "pole": "\\tan 90^\\circ",
     "division by zero": "\\frac{5}{1-1}", "no number": "\\infty-\\infty", "apart": "\\sqrt2\\cdot10^{-9999}+10^{9999}\\sqrt3",
     "many sizes": "+".join(f"\\sin 2\\cdot10^{{{n}}}" for n in range(5900, 5990, 2)), "lone backslash": "5\\", "null": "\0" * 900,
 }  # fmt: skip

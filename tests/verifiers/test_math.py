@@ -4,6 +4,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,49 @@ def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
         assert judged(gold, "\\boxed{5}").outcome == Outcome.ABSTAIN
     for gold in ("5", "\\text{east}", "1, 2, \\ldots, n", "C", "#### 5", "so \\boxed{x^2}", "f(x)+2"):
         assert unusable(gold) is None, gold
+
+
+def test_arithmetic_that_fails_is_the_answers_fault_and_masks_nothing(monkeypatch):
+    for error in (ZeroDivisionError("nothing"), OverflowError("too much")):
+        monkeypatch.setattr("rlvr_verifiers.math_equal.math_values.same_value", lambda *_, error=error: throw(error))
+        assert (judged("5", "\\boxed{x+5}").outcome, judged("5", "\\boxed{5}").reward) == (Outcome.REJECTED, 1.0)
+
+
+def throw(error: Exception):
+    raise error
+
+
+def test_a_json_number_as_the_reference_is_the_number_that_it_spells():
+    for gold, right, wrong in ((1e-05, "0.00001", "e-5"), (1e16, "10^{16}", "10^{15}"), (2.5e-07, "0.00000025", "2.5")):
+        assert [judged(gold, f"\\boxed{{{answer}}}").reward for answer in (right, wrong)] == [1.0, 0.0], gold
+
+
+@given(number=st.floats(min_value=1e-50, max_value=1e50), sign=st.sampled_from([1, -1]))
+@settings(deadline=None)
+def test_every_json_number_equals_itself_as_a_fraction(number, sign):
+    assert judged(sign * number, f"\\boxed{{{Fraction(str(sign * number))}}}").reward == 1.0
+
+
+def test_a_reference_in_its_own_words_needs_no_reader():
+    """What is no set of numbers, or has no value at any point that is tried, is usable all the same."""
+    for gold in (r"\{2k \mid 1\le k\le 5\}", r"\{x\in\mathbb{Z} : 1\le x\le5\}", r"\langle 25,234\rangle"):
+        assert unusable(gold) is None, gold
+    assert unusable("7 twelfths")  # once the number 7
+
+
+terms = st.sampled_from(["x", "-y", "2", "-n!", "(-1)^n", "-2^n", "\\sqrt{x-7}", "-\\ln(y-20)", "\\binom{n}{2}"])
+
+
+@given(pieces=st.lists(terms, min_size=2, max_size=4, unique=True), data=st.data())
+@settings(deadline=None)
+def test_a_sum_equals_itself_in_any_order_whatever_its_domain_and_no_other_sum(pieces, data):
+    def written(parts):
+        return "+".join(parts).replace("+-", "-")
+
+    gold, turned = written(pieces), written(data.draw(st.permutations(pieces)))
+    assert judged(gold, f"\\boxed{{{turned}}}").reward in (1.0, None)  # None: some sums have a value nowhere
+    assert judged(gold, f"\\boxed{{{turned}+1}}").reward != 1.0
+    assert judged(gold, f"\\boxed{{{written(pieces[1:])}}}").reward != 1.0
 
 
 PIECES = re.findall(
