@@ -28,7 +28,7 @@ class State:
         return replace(self, step=self.step + 1, cursor=cursor, lineage=self.lineage.publish(), history=history)
 
     def to_json(self) -> dict[str, Any]:
-        """Shares what it holds with the state: a copy of all that the rollouts remember would cost the loop a second."""
+        """What the rollouts remember is shared with the state: a copy of it would cost the loop a second."""
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"lineage": asdict(self.lineage)}
 
     @classmethod
