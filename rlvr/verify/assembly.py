@@ -45,7 +45,9 @@ class Assembly:
         """`size` completions a prompt."""
         self.plan, self.size = plan, size
         # those that are not whole, by their number: how long the others are held is for whoever takes them to say
-        self.forming = {n: Forming(p, {part: plan.chain(part, p) for part in plan.chains}) for n, p in enumerate(prompts)}
+        self.forming = {
+            n: Forming(p, {part: plan.chain(part, p) for part in plan.chains}) for n, p in enumerate(prompts)
+        }
         for group in self.forming.values():
             group.open.update({i: len(group.chains) for i in range(size)})
         self.to_end = size * len(prompts)

@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     samples = [sample_of(where, row, asked.verifier) for where, row in lines]
     pool = Pool([asked], args.processes)
     try:
-        for verdict in Kit(asked, pool, []).asked(samples):
-            print(json.dumps(asdict(verdict)))
+        for verdict in Kit(asked, pool, []).verdicts(samples):  # as they come: Ctrl-C keeps what was judged
+            print(json.dumps(asdict(verdict)), flush=True)
     finally:
         pool.close()
     return 0
