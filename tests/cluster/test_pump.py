@@ -137,6 +137,15 @@ def test_the_death_of_an_actor_that_was_replaced_since_is_no_news():
     assert not seat.fell(1)
 
 
+def test_a_seat_is_found_without_a_look_at_what_others_owe():
+    class Owed(dict):
+        def __eq__(self, other):
+            raise AssertionError("compared")
+
+    all_alike = [Seat("engine", None, owed=Owed()) for _ in range(3)]
+    assert [all_alike.index(seat) for seat in all_alike] == [0, 1, 2]
+
+
 def test_only_the_engine_that_got_the_weights_is_given_work(pipeline):
     pipe = pipeline()
     (seat,) = pipe.seats.all
