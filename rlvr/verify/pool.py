@@ -170,7 +170,9 @@ class Pool:
 
     def _next(self, slot: int) -> list[Job]:
         """Looks no further than it must: a whole file may be waiting."""
-        waiting, jobs, passed, count = len(self._waiting), [], [], 1
+        jobs: list[Job] = []
+        passed: list[Job] = []
+        waiting, count = len(self._waiting), 1
         while self._waiting and len(jobs) < count:
             job = self._waiting.popleft()
             alike = not jobs or (job.assignment.key == jobs[0].assignment.key and not job.alone)
