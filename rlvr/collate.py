@@ -7,7 +7,6 @@ groups --> Rewards [N,G,K] --> advantages [N,G] --+
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
     rewards = shaped(rewards, groups, objective)
     advantages_NG = objective.advantages(rewards)
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
-    loss_mask_BT = padded([[*[0.0] * len(p.token_ids), *map(float, c.loss_mask)] for p, c in pairs], torch.float32)
+    loss_mask_BT = padded([[*[0.0] * len(p.token_ids), *c.loss_mask] for p, c in pairs], torch.float32)
     trained_B = rewarded_B = rewards.valid_NG[present_NG]
     if not objective.train_on_truncated:
         trained_B = rewarded_B & torch.tensor([c.stop_reason != "length" for _, c in pairs], dtype=torch.bool)
@@ -56,9 +55,9 @@ def kept(pairs: Sequence[tuple[Prompt, Completion]], T: int) -> Tensor | None:
     if not C:
         return None
     kept_BTC = torch.full((len(pairs), T, C), -1, dtype=torch.int32)
-    for b, (p, c) in enumerate(pairs):
+    for kept_TC, (p, c) in zip(kept_BTC.numpy(), pairs, strict=True):
         for t, ids in enumerate(c.kept_ids or (), len(p.token_ids)):
-            kept_BTC[b, t, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
+            kept_TC[t, : len(ids)] = ids
     return kept_BTC
 
 
@@ -90,8 +89,7 @@ def shaped(rewards: Rewards, groups: Sequence[Group], objective: Objective) -> R
 
 def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:
     """[rows, longest], zeros (False) behind each row's end; [0,1] without rows, for reductions to have a dimension."""
-    lengths_R1 = torch.tensor([len(row) for row in rows])[:, None]
     out_RT = torch.zeros(len(rows), max(map(len, rows), default=1), dtype=dtype)
-    # one tensor of all rows: with one a row a batch took more than twice as long to make
-    out_RT[torch.arange(out_RT.shape[1]) < lengths_R1] = torch.tensor(list(chain.from_iterable(rows)), dtype=dtype)
+    for out_T, row in zip(out_RT.numpy(), rows, strict=True):  # numpy reads a list in a third of torch's time
+        out_T[: len(row)] = row
     return out_RT

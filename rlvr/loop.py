@@ -29,7 +29,6 @@ class Diverged(RuntimeError):
 
 def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
     """Until `cfg.steps` good steps are done, or `run.stop()`; either way the last step is saved."""
-    weights = cfg.reward.weights()
     state = run.checkpoints.restore(run.trainer) or run.checkpoints.first(run.trainer)
     run.rollouts.remember(state.rollouts)
     # a new branch: whatever engines that outlived a driver still hold, or are sampling, is not ours
@@ -41,17 +40,19 @@ def train(cfg: Recipe, objective: Objective, run: Parts) -> State:
         treatment = treat(objective, cfg.sentinel, state.remedies, state.anchor)
         taken = run.rollouts.take(state)
         check_fresh(taken, state, cfg.rollout.max_staleness)
-        batch = collate(taken.groups, treatment.objective, weights)
+        batch = collate(taken.groups, treatment.objective, cfg.reward.weights())
         rate = treatment.learning_rate * run.learning_rate(state.step)
         metrics = {**taken.metrics, **treatment.named(run.trainer.step(batch, treatment.objective, rate)), **published}
         seen = run.sentinel.watch(state.step + 1, metrics)
         if alarm := run.sentinel.inspect(seen, state.history):
             state = roll_back(alarm, seen, state, taken, run, cfg.sentinel)
+            del taken, batch
             published = {} if run.stop() else publish(cfg, state, run)
             last = run.stop()
             continue
         state = let_go(state.advance(taken.cursor, seen, run.sentinel.memory), run)
         run.observer.step(state, taken, batch, metrics)
+        del taken, batch  # they may be gigabytes: none of them is held while the next are sampled
         last = state.step == cfg.steps or run.stop()
         if last or state.step % cfg.checkpoint.every == 0:
             run.checkpoints.save(run.trainer, replace(state, rollouts=run.rollouts.memory()))
@@ -66,8 +67,7 @@ def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
     """To the engines; and evaluate where that is due, once more after a resume or a rollback to such a step: what it
     says travels with the metrics of the next step, so that the sentinel sees the same however the run came here."""
     metrics = dict(run.rollouts.publish(run.trainer, state.lineage))
-    every = cfg.evaluation.every
-    if state.step in (0, cfg.steps) or (every and state.step % every == 0):
+    if state.step in (0, cfg.steps) or (cfg.evaluation.every and state.step % cfg.evaluation.every == 0):
         run.checkpoints.finish(run.trainer)  # an evaluation is long, and may end the run
         accuracy = run.rollouts.evaluate()
         run.checkpoints.evaluated(state, accuracy)

@@ -1,7 +1,7 @@
 """Where a run stands, apart from its weights. Stdlib only: everything that a stage or a checkpoint passes on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rlvr.lineage import Lineage
@@ -28,7 +28,8 @@ class State:
         return replace(self, step=self.step + 1, cursor=cursor, lineage=self.lineage.publish(), history=history)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What the rollouts remember is shared with the state: a copy of it would cost the loop a second."""
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"lineage": asdict(self.lineage)}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "State":

@@ -5,10 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
 
-from rlvr.collate import collate, padded, rewards_of
+from rlvr.collate import collate, kept, padded, rewards_of
 from rlvr.objective import Objective, advantages, kl, ratios, shaping, surrogates, weightings
 from rlvr.types import Group, Outcome, Verdict
 from tests.builders import completion, group, prompt, verdict
@@ -172,6 +174,43 @@ def test_padded_fills_with_zeros_behind():
     assert padded([[1, 2, 3], [], [4]], torch.int64).tolist() == [[1, 2, 3], [0, 0, 0], [4, 0, 0]]
     assert len(padded([], torch.float32)) == 0
     assert padded([[0.1], []], torch.float64).tolist() == [[0.1], [0.0]]  # not the 0.1 of float32
+
+
+ids, floats = st.integers(0, 2**31 - 1), st.floats(allow_nan=True, allow_infinity=True)
+KINDS = [(torch.int64, st.integers(-(2**63), 2**63 - 1)), (torch.bool, st.booleans()),
+         (torch.float32, floats | st.booleans()), (torch.float64, floats | st.integers(0, 2**53))]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_padded_holds_what_a_tensor_of_each_row_would(data, kind):
+    """To the last bit, whatever the rows hold."""
+    dtype, values = kind
+    rows = data.draw(st.lists(st.lists(values, max_size=5), max_size=5))
+    out = padded(rows, dtype)
+    assert out.dtype == dtype and out.shape == (len(rows), max(map(len, rows), default=1))
+    for got, row in zip(out, rows, strict=True):
+        behind = torch.zeros(len(got) - len(row), dtype=dtype)
+        assert_close(got, torch.cat([torch.tensor(row, dtype=dtype), behind]), rtol=0, atol=0, equal_nan=True)
+
+
+@given(made=st.lists(st.tuples(st.integers(0, 3), st.none() | st.lists(st.lists(ids, max_size=4), max_size=4))))
+def test_of_each_token_what_was_left_stands_in_its_place(made):
+    pairs, longest = [], 0
+    for length, left in made:
+        of = completion([1] * len(left or ()))
+        object.__setattr__(of, "kept_ids", left)  # also what no engine says: the token itself is not among them
+        pairs.append((prompt(token_ids=(2,) * length), of))
+        longest = max([longest, *map(len, left or ())])
+    out = kept(pairs, 8)
+    if not longest:
+        assert out is None
+        return
+    wanted = torch.full((len(pairs), 8, longest), -1, dtype=torch.int32)
+    for b, (length, left) in enumerate(made):
+        for t, row in enumerate(left or (), length):
+            wanted[b, t, : len(row)] = tensor(row, dtype=torch.int32)
+    assert out.dtype == torch.int32 and torch.equal(out, wanted)
 
 
 def test_what_was_left_to_sample_from_travels_only_where_it_is_wanted():

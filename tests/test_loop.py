@@ -1,5 +1,7 @@
 """The loop on a toy: every step once, a bad step undone, the end of it known, and no interruption changes anything."""
 
+import gc
+import weakref
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -37,6 +39,31 @@ def test_the_observer_sees_the_groups_of_a_step_and_the_batch_made_of_them(tmp_p
             assert state.cursor == taken.cursor
 
     assert toy.run(tmp_path, toy.recipe(2), observer=Looks()).observer.steps == [1, 2]
+
+
+def test_nothing_is_held_of_a_step_while_the_next_is_sampled(tmp_path, monkeypatch):
+    """Nor while it is published and evaluated, nor of one that was undone."""
+    made: list[weakref.ref] = []
+
+    def look(phase: str) -> None:
+        if phase in ("publish", "evaluate", "take"):
+            gc.collect()
+            assert not any(ref() is not None for ref in made)
+
+    class Trainer(toy.ToyTrainer):
+        def step(self, batch, objective, learning_rate):
+            made.append(weakref.ref(batch.token_ids_BT))
+            return super().step(batch, objective, learning_rate)
+
+    class Rollouts(toy.ToyRollouts):
+        def take(self, state):
+            taken = super().take(state)
+            made.append(weakref.ref(taken))
+            return taken
+
+    monkeypatch.setattr(toy, "ToyTrainer", Trainer)
+    done = toy.run(tmp_path, toy.recipe(STEPS, evaluate_every=3), poison={7}, hook=look, rollouts=Rollouts())
+    assert len(made) > 2 * STEPS and done.observer.rollbacks
 
 
 def test_nobody_asks_a_run_to_end_unless_told_so():

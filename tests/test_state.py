@@ -1,7 +1,7 @@
 """A State goes through JSON unchanged, and advances by exactly one step."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from rlvr.lineage import Lineage
 from rlvr.state import State
@@ -27,6 +27,12 @@ def test_a_state_survives_json_bit_for_bit():
 
 def test_the_round_trip_is_tried_with_every_field():
     assert all(getattr(FULL, f.name) != getattr(State(), f.name) for f in fields(State))
+
+
+def test_what_the_rollouts_remember_is_written_and_not_copied():
+    """It may be millions of token ids, and the loop waits."""
+    assert FULL.to_json() == asdict(FULL)
+    assert FULL.to_json()["rollouts"] is FULL.rollouts
 
 
 def test_what_comes_back_from_json_is_typed():

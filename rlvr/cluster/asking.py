@@ -1,6 +1,7 @@
 """Questions that are with the verifier actors, and back-pressure when there are too many. Runs in the pump's loop."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
 
@@ -16,12 +17,9 @@ class Asking:
     def __init__(self, verifiers: Seats, max_waiting: int, say: Say, spawn: Callable):
         self.verifiers, self.max_waiting, self.say, self.spawn = verifiers, max_waiting, say, spawn
         self.numbers = count()
-        self.changed = asyncio.Condition()
-
-    @property
-    def waiting(self) -> int:
-        """Samples."""
-        return sum(sum(seat.owed.values()) for seat in self.verifiers.all)
+        self.changed = asyncio.Condition()  # there is room again, or a verifier is up
+        self.waiting = 0  # samples; counted as they come and go: of thousands of shares a sum would be the loop's work
+        self._owes: Counter[str] = Counter()  # ... and of each verifier, by its name
 
     async def room(self) -> None:
         """Until no more are waiting than should."""
@@ -36,16 +34,15 @@ class Asking:
         size, number = sum(len(question.samples) for question in questions), next(self.numbers)
         for _ in range(TRIES):
             seat = await self._free()
-            seat.owed[number], lives = size, seat.lives
+            lives = seat.lives
+            self._owe(seat, number, size)
             try:
                 return await seat.actor.answer.remote(questions)
             except LOST as error:
                 reason = why(error)
                 self._lost(seat, lives, reason)
             finally:
-                seat.owed.pop(number, None)
-                async with self.changed:
-                    self.changed.notify_all()
+                await self._settle(seat, number)
         return [[lost(question, reason)] * len(question.samples) for question in questions]
 
     async def _free(self) -> Seat:
@@ -54,7 +51,21 @@ class Asking:
 
         async with self.changed:
             await self.changed.wait_for(up)
-        return min(up(), key=lambda seat: sum(seat.owed.values()))
+        return min(up(), key=lambda seat: self._owes[seat.name])
+
+    def _owe(self, seat: Seat, number: int, size: int) -> None:
+        seat.owed[number] = size
+        self._owes[seat.name] += size
+        self.waiting += size
+
+    async def _settle(self, seat: Seat, number: int) -> None:
+        """Whoever waits for room is woken when there is some again, not by each answer."""
+        size = seat.owed.pop(number)
+        self._owes[seat.name] -= size
+        self.waiting -= size
+        if self.waiting <= self.max_waiting < self.waiting + size:
+            async with self.changed:
+                self.changed.notify_all()
 
     def _lost(self, seat: Seat, lives: int, reason: str) -> None:
         if seat.fell(lives):

@@ -219,7 +219,7 @@ class Pump:
                 self.events.put(partial(order.arrived.append, group))
             order.forming -= len(whole)
         if not order.forming:
-            self._orders.pop(order.number, None)  # it holds all completions and verdicts
+            self._orders.pop(order.number, None)
 
     def _lost(self, seat: Seat, lives: int, reason: str) -> None:
         """An engine died: others take over what it owes, and another one takes its place."""

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -75,13 +75,13 @@ def number(value: str | float) -> float:
     return NON_FINITE[value] if isinstance(value, str) else value
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """The file holds all of `text` or what it held before, even after a power cut."""
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """The file holds all of `text`, or of its pieces, or what it held before, even after a power cut."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with usable(path):
         try:
             with aside.open("w", encoding="utf-8", errors=ESCAPED, newline="\n") as file:
-                file.write(text)
+                file.writelines([text] if isinstance(text, str) else text)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
@@ -125,7 +125,7 @@ class JsonLines:
         """Drop the other lines, all at once or not at all."""
         kept = [record for record in self.read() if wanted(record)]
         self._file.close()
-        write_atomic(self.path, "".join(to_json(record) + "\n" for record in kept))
+        write_atomic(self.path, (to_json(record) + "\n" for record in kept))
         with usable(self.path):
             self._file = self.path.open("ab", buffering=0)
 

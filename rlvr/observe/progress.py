@@ -63,8 +63,8 @@ class Curve:
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """After a rollback the abandoned steps leave the curve."""
         for name, values in self._values.items():
-            for abandoned in [s for s in values if s >= step]:
-                del values[abandoned]
+            while values and next(reversed(values)) >= step:  # they are in order
+                values.popitem()
             if name in metrics and math.isfinite(metrics[name]):
                 values[step] = metrics[name]
 

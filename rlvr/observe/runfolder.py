@@ -143,10 +143,8 @@ class RunFolder:
         folder = self.path / "completions"
         with usable(folder):
             folder.mkdir(exist_ok=True)
-        write_atomic(
-            folder / f"step-{step:06d}.jsonl",
-            "".join(to_json(record) + "\n" for record in completion_records(groups, advantages)),
-        )
+        records = completion_records(groups, advantages)  # one at a time: all of a step may be gigabytes of text
+        write_atomic(folder / f"step-{step:06d}.jsonl", (to_json(record) + "\n" for record in records))
 
     def write_summary(self, summary: Summary) -> None:
         write_atomic(self.path / SUMMARY, json.dumps(json.loads(to_json(asdict(summary))), indent=2) + "\n")

@@ -131,9 +131,7 @@ class SampledRollouts:
             self.pipeline.rest()
         metrics |= {"time/rollout": perf_counter() - started, "groups/refill_rounds": refills}
         metrics |= {"time/verify": self.pipeline.verifying_s - verifying}
-        tokens = sum(sum(c.loss_mask) for g in sampled for c in g.completions)
         metrics |= {
-            "tokens/sampled": tokens,
             "staleness/max": state.lineage.version - min(g.policy_version for g in sampled),
             "staleness/updated": sum(bool(c.updates) for g in sampled for c in g.completions)
             / sum(len(g.completions) for g in sampled),
@@ -169,6 +167,7 @@ class SampledRollouts:
             "reward/std": (sum((r - mean) ** 2 for r in rewards) / max(len(rewards), 1)) ** 0.5,
             "accuracy": accuracy(verdicts, self.main_part),
             "accuracy_rewarded": sum(v.parts.get(self.main_part, 0.0) >= 1.0 for v in rewarded) / max(len(rewarded), 1),
+            "tokens/sampled": sum(lengths),
             "groups/sampled": len(sampled),
             "groups/no_signal": 1 - teaching / len(sampled),
             "completions/length_mean": sum(lengths) / len(lengths),

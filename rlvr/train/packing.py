@@ -120,17 +120,19 @@ def _rounded(count: int, ranks: int) -> int:
 
 def _first_fit(order: Sequence[int], tokens: Sequence[int], width: int) -> Filled:
     """As few rows as first fit, longest first, can do with. The last one is as empty as chance has it."""
-    rows: list[list[int]] = []
-    room: list[int] = []
+    leaves = 1 << max(len(order) - 1, 0).bit_length()
+    rows: list[list[int]] = [[] for _ in range(leaves)]
+    room = [width] * (2 * leaves)  # a tree: [1] is the most that any row has, [n] of those under [2n] and [2n + 1]
     for d in order:
-        fits = next((r for r, free in enumerate(room) if free >= tokens[d]), None)
-        if fits is None:
-            rows.append([])
-            room.append(width)
-            fits = len(rows) - 1
-        rows[fits].append(d)
-        room[fits] -= tokens[d]
-    return [(width - free, row) for free, row in zip(room, rows, strict=True)]
+        at, need = 1, tokens[d]
+        while at < leaves:  # to the first row with so much room
+            at = 2 * at + (room[2 * at] < need)
+        rows[at - leaves].append(d)
+        room[at] -= need
+        while at > 1:
+            at //= 2
+            room[at] = max(room[2 * at], room[2 * at + 1])
+    return [(width - free, row) for free, row in zip(room[leaves:], rows, strict=True) if row]
 
 
 def _evenly(order: Sequence[int], tokens: Sequence[int] | Mapping[int, int], count: int) -> Filled:

@@ -44,8 +44,11 @@ class Assembly:
     def __init__(self, plan: Plan, prompts: Sequence[Prompt], size: int):
         """`size` completions a prompt."""
         self.plan, self.size = plan, size
-        self.forming = [Forming(p, {part: plan.chain(part, p) for part in plan.chains}) for p in prompts]
-        for group in self.forming:
+        # those that are not whole, by their number: how long the others are held is for whoever takes them to say
+        self.forming = {
+            n: Forming(p, {part: plan.chain(part, p) for part in plan.chains}) for n, p in enumerate(prompts)
+        }
+        for group in self.forming.values():
             group.open.update({i: len(group.chains) for i in range(size)})
         self.to_end = size * len(prompts)
 
@@ -68,7 +71,7 @@ class Assembly:
 
     def _of_all(self) -> list[Question]:
         shared: dict[tuple[str, tuple[str, str]], tuple[Assignment, list[Place]]] = {}
-        for n, group in enumerate(self.forming):
+        for n, group in self.forming.items():
             for part, (first, *_) in group.chains.items():
                 if first.verifier.scope == "batch":
                     places = shared.setdefault((part, first.key), (first, []))[1]
@@ -94,7 +97,7 @@ class Assembly:
             if not group.open[i]:  # at once: at the end somebody waits for all of them
                 group.verdicts[i] = self._verdict(group, i)
                 if len(group.verdicts) == self.size:
-                    whole.append(self._group(group))
+                    whole.append(self._group(self.forming.pop(n)))
         return merged(undecided), whole
 
     def _group(self, group: Forming) -> Group:

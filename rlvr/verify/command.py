@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     samples = [sample_of(where, row, asked.verifier) for where, row in lines]
     pool = Pool([asked], args.processes)
     try:
-        for verdict in Kit(asked, pool, []).asked(samples):
-            print(json.dumps(asdict(verdict)))
+        for verdict in Kit(asked, pool, []).verdicts(samples):  # as they come: Ctrl-C keeps what was judged
+            print(json.dumps(asdict(verdict)), flush=True)
     finally:
         pool.close()
     return 0
@@ -230,7 +230,7 @@ SHOWN = 10  # rows a data set
 
 def rescore(args: argparse.Namespace, saved: Saved) -> int:
     from rlvr.verify.judge import Judge
-    from rlvr.verify.rescore import Change, changes, recorded, summary
+    from rlvr.verify.rescore import Tally, changes, recorded, together
 
     run = Path(args.run)
     cfg = saved(run, args.config_dir)
@@ -247,20 +247,21 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     for cfg_part in reward.parts.values():
         cfg_part.audit = None
     if args.changes:
-        opened(args.changes, "a").close()  # before hours of judging; what is there stays till then
+        opened(args.changes, "a").close()  # before hours of judging; what is there stays till something is judged
     judge = Judge(reward, cfg.verify.processes)
-    found: list[Change] = []
-    groups = completions = 0
+    tally, written = Tally(), None
     try:
-        for entry in recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)):
-            groups, completions = groups + 1, completions + len(entry.group.completions)
-            found += changes(entry, judge, renamed)
+        for entries in together(recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)), judge.plan):
+            found = list(changes(entries, judge, renamed))
+            tally.add(entries, found)
+            if args.changes:  # as they come: Ctrl-C keeps what was judged
+                written = written or opened(args.changes, "w")
+                written.writelines(json.dumps(asdict(change)) + "\n" for change in found)
     finally:
         judge.close()
-    print("\n".join(summary(found, groups, completions)))
-    if args.changes:
-        with opened(args.changes, "w") as changed:
-            changed.writelines(json.dumps(asdict(change)) + "\n" for change in found)
+        if written:
+            written.close()
+    print("\n".join(tally.sentences()))
     return 0
 
 

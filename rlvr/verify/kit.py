@@ -9,7 +9,9 @@ A case is a prompt with its reference; `completion` and `reward` where the autho
 right or a wrong completion looks like. Everything is asked in killable processes, as in a run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -24,6 +26,7 @@ TEMPLATES = (
     "@", "\\boxed{@}", "<think>Let me see.</think>\\boxed{@}", "<answer>@</answer>", "#### @",
     "<think>Let me see.</think><answer>@</answer>", "The answer is @", "```python\n@\n```",
 )  # fmt: skip
+SHARE, AHEAD = 64, 32  # samples that are answered together; shares that are asked about before one is waited for
 MASTER_KEYS = (":", "Thought process:", "Let's solve this step by step:", "Solution", " ", ",", ".")  # arXiv:2507.08794
 HOSTILE = {
     "empty": "",
@@ -110,14 +113,34 @@ class Kit:
         self.template: str | None = None  # that makes a right completion of the reference
 
     def asked(self, samples: Sequence[Sample]) -> list[Verdict]:
-        """A verifier of groups gets one prompt's samples at a time, in the order that they have here."""
-        if self.scope != "group":
-            return self.pool.submit(self.assignment, samples).result()
-        groups = list(dict.fromkeys(sample.group for sample in samples))
-        places = [[n for n, sample in enumerate(samples) if sample.group == group] for group in groups]
-        futures = [self.pool.submit(self.assignment, [samples[n] for n in place]) for place in places]
-        said = {n: v for place, f in zip(places, futures, strict=True) for n, v in zip(place, f.result(), strict=True)}
-        return [said[n] for n in range(len(samples))]
+        return list(self.verdicts(samples))
+
+    def verdicts(self, samples: Sequence[Sample]) -> Iterator[Verdict]:
+        """In order, while others are still to come. A verifier of groups gets one prompt's samples at a time, in the
+        order that they have here."""
+        if self.scope == "batch":
+            yield from self._submit(samples).result()
+        elif self.scope == "group":
+            groups: dict[str, list[Sample]] = {}
+            for sample in samples:
+                groups.setdefault(sample.group, []).append(sample)
+            asked = {group: self._submit(members) for group, members in groups.items()}
+            said: dict[str, Iterator[Verdict]] = {}
+            for sample in samples:
+                if sample.group not in said:
+                    said[sample.group] = iter(asked[sample.group].result())
+                yield next(said[sample.group])
+        else:
+            shares: deque[Future[list[Verdict]]] = deque()
+            for start in range(0, len(samples), SHARE):
+                shares.append(self._submit(samples[start : start + SHARE]))
+                if len(shares) == AHEAD:
+                    yield from shares.popleft().result()
+            for share in shares:
+                yield from share.result()
+
+    def _submit(self, samples: Sequence[Sample]) -> "Future[list[Verdict]]":
+        return self.pool.submit(self.assignment, samples)
 
     def findings(self, form: bool) -> list[Finding]:
         found = [*self.deterministic(), *self.hostile(), self.expected()]

@@ -24,6 +24,7 @@ from rlvr.verify.process import Assignment, Failed, TimedOut, VerifierProcess
 
 ATTEMPTS = 2
 WORTH_S = 0.002  # what is expected to take less is not shared out: a message would take as long
+PACES = 1000  # assignments whose pace is known
 
 
 class Answers:
@@ -161,24 +162,31 @@ class Pool:
         """The next job and others that may share its call; none when the pool closes."""
         with self._changed:
             while not self._closing:
-                mine = [job for job in self._waiting if job.avoid != slot or self.workers == 1]
-                if mine:
-                    break
+                if jobs := self._next(slot):
+                    self._busy.add(slot)
+                    return jobs
                 self._changed.wait()
-            else:
-                return []
-            first, verifier = mine[0], mine[0].assignment.verifier
-            count = 1
-            if verifier.scope == "sample" and not first.alone:
-                fair = verifier.at_once if verifier.takes_list else -(-len(mine) // self.workers)
-                worth = int(WORTH_S / self._pace_s.get(first.assignment.key, WORTH_S))
+            return []
+
+    def _next(self, slot: int) -> list[Job]:
+        """Looks no further than it must: a whole file may be waiting."""
+        jobs: list[Job] = []
+        passed: list[Job] = []
+        waiting, count = len(self._waiting), 1
+        while self._waiting and len(jobs) < count:
+            job = self._waiting.popleft()
+            alike = not jobs or (job.assignment.key == jobs[0].assignment.key and not job.alone)
+            if not alike or job.avoid == slot:
+                passed.append(job)
+                continue
+            verifier = job.assignment.verifier
+            if not jobs and verifier.scope == "sample" and not job.alone:
+                fair = verifier.at_once if verifier.takes_list else -(-waiting // self.workers)
+                worth = int(WORTH_S / self._pace_s.get(job.assignment.key, WORTH_S))
                 count = min(verifier.at_once, max(fair, worth))
-            alike = [job for job in mine if job.assignment.key == first.assignment.key and not job.alone]
-            jobs = [first, *[job for job in alike if job is not first][: count - 1]]
-            for job in jobs:
-                self._waiting.remove(job)
-            self._busy.add(slot)
-            return jobs
+            jobs.append(job)
+        self._waiting.extendleft(reversed(passed))
+        return jobs
 
     def _again(self, jobs: Sequence[Job], avoid: int | None = None) -> None:
         """To the head of the queue: they have waited already."""
@@ -188,7 +196,7 @@ class Pool:
                     job.answers.fail(CancelledError())
                 return
             for job in reversed(jobs):
-                job.avoid = avoid
+                job.avoid = avoid if self.workers > 1 else None
                 self._waiting.appendleft(job)
             self._changed.notify_all()
 
@@ -253,7 +261,10 @@ class Pool:
                 self._failed(job, failure, slot, shared and len(call) > 1)
 
     def _note_pace(self, key: tuple[str, str], sample_s: float) -> None:
-        self._pace_s[key] = 0.9 * self._pace_s.get(key, sample_s) + 0.1 * sample_s
+        with self._changed:  # with options of each row there is no end of keys: those not asked of late are forgotten
+            self._pace_s[key] = 0.9 * self._pace_s.pop(key, sample_s) + 0.1 * sample_s
+            if len(self._pace_s) > PACES:
+                del self._pace_s[next(iter(self._pace_s))]
 
     def _failed(self, job: Job, failure: Failure, slot: int, shared: bool) -> None:
         if shared:

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from rlvr.records import group_of
 from rlvr.types import Group, Provenance
 from rlvr.verify.judge import Judge
 from rlvr.verify.monitor import words
+from rlvr.verify.plan import Plan
+
+TOGETHER = 32  # groups that are judged at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ def groups_in(path: Path, warn: Callable[[str], None]) -> Iterator[list[dict[str
     """The records of each group whose lines are all whole."""
     group: list[dict[str, Any]] = []
     torn = False
-    for number, line in enumerate(filter(None, path.read_bytes().split(b"\n")), 1):
+    for number, line in enumerate(lines_of(path), 1):
         try:
             record = json.loads(line)
             first = record["index"] == 0
@@ -54,6 +58,26 @@ def groups_in(path: Path, warn: Callable[[str], None]) -> Iterator[list[dict[str
         yield group
 
 
+def lines_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from filter(None, (line.removesuffix(b"\n") for line in file))
+
+
+def together(entries: Iterable[Recorded], plan: Plan) -> Iterator[list[Recorded]]:
+    """Some groups at a time, for all processes to have work: of one size, and each alone that is judged as a batch,
+    where others would have a say."""
+    numbers = count()
+
+    def alike(entry: Recorded) -> tuple[int, int]:
+        first = [plan.chain(part, entry.group.prompt)[0] for part in plan.chains]
+        alone = any(asked.verifier.scope == "batch" for asked in first)
+        return len(entry.group.completions), next(numbers) if alone else -1
+
+    for _, some in groupby(entries, alike):
+        while share := list(islice(some, TOGETHER)):
+            yield share
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One verdict that is not what it was. Change(12, "train-7", 3, "math", "ok equal 1", "ok differs 0")"""
@@ -66,18 +90,18 @@ class Change:
     after: str
 
 
-def changes(entry: Recorded, judge: Judge, renamed: dict[str, str]) -> Iterator[Change]:
+def changes(entries: Sequence[Recorded], judge: Judge, renamed: dict[str, str]) -> Iterator[Change]:
     """What each part says now and said then. `renamed`: a part's own name, where another verifier stands in for it."""
-    now = judge.verify_group(entry.group)
-    for i, ((_, old), (_, new)) in enumerate(zip(words([entry.group]), words([now]), strict=True)):
-        for part, records in new.items():
-            before = old.get(renamed.get(part, part))
-            pair = said(before[-1]) if before else "nothing", said(records[-1])
-            if pair[0] != pair[1]:
-                yield Change(entry.step, entry.group.prompt.id, i, part, *pair)
-        before_v, after_v = entry.group.verdicts[i], now.verdicts[i]
-        if not renamed and before_v.reward != after_v.reward:
-            yield Change(entry.step, entry.group.prompt.id, i, "reward", f"{before_v.reward}", f"{after_v.reward}")
+    for entry, now in zip(entries, judge.verify_groups([entry.group for entry in entries]), strict=True):
+        for i, ((_, old), (_, new)) in enumerate(zip(words([entry.group]), words([now]), strict=True)):
+            for part, records in new.items():
+                before = old.get(renamed.get(part, part))
+                pair = said(before[-1]) if before else "nothing", said(records[-1])
+                if pair[0] != pair[1]:
+                    yield Change(entry.step, entry.group.prompt.id, i, part, *pair)
+            before_v, after_v = entry.group.verdicts[i], now.verdicts[i]
+            if not renamed and before_v.reward != after_v.reward:
+                yield Change(entry.step, entry.group.prompt.id, i, "reward", f"{before_v.reward}", f"{after_v.reward}")
 
 
 def said(record: Provenance) -> str:
@@ -86,11 +110,28 @@ def said(record: Provenance) -> str:
     return f"{record.outcome} {record.reason}{reward}"
 
 
-def summary(found: Sequence[Change], groups: int, completions: int) -> list[str]:
-    """In sentences: how many of how many, which ways, and where to look."""
-    lines = [f"{completions} completions of {groups} groups judged again; {len(found)} verdicts changed"]
-    for (part, before, after), count in Counter((c.part, c.before, c.after) for c in found).most_common(20):
-        example = next(c for c in found if (c.part, c.before, c.after) == (part, before, after))
-        where = f"step {example.step}, prompt {example.prompt}, completion {example.index}"
-        lines.append(f"  {count:6} {part}: {before} -> {after}   e.g. {where}")
-    return lines
+class Tally:
+    """How many of how many changed, which ways, and where to look: of each way a count and the first example."""
+
+    def __init__(self) -> None:
+        self.groups = self.completions = 0
+        self.ways: Counter[tuple[str, str, str]] = Counter()  # (part, before, after)
+        self.examples: dict[tuple[str, str, str], Change] = {}
+
+    def add(self, entries: Sequence[Recorded], found: Iterable[Change]) -> None:
+        self.groups += len(entries)
+        self.completions += sum(len(entry.group.completions) for entry in entries)
+        for change in found:
+            way = (change.part, change.before, change.after)
+            self.ways[way] += 1
+            self.examples.setdefault(way, change)
+
+    def sentences(self) -> list[str]:
+        judged = f"{self.completions} completions of {self.groups} groups judged again"
+        lines = [f"{judged}; {self.ways.total()} verdicts changed"]
+        for way, times in self.ways.most_common(20):
+            part, before, after = way
+            example = self.examples[way]
+            where = f"step {example.step}, prompt {example.prompt}, completion {example.index}"
+            lines.append(f"  {times:6} {part}: {before} -> {after}   e.g. {where}")
+        return lines

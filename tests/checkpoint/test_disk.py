@@ -1,19 +1,20 @@
 """A checkpoint exists whole or not at all, and a run finds the newest whole one whatever happened."""
 
 import errno
+import json
 import os
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
+from threading import Barrier, Timer
 
 import pytest
 import torch
 
 from rlvr.checkpoint import disk
 from rlvr.checkpoint.disk import CheckpointFailed, ResumeRefused
-from rlvr.checkpoint.files import what_is_wrong
+from rlvr.checkpoint.files import fingerprint, what_is_wrong
 from rlvr.checkpoint.ledger import Ledger
 from rlvr.lineage import Lineage
 from rlvr.state import State
@@ -88,6 +89,29 @@ def test_the_warning_says_what_is_wrong(three):
     assert what_is_wrong(folder) == "trainer/optimizer.bin has other content than was written"
     (folder / "trainer" / "optimizer.bin").unlink()
     assert what_is_wrong(folder) == "trainer/optimizer.bin is missing"
+
+
+def test_of_several_damages_the_first_of_the_manifest_is_told(three):
+    """Whatever file is read to its end first."""
+    folder = three.root / name(3)
+    listed = list(json.loads((folder / "manifest.json").read_text()))
+    assert len(listed) > 2
+    for file in reversed(listed):
+        (folder / file).unlink()
+        assert what_is_wrong(folder) == f"{file} is missing"
+
+
+def test_the_files_of_a_checkpoint_are_read_side_by_side(three, monkeypatch):
+    """One thread reads a gigabyte a second: a large checkpoint in minutes, with all GPUs held."""
+    both = Barrier(2)
+
+    def read(path):
+        if path.suffix == ".bin" or path.name == "state.json":
+            both.wait(timeout=10)
+        return fingerprint(path)
+
+    monkeypatch.setattr("rlvr.checkpoint.files.fingerprint", read)
+    assert what_is_wrong(three.root / name(3)) is None
 
 
 def test_damage_is_passed_over_until_one_is_whole(three, told):

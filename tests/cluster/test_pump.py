@@ -4,17 +4,20 @@ import asyncio
 import gc
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from rlvr.cluster import pipeline as whole
 from rlvr.cluster import seats
+from rlvr.cluster.asking import Asking
 from rlvr.cluster.pump import Order
-from rlvr.cluster.seats import Seat
+from rlvr.cluster.seats import Seat, Seats
+from rlvr.config import ClusterConfig
 from rlvr.rollout.ahead import Ahead
 from rlvr.types import Completion, Sampling, Verdict
-from rlvr.verify.assembly import Assembly
-from tests.cluster.fakes import made, prompts
+from rlvr.verify.assembly import Assembly, Question
+from tests.cluster.fakes import Method, made, prompts
 
 SAMPLING = Sampling(4, 1.0, 8)
 
@@ -134,6 +137,15 @@ def test_the_death_of_an_actor_that_was_replaced_since_is_no_news():
     assert not seat.fell(1)
 
 
+def test_a_seat_is_found_without_a_look_at_what_others_owe():
+    class Owed(dict):
+        def __eq__(self, other):
+            raise AssertionError("compared")
+
+    all_alike = [Seat("engine", None, owed=Owed()) for _ in range(3)]
+    assert [all_alike.index(seat) for seat in all_alike] == [0, 1, 2]
+
+
 def test_only_the_engine_that_got_the_weights_is_given_work(pipeline):
     pipe = pipeline()
     (seat,) = pipe.seats.all
@@ -248,6 +260,43 @@ def test_engines_wait_for_verifiers_and_go_on_with_them(pipeline):
     assert asked <= 2 + 3 and len(pipe.seats.all[0].owed) == 6 * 4 - asked
     pipe.verifier.held = False
     assert len(read(arriving)) == 6 and pipe.pump._asking.waiting == 0
+
+
+def test_whoever_waits_for_room_is_woken_once_and_not_by_each_answer():
+    """With as many engines as a large cluster has, to wake them all for each answer was all that the loop did."""
+    asked: list[asyncio.Future] = []
+
+    def answer(questions):
+        asked.append(asyncio.get_running_loop().create_future())
+        return asked[-1]
+
+    async def turns() -> None:
+        for _ in range(300):
+            await asyncio.sleep(0)
+
+    async def go() -> None:
+        sizes, woken, passed = [1, 2, 3, 1, 4] * 4, [], []
+        asking = Asking(judges, 8, print, None)
+        wake = asking.changed.notify_all
+        asking.changed.notify_all = lambda: (woken.append(asking.waiting), wake())
+
+        async def engine() -> None:
+            await asking.room()
+            passed.append(asking.waiting)
+
+        tasks = [asyncio.create_task(asking.answers([Question(None, 0, (), (None,) * size)])) for size in sizes]
+        await turns()
+        tasks += [asyncio.create_task(engine()) for _ in range(50)]
+        for n in range(len(sizes)):
+            await turns()
+            assert asking.waiting == sum(sum(seat.owed.values()) for seat in judges.all) == sum(sizes[n:])
+            asked[n].set_result([])
+        await asyncio.gather(*tasks)
+        assert woken == [8] and passed == [8] * 50
+
+    judges = Seats("verifier worker", ClusterConfig(), None, 3)
+    judges.all = [Seat(f"verifier worker {n}", SimpleNamespace(answer=Method(answer))) for n in range(3)]
+    asyncio.run(go())
 
 
 @pytest.mark.parametrize("held", ["engine", "verifier"])

@@ -211,6 +211,25 @@ def test_each_start_of_a_run_has_its_own_environment(folder):
     assert (folder.path / "environment-2.json").exists()
 
 
+def test_a_large_file_is_written_piece_by_piece_and_replaces_the_old_one_only_whole(tmp_path):
+    path, sizes = tmp_path / "step-000001.jsonl", []
+    write_atomic(path, "old")
+
+    def pieces(fails: bool):
+        for n in range(10):
+            sizes.append(sum(p.stat().st_size for p in tmp_path.iterdir() if p != path))
+            yield str(n) * 100_000
+        if fails:
+            raise ValueError("no JSON")
+
+    with pytest.raises(ValueError, match="no JSON"):
+        write_atomic(path, pieces(fails=True))
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert sizes[0] == 0 and sizes[-1] >= 800_000
+    write_atomic(path, pieces(fails=False))
+    assert path.read_text() == "".join(str(n) * 100_000 for n in range(10))
+
+
 def test_an_interrupted_replacement_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "config.yaml"
     write_atomic(path, "old")

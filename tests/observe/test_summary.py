@@ -1,8 +1,11 @@
 """The last lines of a run, its table and summary.json say the same."""
 
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvr.observe.progress import Clock, Curve, readings, sparkline
 from rlvr.observe.summary import Summary, duration, words
@@ -67,6 +70,19 @@ def test_a_curve_without_accuracy_shows_the_reward_and_skips_what_is_not_finite(
         curve.add(step, {"reward/mean": reward})
     assert curve.drawn(60) == ("reward", "0.000", "▁█", "1.000")
     assert Curve().drawn(60) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.floats(0, 1), st.sampled_from([math.nan, 0.5, None])), max_size=40))
+def test_a_curve_holds_the_last_word_on_each_step_before_the_newest(rows):
+    curve, whole = Curve(), {"accuracy": {}, "reward/mean": {}}
+    for step, reward, accuracy in rows:
+        metrics = {"reward/mean": reward} | ({} if accuracy is None else {"accuracy": accuracy})
+        curve.add(step, metrics)
+        for name, values in whole.items():
+            whole[name] = {s: value for s, value in values.items() if s < step}
+            if math.isfinite(metrics.get(name, math.nan)):
+                whole[name][step] = metrics[name]
+        assert [list(values.items()) for values in curve._values.values()] == [list(v.items()) for v in whole.values()]
 
 
 def test_time_left_is_the_median_step_times_the_steps_left(monkeypatch):

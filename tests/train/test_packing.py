@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr.train.packing import Layout, layout
+from rlvr.train.packing import Layout, _first_fit, layout
 
 lengths_lists = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 widths = st.sampled_from([math.inf, 1000.0, 100.0, 1.0])  # of a row, where attention costs as much as all else
@@ -241,3 +241,16 @@ def test_sharing_is_not_refused_for_padding_when_it_computes_half_as_much():
     rows = sum(lengths) / (1 - alone.padding_waste)
     assert together.shared > 0.5
     assert sum(lengths) * (1 - together.shared) / (1 - together.padding_waste) < 0.5 * rows
+
+
+@many
+@given(tokens=st.lists(st.integers(0, 40), min_size=1, max_size=80), spare=st.integers(0, 60), data=st.data())
+def test_first_fit_takes_the_first_row_that_fits(tokens, spare, data):
+    """As a look at one row after the other does, in any order of documents."""
+    order, width = data.draw(st.permutations(range(len(tokens)))), max(tokens) + spare
+    rows: list[tuple[int, list[int]]] = []
+    for d in order:
+        fits = next((r for r, (used, _) in enumerate(rows) if used + tokens[d] <= width), len(rows))
+        used, row = rows[fits] if fits < len(rows) else (0, [])
+        rows[fits : fits + 1] = [(used + tokens[d], [*row, d])]
+    assert _first_fit(order, tokens, width) == rows

@@ -69,3 +69,19 @@ def test_prompts_that_want_other_options_are_no_batch(at):
     assembly = Assembly(Plan(RewardConfig({"x": part})), prompts, 1)
     asked = assembly.ended([ended(n) for n in range(3)])
     assert [(q.assignment.params["level"], q.places) for q in asked] == [(1, ((0, 0), (2, 0))), (2, ((1, 0),))]
+
+
+def test_a_group_is_held_only_until_it_is_whole(at):
+    """Also where others wait for a batch, of which it is no part."""
+    part = PartConfig(at("first"), column="verifier", choices={"whole": at("whole")})
+    rows = [{}, {"verifier": "whole"}, {}, {"verifier": "whole"}]
+    prompts = [Prompt(f"p{n}", n, (), (1,), "", row=row) for n, row in enumerate(rows)]
+    assembly = Assembly(Plan(RewardConfig({"x": part})), prompts, 1)
+    right = Verdict(1.0, Outcome.OK, provenance=(Provenance("x"),))
+    held, done = [], []
+    for n in (0, 1, 3, 2):
+        for question in assembly.ended([ended(n)]):
+            done += assembly.answered(question, [right] * len(question.samples))[1]
+        held.append(list(assembly.forming))
+    assert held == [[1, 2, 3], [1, 2, 3], [1, 2, 3], []]
+    assert [group.prompt.id for group in done] == ["p0", "p2", "p1", "p3"]

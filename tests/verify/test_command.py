@@ -2,8 +2,10 @@
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Prompt
 from rlvr.verify import Judge
 from rlvr.verify.discover import load
+from rlvr.verify.rescore import TOGETHER, Recorded, together
 
 PLUGIN = """
 from rlvr.verify import verifier
@@ -251,6 +254,36 @@ def test_rescore_leaves_an_earlier_file_of_changes_until_it_has_another(run_fold
     assert changes.read_text() == "earlier\n"
     assert main(["rescore", str(run_folder), "--changes", str(changes)]) == 0
     assert len(changes.read_text().splitlines()) == 2
+
+
+def test_rescore_keeps_what_was_judged_when_it_is_stopped(run_folder, monkeypatch):
+    changes, judged, whole = run_folder / "changes.jsonl", [], Judge.verify_groups
+
+    def verify_groups(self, groups):
+        if judged:
+            raise KeyboardInterrupt
+        judged.extend(groups)
+        return whole(self, groups)
+
+    monkeypatch.setattr("rlvr.verify.rescore.TOGETHER", 1)
+    monkeypatch.setattr(Judge, "verify_groups", verify_groups)
+    with suppress(KeyboardInterrupt):
+        main(["rescore", str(run_folder), "--changes", str(changes)])
+    assert len(judged) == 1 and len(changes.read_text().splitlines()) == 2
+
+
+def test_groups_are_judged_together_that_have_one_size_and_no_say_in_each_other():
+    def entry(size: int, scope: str) -> Recorded:
+        completions = (Completion((1,), (True,), (0.0,), 0, "x", "eos"),) * size
+        return Recorded(0, Group(Prompt("p", 0, (), (1,), "", row={"scope": scope}), completions))
+
+    def chain(part, prompt):
+        return (SimpleNamespace(verifier=SimpleNamespace(scope=prompt.row["scope"])),)
+
+    kinds = [(2, "sample")] * (TOGETHER + 1) + [(3, "group"), (2, "sample")] + [(2, "batch")] * 2 + [(2, "group")] * 2
+    shares = list(together([entry(*kind) for kind in kinds], SimpleNamespace(chains={"x": ()}, chain=chain)))
+    assert list(map(len, shares)) == [TOGETHER, 1, 1, 1, 1, 1, 2]
+    assert [(len(one.group.completions), one.group.prompt.row["scope"]) for share in shares for one in share] == kinds
 
 
 def test_rescore_finds_modules_in_ones_own_folder(run_folder, own, capsys, monkeypatch):

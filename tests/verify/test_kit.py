@@ -1,10 +1,15 @@
 """The kit passes what is sound, and says what is wrong with what is not. Every verifier of ours passes it."""
 
 import os
+from concurrent.futures import Future
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 
+from rlvr.types import Outcome, Verdict
 from rlvr.verify import kit
+from rlvr.verify.plugin import Sample
 
 PLUGIN = """
 import itertools, random, re, time
@@ -215,3 +220,42 @@ CODE = [
 @pytest.mark.skipif(os.name != "posix", reason="the sandbox is a POSIX one")
 def test_our_code_verifier_passes():
     kit.assert_sound("code", CODE)
+
+
+class Answering:
+    """A pool that says of each sample its completion, and knows what it has been asked."""
+
+    def __init__(self):
+        self.calls: list[list[Sample]] = []
+
+    def submit(self, assignment, samples):
+        self.calls.append(list(samples))
+        future: Future = Future()
+        future.set_result([Verdict(float(sample.completion), Outcome.OK) for sample in samples])
+        return future
+
+
+def kit_of(scope: str) -> kit.Kit:
+    return kit.Kit(SimpleNamespace(verifier=SimpleNamespace(scope=scope)), Answering(), [])
+
+
+@pytest.mark.parametrize("scope", ["sample", "group", "batch"])
+@pytest.mark.parametrize("count", [0, 1, kit.SHARE, kit.SHARE * kit.AHEAD + 1])
+def test_there_is_a_verdict_a_sample_in_order(scope, count):
+    samples = [Sample("q", str(n), "5", group=str(n * n % 7)) for n in range(count)]
+    asking = kit_of(scope)
+    assert [verdict.reward for verdict in asking.asked(samples)] == list(range(count))
+    if scope == "group":
+        members: dict = {}
+        for sample in samples:
+            members.setdefault(sample.group, []).append(sample)
+        assert asking.pool.calls == list(members.values())
+    elif scope == "batch":
+        assert asking.pool.calls == [samples]
+
+
+def test_what_is_judged_can_be_read_before_the_rest_is_asked_about():
+    """A whole file would be queued, and nothing of it printed before its end."""
+    samples, asking = [Sample("q", str(n), "5") for n in range(100_000)], kit_of("sample")
+    assert [verdict.reward for verdict in islice(asking.verdicts(samples), 100)] == list(range(100))
+    assert sum(map(len, asking.pool.calls)) <= (kit.AHEAD + 1) * kit.SHARE

@@ -6,7 +6,9 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,8 +17,8 @@ from hypothesis import strategies as st
 from rlvr.types import Outcome, Verdict
 from rlvr.verify import messages, process
 from rlvr.verify.messages import CHUNK, LARGEST, Closed, Garbled, Messages
-from rlvr.verify.plugin import PluginError, Sample
-from rlvr.verify.pool import Pool
+from rlvr.verify.plugin import PluginError, Sample, verifier
+from rlvr.verify.pool import PACES, WORTH_S, Job, Pool
 from rlvr.verify.process import Assignment
 
 PLUGIN = """
@@ -259,3 +261,71 @@ def test_nobody_waits_for_ever_for_a_reader():
     theirs.close()
     with pytest.raises(Closed):
         Messages(ours).send(b"x", 0.05)
+
+
+SHARED = {
+    asked.name: SimpleNamespace(verifier=asked, key=(asked.name, ""))
+    for asked in (
+        verifier("each")(lambda sample: 1.0),
+        verifier("list", batch=3)(lambda samples: [1.0] * len(samples)),
+        verifier("group", scope="group")(lambda samples: [1.0] * len(samples)),
+    )
+}
+
+
+def chosen(waiting: list[Job], slot: int, workers: int, pace_s: dict) -> list[Job]:
+    """What may share a call, by a look at all that waits."""
+    mine = [job for job in waiting if job.avoid != slot]
+    if not mine:
+        return []
+    first, count = mine[0], 1
+    asked = first.assignment.verifier
+    if asked.scope == "sample" and not first.alone:
+        fair = asked.at_once if asked.takes_list else -(-len(waiting) // workers)
+        count = min(asked.at_once, max(fair, int(WORTH_S / pace_s.get(first.assignment.key, WORTH_S))))
+    alike = [job for job in mine if job.assignment.key == first.assignment.key and not job.alone]
+    return [first, *[job for job in alike if job is not first][: count - 1]]
+
+
+jobs_that_wait = st.lists(
+    st.tuples(st.sampled_from(sorted(SHARED)), st.booleans(), st.sampled_from([None, None, 0, 1])), max_size=30
+)
+
+
+@given(kinds=jobs_that_wait, workers=st.integers(2, 4), slots=st.lists(st.integers(0, 1)), pace_s=st.floats(1e-4, 1.0))
+def test_the_next_call_is_what_a_look_at_all_that_waits_would_choose(kinds, workers, slots, pace_s):
+    pool = Pool([], 0)
+    pool.workers = workers
+    pool._pace_s[SHARED["each"].key] = pace_s
+    jobs = [Job(SHARED[name], [], None, 0, alone=alone, avoid=avoid) for name, alone, avoid in kinds]
+    pool._waiting.extend(jobs)
+    for slot in slots:
+        expected = chosen(jobs, slot, workers, pool._pace_s)
+        assert pool._next(slot) == expected
+        jobs = [job for job in jobs if job not in expected]
+        assert list(pool._waiting) == jobs
+
+
+def test_of_a_long_queue_only_the_head_is_looked_at():
+    class Counting(deque):
+        looked = 0
+
+        def popleft(self):
+            Counting.looked += 1
+            return super().popleft()
+
+    pool = Pool([], 0)
+    pool.workers = 4
+    pool._waiting = Counting(Job(SHARED["list"], [], None, 0) for _ in range(3000))
+    while pool._next(0):
+        pass
+    assert Counting.looked == 3000
+
+
+def test_the_pace_of_what_was_not_asked_of_late_is_forgotten():
+    pool = Pool([], 0)
+    for n in range(PACES + 10):
+        pool._note_pace(("each", str(n)), 1.0)
+        pool._note_pace(("each", "often"), 2.0)
+    assert len(pool._pace_s) == PACES and ("each", "0") not in pool._pace_s
+    assert pool._pace_s["each", "often"] == 2.0 and pool._pace_s["each", str(PACES + 9)] == 1.0
