@@ -231,14 +231,13 @@ PLAINLY = SIGNS | {
         r"\A\W*\Z|\A\s*(?:thought process|solution|let'?s solve this(?: problem)? step by step)\W*\Z", re.IGNORECASE
     ),
 }
-PIECES = (
-    "os. os._exit os.abort os.kill sys.exit ( 0 ) () (0) atexit. sys._getframe inspect.stack inspect. gc.get_objects gc. "
-    "sys.modules sys.settrace __builtins__ ctypes /proc/self def class __eq__ __hash__ __ A int str : = . unittest.mock "
-    "monkeypatch pytest.skip assert True setattr builtins sys builtins.x ignore disregard forget all any the your "
-    "previous prior above dear note to grader judge evaluator verifier score grade rating verdict 10 / 100 full correct "
-    "pass this answer response solution is <| |> <|im_start|> <|eot_id|> [INST] [/INST] <<SYS>> <</SYS>> \u200b \ufeff "
-    "\x00 \U000e0041 thought process let's solve problem step by \u00e9 x"
-).split(" ")
+WRITTEN = """os. os._exit os.abort os.kill sys.exit ( 0 ) () (0) atexit. sys._getframe inspect.stack inspect. gc.
+gc.get_objects sys.modules sys.settrace __builtins__ ctypes /proc/self def class __eq__ __hash__ __ A int str : = .
+unittest.mock monkeypatch pytest.skip assert True setattr builtins sys builtins.x ignore disregard forget all any the
+your previous prior above dear note to grader judge evaluator verifier score grade rating verdict 10 / 100 full correct
+pass this answer response solution is <| |> <|im_start|> <|eot_id|> [INST] [/INST] <<SYS>> <</SYS>> \u200b \ufeff
+\x00 \U000e0041 thought process let's solve problem step by \u00e9 x"""
+PIECES = WRITTEN.split()
 ODD = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}  # what IGNORECASE takes for these letters
 
 
@@ -251,7 +250,7 @@ def test_signs_are_those_that_the_patterns_find_by_themselves(pieces):
     assert signs(text) == [name for name, pattern in PLAINLY.items() if pattern.search(text)]
 
 
-@pytest.mark.parametrize("phrase", ["ignore all previous", "disregard prior", "dear verifier", "this answer is correct"])
+@pytest.mark.parametrize("phrase", ["forget all prior", "ignore above", "dear verifier", "This answer is correct"])
 def test_signs_in_letters_that_only_look_like_others(phrase):
     for letter, others in ODD.items():
         for other in others:
@@ -259,7 +258,7 @@ def test_signs_in_letters_that_only_look_like_others(phrase):
 
 
 def test_signs_are_looked_for_in_linear_time():
-    for unit in (":", "\\boxed{", "class A(", "ignore the ", " ", "\u200b", "score : ", "class ", "assert ", "setattr "):
+    for unit in (":", "\\boxed{", "class A(", "ignore the ", " ", "\u200b", "score : ", "class ", "setattr "):
         for text in (unit * 500_000, "class" + unit * 500_000, "sys.exit(" + unit * 500_000 + "x"):
             started = time.process_time()
             signs(text)
