@@ -66,16 +66,18 @@ def metrics(
             row[f"suspicious/{part}"] = share([bool(signs_of(completion.written)) for completion in looked_at])
     for part, differ in audits.items():
         row[f"disagreement/{part}"] = share(differ)
-    for part, said_so in counts.items():
-        row |= outcomes(part, said_so)
+    for part, of_part in counts.items():
+        for said_so, count in commonest(of_part).items():
+            verdict = f"{part}/{said_so}"
+            row[f"outcomes/{verdict}"] = count
     return row
 
 
-def outcomes(part: str, counts: Counter[tuple[str, str]]) -> dict[str, float]:
-    """The MOST_REASONS commonest; the rest of each outcome as `other`, or a reason that holds a number would make a
-    metric of its own each time."""
+def commonest(counts: Counter[tuple[str, str]]) -> Counter[str]:
+    """<outcome>/<reason> of the MOST_REASONS commonest; the rest of each outcome as `other`, or a reason that holds a
+    number would make a metric of its own each time."""
     common = dict(counts.most_common(MOST_REASONS))
-    row: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     for (outcome, reason), count in counts.items():
-        row[f"outcomes/{part}/{outcome}/{reason if (outcome, reason) in common else 'other'}"] += count
-    return dict(row)
+        found[f"{outcome}/{reason if (outcome, reason) in common else 'other'}"] += count
+    return found
