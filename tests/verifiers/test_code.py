@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rlvr_verifiers.code import close_sandboxes, code, extracted, last_block, open_sandbox
 from rlvr_verifiers.code_compare import same, same_output
-from rlvr_verifiers.code_grade import MachineFailed, grade
+from rlvr_verifiers.code_grade import MachineFailed, grade, plausible
 from rlvr_verifiers.code_task import Asserts, Calls, NoTask, Streams, read_task
 
 from rlvr.sandbox import Job, Level, Limits, Result
@@ -214,6 +214,12 @@ def test_an_endless_iterator_is_handed_over_in_part():
     tests = "it = g()\nassert next(it) == 0 and next(it) == 1"
     assert code(sample(fenced(program), {"tests": tests})).reward == 1.0
     assert code(sample(fenced(program), {"tests": "assert g()\nassert list(g())"})).reason == "failed"
+
+
+def test_what_is_no_iterators_items_is_no_answer():
+    assert plausible(["items", encode([1, 2]), []]) and plausible(["value", encode(5), []])
+    for tree in (5, None, encode({1}), encode((1,)), encode({1: 2}), ["l", object]):
+        assert not plausible(["items", tree, []]), tree
 
 
 # programs in completions ---------------------------------------------------------------------------------------------
