@@ -29,7 +29,8 @@ class AuditConfig(VerifierChoice):
 @dataclass
 class PartConfig(VerifierChoice):
     weight: float = 1.0
-    """Of this part in the reward. 0 reports the part and does not train on it."""
+    """Of this part in the reward. 0 reports the part and does not train on it. Below 0 (in a sum) the part finds a
+    fault: what it finds is taken off, and where it rejects a completion the fault is whole (1)."""
     gate: bool = False
     """Where a gate is 0 or less nothing is earned, e.g. format before correctness; parts that punish still do."""
     requires: dict[str, float] = field(default_factory=dict)
@@ -96,6 +97,9 @@ def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
             return f"{knob}: {why}: another name"
         if not abs(part.weight) <= LARGEST:
             return f"{knob}.weight={part.weight}: a finite number, at most {LARGEST:g} in magnitude"
+        if part.weight < 0 and reward.combine != "sum":
+            return (f"{knob}.weight={part.weight}: reward.combine={reward.combine} knows no signs of weights, and "
+                    "would pay for the fault: 0 or more, or reward.combine=sum")  # fmt: skip
         for key, choice in choices(knob, part):
             if choice.timeout_s is not None and not 0 < choice.timeout_s < math.inf:
                 return f"{key}.timeout_s={choice.timeout_s}: seconds, above 0 and finite"

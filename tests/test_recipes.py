@@ -128,6 +128,17 @@ def test_a_part_cannot_be_called_what_something_else_is_called(name, combine, sa
         config.check(recipe)
 
 
+@pytest.mark.parametrize("combine", ["product", "min"])
+def test_a_product_or_a_minimum_takes_no_fault(combine):
+    recipe = typed(compose_recipe("quickstart", []))[0]
+    recipe.reward = RewardConfig({"math": PartConfig("math"), "bad": PartConfig("regex", weight=-0.5)}, combine)
+    said = rf"reward\.parts\.bad\.weight=-0\.5: reward\.combine={combine} knows no"
+    with pytest.raises(config.RecipeError, match=said):
+        config.check(recipe)
+    recipe.reward.combine = "sum"
+    config.check(recipe)
+
+
 def test_a_part_of_a_sum_may_be_called_combined():
     recipe = typed(compose_recipe("quickstart", []))[0]
     recipe.reward.parts["combined"] = PartConfig("format")

@@ -1,6 +1,7 @@
 """Is what a text calculates true? Reads `3 + 4*2 = 11` and chains of such, exactly. Pure.
 
-Only plain arithmetic counts as a calculation: whatever touches a letter, a power or a command is left alone.
+Only plain arithmetic counts as a calculation: whatever touches a letter, a power or a command is left alone, and so is
+what a word before it takes part in: `x - 2*3`, `sqrt 4 + 5`, `20% of 5*10`.
 """
 
 import re
@@ -12,6 +13,11 @@ TOKEN = re.compile(r"\s*([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?|\.[0-9]{1,30}|[()+\
 SPELT = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u00b7": "*", "\u2212": "-", "$": " "})
 LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\(?[0-9]{1,3}[.)])\s+")
 TOUCHING = set("\\^_{}%!'|<>")
+WORD = re.compile(r"[^\W\d_]+\Z")
+TAKES_PART = {
+    "of", "sqrt", "root", "log", "ln", "lg", "sin", "cos", "tan", "exp", "abs", "plus", "minus", "times", "over", "by",
+    "per",
+}  # fmt: skip
 MAX_SIDE = 200  # characters
 
 
@@ -21,22 +27,35 @@ def calculations(line: str) -> list[bool]:
     found = []
     for run in RUN.finditer(line):
         if "=" in run[0]:
-            before, after = line[: run.start()][-1:], line[run.end() :][:1]
-            found += links(run[0].translate(SPELT), touches(before), touches(after))
+            before, after = line[max(0, run.start() - 20) : run.start()], line[run.end() :][:1]
+            plain = run[0].translate(SPELT)
+            found += links(plain, touches(before[-1:]), touches(after), goes_on(before, plain))
     return found
+
+
+def goes_on(before: str, run: str) -> bool:
+    """Is the run's first side the end of something that begins in the words before it?"""
+    found = WORD.search(before)
+    word = found[0].lower() if found else ""
+    side = run.lstrip()
+    minus = side.startswith("-") and (side[1:2].isspace() or len(word) == 1)  # `so -3 + 5 = 2` begins with a number
+    return word in TAKES_PART or (minus and touches(before[-1:]))
 
 
 def touches(neighbour: str) -> bool:
     return neighbour.isalnum() or neighbour in TOUCHING if neighbour else False
 
 
-def links(run: str, cut_before: bool, cut_after: bool) -> list[bool]:
-    """`cut_before`: something that is no arithmetic stands right before the run, and takes part in its first side."""
+def links(run: str, cut_before: bool, cut_after: bool, goes_on: bool = False) -> list[bool]:
+    """`cut_before`: something that is no arithmetic stands right before the run, and takes part in its first side where
+    no space parts them; with `goes_on` it does anyway."""
     sides = run.split("=")
     values: list[tuple[Fraction, int, bool] | None] = []
     for place, side in enumerate(sides):
         first, last = place == 0, place == len(sides) - 1
-        partial = (first and cut_before and not side[:1].isspace()) or (last and cut_after and not side[-1:].isspace())
+        partial = (first and (goes_on or (cut_before and not side[:1].isspace()))) or (
+            last and cut_after and not side[-1:].isspace()
+        )
         text = balanced(side.strip().rstrip(".,") if last else side.strip())
         values.append(
             None if partial or not text or text[-1] in "+-*/" or (first and text[0] in "+*/") else value(text)

@@ -7,11 +7,12 @@ machine in `rlvr sandbox probe`. A slot or two are kept warm in each verifier pr
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from rlvr_verifiers.boxes import after_thoughts, boxes
-from rlvr_verifiers.code_grade import Grade, grade
+from rlvr_verifiers.code_grade import NO_TESTS, Grade, grade
 from rlvr_verifiers.code_task import NoTask, read_task
 
 from rlvr.sandbox import Limits, Sandbox
@@ -72,7 +73,7 @@ def wrong_answer(answer: Any, row: Mapping[str, Any] | None = None) -> str | Non
 
 @verifier(
     "code",
-    version="2",
+    version="3",
     timeout_s=60.0,
     isolation="sandbox",
     setup=set_up,
@@ -101,7 +102,7 @@ def code(
     try:
         task = read_task(sample.answer, sample.row)
     except NoTask as error:
-        return Verdict(None, Outcome.ABSTAIN, reason="gold_unparsed", detail=str(error))
+        return Verdict(None, Outcome.ABSTAIN, reason=NO_TESTS, detail=str(error))
     text = extracted(sample, extract)
     if text is None:
         return Verdict(0.0, Outcome.REJECTED, reason="no_code", detail=f"nothing {extract} after the thoughts")
@@ -115,7 +116,11 @@ def code(
 
 
 def verdict_of(found: Grade, text: str, partial: bool) -> Verdict:
-    """A program that gave no answer is REJECTED; wrong answers are OK and worth nothing, or what passed of them."""
+    """A program that gave no answer is REJECTED; wrong answers are OK and worth nothing, or what passed of them. It is
+    the row's fault, and masked, where the tests never called the program."""
+    where = (Provenance("code", trust=found.trust, sandbox_level=found.level),)  # type: ignore[arg-type]
+    if found.reason == NO_TESTS:
+        return Verdict(None, Outcome.ABSTAIN, reason=NO_TESTS, detail=found.detail, provenance=where)
     share = found.passed / found.of if found.of else 0.0
     answered = found.reason in ANSWERED
     reward = 1.0 if found.right else share if partial and answered else 0.0
@@ -126,7 +131,7 @@ def verdict_of(found: Grade, text: str, partial: bool) -> Verdict:
         reason=found.reason,
         detail=found.detail,
         answer=text[:2000],
-        provenance=(Provenance("code", trust=found.trust, sandbox_level=found.level),),  # type: ignore[arg-type]
+        provenance=where,
     )
 
 
@@ -155,7 +160,8 @@ def last_block(text: str) -> str | None:
         bare = line.strip()
         fence = bare[: len(bare) - len(bare.lstrip("`"))]
         if opened is None and len(fence) >= 3:
-            opened, lines = (fence, bare[len(fence) :].strip().lower()), []
+            info = bare[len(fence) :].strip().lower()  # python title="a.py", python:a.py
+            opened, lines = (fence, re.split(r"[\s:,{]", info)[0] or info), []
         elif opened is not None and bare == fence and len(fence) >= len(opened[0]):
             if opened[1] in PYTHON and "".join(lines).strip():
                 found[bool(opened[1])] = "\n".join(lines) + "\n"

@@ -21,6 +21,10 @@ from rlvr.sandbox.job import Job, Limits, Result, Runner
 from rlvr.sandbox.wire import Garbled, check, encode
 
 LATE = ("cpu_limit", "timeout")
+NO_TESTS = "gold_unparsed"  # the row is to blame: the tests cannot tell programs apart
+MOST_IDLE = 1024  # tasks that are remembered
+_idle: dict[Asserts, bool] = {}  # tests for one process -> whether they pass without a program
+UNUSED = "the tests never call the program, and pass without it"
 
 
 class MachineFailed(RuntimeError):
@@ -29,7 +33,7 @@ class MachineFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Grade:
-    """Grade(passed=2, of=3, reason="differs"): reasons are passed, differs, failed, crashed, no_answer, timeout, ..."""
+    """Grade(passed=2, of=3, reason="differs"): reasons are passed, differs, failed, crashed, timeout, NO_TESTS, ..."""
 
     passed: int
     of: int
@@ -49,7 +53,8 @@ def grade(program: str, task: Task, sandbox: Runner, limits: Limits, total_s: fl
     elif isinstance(task, Calls):
         found = grade_calls(program, task, sandbox, limits, tolerance)
     elif task.shared:
-        found = grade_shared(program, task, sandbox, limits)
+        idle = UNUSED if never_call(task, sandbox, limits) else ""
+        found = Grade(0, 0, NO_TESTS, idle, "shared") if idle else grade_shared(program, task, sandbox, limits)
     else:
         found = grade_tests(program, task, sandbox, limits)
     return replace(found, level=str(sandbox.level))
@@ -130,7 +135,7 @@ class PlainDataRelay:
     def __init__(self, names: tuple[str, ...], token: str):
         self.names, self.token = names, token
         self.passed = self.broken = self.ended = False
-        self.uncovered = ""
+        self.uncovered, self.calls = "", 0
         self._asked = False
         self._last: tuple[int, Any] | None = None
 
@@ -143,6 +148,7 @@ class PlainDataRelay:
                 return [(self.PROGRAM, None)]
             case ["call", str() as name, list() as arguments, list() as options] if name in self.names:
                 self._asked = True
+                self.calls += 1
                 return [(self.TESTS, ["ended"])] if self.ended else [(self.PROGRAM, [name, arguments, options])]
             case ["uncovered", str() as what]:
                 self.uncovered = what
@@ -169,8 +175,10 @@ def plausible(message: Any) -> bool:
     """What an honest program's sandbox answers to a call."""
     try:
         match message:
-            case ["value", tree, list() as changed]:
+            case ["value" | "items" as kind, tree, list() as changed]:
                 check(tree)
+                if kind == "items" and (type(tree) is not list or tree[0] != "l"):
+                    return False
                 for index, after in changed:
                     check(after)
                     if type(index) is not int or not 0 <= index < 1000:
@@ -183,15 +191,41 @@ def plausible(message: Any) -> bool:
     return False
 
 
-def grade_tests(program: str, task: Asserts, sandbox: Runner, limits: Limits) -> Grade:
+def run_tests(
+    program: str, task: Asserts, sandbox: Runner, limits: Limits
+) -> tuple[PlainDataRelay, Result, Result]:
+    """What passed between program and tests, and how each of them ended."""
     token = secrets.token_hex(16)
     relay = PlainDataRelay(task.names, token)
-    solution = Job({"mode": "serve", "program": program}, limits=limits)
-    request = {
-        "mode": "tests", "preamble": task.preamble, "tests": task.code, "entry_points": list(task.names),
-        "check": task.check, "token": token,
+    request = {"mode": "tests", "preamble": task.preamble, **request_of(task, token)}
+    jobs = [Job(one, limits=limits) for one in ({"mode": "serve", "program": program}, request)]
+    ran, tested = sandbox.run_together(jobs, relay)
+    return relay, ran, tested
+
+
+def request_of(task: Asserts, token: str) -> dict[str, Any]:
+    return {
+        "tests": task.code, "entry_points": list(task.names), "check": task.check, "collect": task.collect,
+        "token": token,
     }  # fmt: skip
-    ran, tested = sandbox.run_together([solution, Job(request, limits=limits)], relay)
+
+
+def never_call(task: Asserts, sandbox: Runner, limits: Limits) -> bool:
+    """Whether tests that are to run in one process with the program pass without it. It is asked without any program,
+    or programs would find a way to be masked."""
+    if (known := _idle.get(task)) is not None:
+        return known
+    relay, ran, tested = run_tests("", task, sandbox, limits)
+    if ran.machine_failed or tested.machine_failed:
+        blame(ran if ran.machine_failed else tested)
+    if len(_idle) >= MOST_IDLE:
+        _idle.clear()
+    _idle[task] = found = relay.passed and tested.ok and not (relay.calls or relay.uncovered)
+    return found
+
+
+def grade_tests(program: str, task: Asserts, sandbox: Runner, limits: Limits) -> Grade:
+    relay, ran, tested = run_tests(program, task, sandbox, limits)
     if ran.machine_failed or tested.machine_failed:
         blame(ran if ran.machine_failed else tested)
     if relay.uncovered:
@@ -200,6 +234,9 @@ def grade_tests(program: str, task: Asserts, sandbox: Runner, limits: Limits) ->
         return Grade(0, 1, *blame(ran))
     if relay.broken:
         return Grade(0, 1, "garbled", "it sent something that is no answer to a call")
+    if not relay.calls:  # no program can cause that
+        why = UNUSED if tested.ok else f"the tests end before they call the program: {blame(tested)[1]}"
+        return Grade(0, 0, NO_TESTS, why)
     if relay.passed and tested.ok:
         return Grade(1, 1, "passed")
     reason, detail = blame(tested)
@@ -209,7 +246,7 @@ def grade_tests(program: str, task: Asserts, sandbox: Runner, limits: Limits) ->
 def grade_shared(program: str, task: Asserts, sandbox: Runner, limits: Limits) -> Grade:
     token = secrets.token_hex(16)
     request = {"mode": "shared", "program": program, "preamble": task.preamble}
-    tests = {"tests": task.code, "entry_points": list(task.names), "check": task.check, "token": token}
+    tests = request_of(task, token)
 
     def hand_over_the_tests(who: int, message: Any) -> list[tuple[int, Any]]:
         return [(0, tests)] if message == ["ready"] else []

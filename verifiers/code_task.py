@@ -11,16 +11,25 @@ The columns are looked for in the answer (an object, or JSON text of one) and th
     {"inputs": ["1 2\\n"], "outputs": ["3\\n"]}                                            the same, APPS's way
     {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}                                function cases, APPS's way
 
-`"trust": "shared"` in a row says that its tests need live objects of the program (a class, a generator, a callback).
+Tests run as a module that is imported: `if __name__ == "__main__"` does not hold. Classes of unittest, and functions
+`test_...()` that nothing calls, are run then. Tests in which nothing comes to the program are none.
+
+`"trust": "shared"` in a row says that its tests need live objects of the program (a class, a closure, a callback).
 It is the row that says so, or the look of its tests; never what a program does.
 """
 
 import ast
 import builtins
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+INSTALLED = {*sys.stdlib_module_names, "numpy"}  # what the sandbox has
+PLAIN = {None.__class__, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict}
+PLAIN_ATTRIBUTES = {name for kind in PLAIN for name in dir(kind)}
+ANYTHING = {"exec", "eval", "globals", "locals", "vars"}  # by these, tests may come to names that they do not hold
 
 
 class NoTask(ValueError):
@@ -29,13 +38,15 @@ class NoTask(ValueError):
 
 @dataclass(frozen=True)
 class Asserts:
-    """Assert-style test code. `names` are those of the program that the tests use; `check`: call `check(names[0])`."""
+    """Assert-style test code. `names` are those of the program that the tests use; `check`: call `check(names[0])`;
+    `collect`: run its unittest classes, and its functions `test...()`."""
 
     code: str
     names: tuple[str, ...]
     preamble: str = ""
     check: bool = False
     shared: bool = False
+    collect: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,9 @@ def _text(value: Any) -> str:
 
 def _from_lists(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = ("args", "expected") if columns.get("fn_name") else ("stdin", "stdout")
+    for name in ("inputs", "outputs"):
+        if isinstance(columns[name], str):
+            raise NoTask(f"{name}={columns[name]!r:.80}: a list with one entry a case, not a text")
     try:
         return [dict(zip(names, pair, strict=True)) for pair in zip(columns["inputs"], columns["outputs"], strict=True)]
     except ValueError:
@@ -124,6 +138,8 @@ def _calls(columns: Mapping[str, Any], cases: Any) -> Calls:
 
 
 def _tests(columns: Mapping[str, Any], text: Any) -> Asserts:
+    if isinstance(text, str) and text.lstrip().startswith("["):  # a list as JSON text
+        text = json.loads(text)
     code = _text(text)
     setup = columns.get("test_setup_code") or ""
     imports = "\n".join(columns.get("test_imports") or ())
@@ -141,8 +157,71 @@ def _tests(columns: Mapping[str, Any], text: Any) -> Asserts:
     if not names:
         raise NoTask("the tests use nothing of the program, and the row has no entry_point")
     alive = {*names, "candidate"} if check else set(names)
+    if missing := [name for tree in (preamble_tree, test_tree) for name in imported(tree) if name not in INSTALLED]:
+        raise NoTask(f"the tests import {missing[0]}: there is the standard library and numpy, and the program's names "
+                     "are there without an import")  # fmt: skip
+    come_to = reached(test_tree) & {*names, *ANYTHING}
+    collect = collectable(test_tree, functions=not check and not come_to)
+    if not check and not come_to and not collect:
+        raise NoTask(f"nothing in the tests comes to {', '.join(names)} when they are imported (`if __name__ == "
+                     "\"__main__\"` does not hold then): call it in an assert, or a function check(candidate) with an "
+                     "entry_point, a unittest class, functions test_...()")  # fmt: skip
     shared = columns.get("trust") == "shared" or needs_one_process(test_tree, alive)
-    return Asserts(code, names, preamble, check, shared)
+    return Asserts(code, names, preamble, check, shared, collect)
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+GUARDS = ("__name__ == '__main__'", "'__main__' == __name__")
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The modules that it needs: those of imports that stand in no `try`, and in no function."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or ".").partition(".")[0]
+
+
+def executed(tree: ast.Module) -> Iterator[ast.AST]:
+    """What runs when the module is imported, and a little more (lambdas, both sides of an `if`)."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test) in GUARDS:
+            waiting += node.orelse
+        elif isinstance(node, FUNCTIONS):  # whoever decorates it may call it
+            waiting += [*node.decorator_list, node.args, *(node.body if node.decorator_list else ())]
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def loaded(nodes: Iterable[ast.AST]) -> set[str]:
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def reached(tree: ast.Module) -> set[str]:
+    """The names that the module uses when it is imported, and those that functions and classes of these names use."""
+    bodies = [node for node in ast.walk(tree) if isinstance(node, (*FUNCTIONS, ast.ClassDef))]
+    found: set[str] = set()
+    new = loaded(executed(tree))
+    while new:
+        found |= new
+        new = loaded(part for node in bodies if node.name in new for part in ast.walk(node)) - found
+    return found
+
+
+def collectable(tree: ast.Module, functions: bool) -> bool:
+    """Is there a unittest class, or, with `functions`, a function of pytest's kind?"""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("TestCase") for base in node.bases):
+            return True
+        if functions and isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            arguments = node.args
+            if len(arguments.posonlyargs + arguments.args) <= len(arguments.defaults):
+                return True
+    return False
 
 
 def defined(tree: ast.AST) -> set[str]:
@@ -171,11 +250,24 @@ def unknown_names(tests: ast.AST, preamble: ast.AST) -> tuple[str, ...]:
 
 
 def needs_one_process(tests: ast.AST, names: set[str]) -> bool:
-    """Do the tests use the program's names other than by calling them with data?"""
+    """Do the tests use the program's names other than by calling them with data, and what these return other than as
+    data? A method that plain data has as well counts for a class alone, by its capital letter."""
+    held: dict[str, str] = {}  # what a call's result is put into -> whose
+    for node in ast.walk(tests):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and (name := called(node.value, names)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            held |= {dotted(target): name for target in targets}
+    held.pop("", None)
     functions = {node.name for node in ast.walk(tests) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     for node in ast.walk(tests):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
             return True
+        if isinstance(node, (ast.Attribute, ast.Call)):
+            owner = node.value if isinstance(node, ast.Attribute) else node.func
+            made_by = called(owner, names) or held.get(dotted(owner), "")
+            plain = isinstance(node, ast.Attribute) and node.attr in PLAIN_ATTRIBUTES
+            if made_by and not (plain and not made_by[0].isupper()):
+                return True
         if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id in names for b in node.bases):
             return True
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -187,3 +279,16 @@ def needs_one_process(tests: ast.AST, names: set[str]) -> bool:
             if node.func.id in names and callbacks:
                 return True
     return False
+
+
+def called(node: ast.AST | None, names: set[str]) -> str:
+    """The one of the names that is called here, or nothing."""
+    name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+    return name if name in names else ""
+
+
+def dotted(node: ast.AST) -> str:
+    """`x` or `self.x`, or nothing."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""

@@ -1,12 +1,14 @@
 """The checks that `instructions` knows: each a question about a text, answered by reading it. Pure.
 
-`least` and `most` are inclusive; leave one out for no limit on that side. Every pattern is linear in the text.
+`least` and `most` are inclusive; leave one out for no limit on that side. Every pattern is linear in the text. Options
+that no text could satisfy are a ValueError.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from math import inf
+
+from rlvr_verifiers.json_schema import strict_json
 
 Limit = float | None
 CHECKS: dict[str, Callable[..., bool]] = {}
@@ -14,6 +16,12 @@ CHECKS: dict[str, Callable[..., bool]] = {}
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 SENTENCE_END = re.compile(r"[.!?](?=[\s\"')\]]|$)|[。！？]")
 ABBREVIATION = re.compile(r"\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|Fig)\.(?=\s)")
+# letters of scripts that put no spaces between words: Han, kana, bopomofo, Thai, Lao, Tibetan, Burmese, Khmer, Yi
+SPACELESS = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\ua000-\ua4cf\ua9e0-\ua9ff\uaa60-\uaa7f"
+)
+IN_WORD = re.compile(rf"[^\W{SPACELESS}]")
 RULE = re.compile(r"(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,}")
 
 
@@ -25,7 +33,10 @@ def check(function: Callable[..., bool]) -> Callable[..., bool]:
 def within(count: int, least: Limit, most: Limit) -> bool:
     if least is None and most is None:
         raise ValueError("give `least`, `most`, or both")
-    return (0 if least is None else least) <= count <= (inf if most is None else most)
+    low, high = 0 if least is None else least, inf if most is None else most
+    if not low <= high:
+        raise ValueError(f"least {least} and most {most}: no text keeps both")
+    return low <= count <= high
 
 
 def words_of(text: str) -> list[str]:
@@ -48,9 +59,12 @@ def paragraphs_of(text: str, separator: str | None = None) -> list[str]:
 
 
 def occurrences(text: str, phrase: str, ignore_case: bool = True) -> int:
-    """Of a phrase as whole words: `cat` is not in `category`."""
+    """Of a phrase as whole words: `cat` is not in `category`. No word ends where the phrase begins or ends with a sign,
+    or with a letter of a script without spaces."""
     flags = re.IGNORECASE if ignore_case else 0
-    return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, flags))
+    before = rf"(?<!{IN_WORD.pattern})" if IN_WORD.match(phrase[0]) else ""
+    after = rf"(?!{IN_WORD.pattern})" if IN_WORD.match(phrase[-1]) else ""
+    return len(re.findall(f"{before}{re.escape(phrase)}{after}", text, flags))
 
 
 def as_words(words: str | Iterable[str]) -> list[str]:
@@ -108,6 +122,8 @@ def avoids(text: str, words: str | list[str]) -> bool:
 
 @check
 def word_count(text: str, word: str, least: Limit = None, most: Limit = None) -> bool:
+    if not word:
+        raise ValueError("word '': expected a word")
     return within(occurrences(text, word), least, most)
 
 
@@ -253,10 +269,12 @@ def placeholders(text: str, least: Limit = None, most: Limit = None) -> bool:
 @check
 def table(text: str, columns: int, least: Limit = 1, most: Limit = None) -> bool:
     """A Markdown table with that many columns; `least` and `most` count its rows below the head."""
+    if not columns >= 1:
+        raise ValueError(f"columns {columns}: at least 1")
     rows = [line for line in lines_of(text) if line.startswith("|") and line.endswith("|") and len(line) > 1]
     cells = [[cell.strip() for cell in row[1:-1].split("|")] for row in rows]
     ruled = len(cells) > 1 and all(re.fullmatch(r":?-+:?", cell) for cell in cells[1])
-    return ruled and all(len(row) == columns for row in cells) and within(len(cells) - 2, least, most)
+    return within(len(cells) - 2, least, most) and ruled and all(len(row) == columns for row in cells)
 
 
 @check
@@ -268,11 +286,11 @@ def code_block(text: str, language: str = "") -> bool:
 
 @check
 def json_text(text: str) -> bool:
-    """All of it is JSON, a ``` fence around it allowed."""
+    """All of it is strict JSON (no NaN, no key twice), a ``` fence around it allowed."""
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text.partition("\n")[2].removesuffix("```")
     try:
-        json.loads(text)
+        strict_json(text)
     except (ValueError, RecursionError):
         return False
     return True

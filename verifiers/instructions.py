@@ -31,7 +31,7 @@ def unusable(answer: Any, row: Mapping[str, Any], checks: Any = None) -> str | N
     return None
 
 
-@verifier("instructions", version="2", check_answer=unusable)
+@verifier("instructions", version="3", check_answer=unusable)
 def instructions(
     sample: Sample, checks: list[dict[str, Any]] | None = None, strict: bool = True, thoughts: bool = False
 ) -> Verdict:

@@ -1,11 +1,13 @@
 """Is the answer JSON, and of the form that a JSON Schema asks for? Needs `jsonschema`: `pip install 'rlvr[schema]'`.
 
-Strict JSON: no NaN, no key twice. A schema may not refer to anything outside itself: nothing is fetched.
+Strict JSON: no NaN, no key twice. A schema may not refer to anything outside itself: nothing is fetched. `multipleOf`
+is exact for decimal numbers.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +34,7 @@ def unusable(answer: Any, row: Mapping[str, Any], schema: dict[str, Any] | None 
     return None
 
 
-@verifier("json_schema", version="2", timeout_s=3.0, setup=load_library, check_answer=unusable)
+@verifier("json_schema", version="3", timeout_s=3.0, setup=load_library, check_answer=unusable)
 def json_schema(
     sample: Sample, schema: dict[str, Any] | None = None, fenced: bool = True, bare: bool = True
 ) -> Verdict:
@@ -119,6 +121,7 @@ def validator_for(row: Mapping[str, Any], schema: dict[str, Any] | None) -> Any:
 def validator_of(schema: str) -> Any:
     from jsonschema import SchemaError, validators
     from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
     loaded = json.loads(schema)
     if not isinstance(loaded, (dict, bool)):
@@ -128,4 +131,47 @@ def validator_of(schema: str) -> Any:
         kind.check_schema(loaded)
     except SchemaError as error:
         raise ValueError(f"not a JSON Schema: {error.message}") from error
+    try:
+        follow_references(loaded, kind.META_SCHEMA["$schema"])
+    except Unresolvable as error:
+        raise ValueError(f"a reference leads nowhere: {error}") from error
+    kind = validators.extend(kind, {"multipleOf": multiple_of})
+    if isinstance(loaded, dict):
+        loaded.pop("$schema", None)  # known by now; named once more, it would bring back the library's own multipleOf
     return kind(loaded, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
+
+
+def follow_references(schema: Any, dialect: str) -> None:
+    """Unresolvable names one that leads nowhere, also one that few texts would come to."""
+    from referencing import Registry
+    from referencing.jsonschema import specification_with
+
+    kind = specification_with(dialect)
+    root = kind.create_resource(schema)
+    waiting = [(root, Registry().resolver_with_root(root))]
+    seen: set[int] = set()
+    while waiting:
+        here, resolver = waiting.pop()
+        if id(here.contents) in seen or not isinstance(here.contents, dict):
+            continue
+        seen.add(id(here.contents))
+        for word in ("$ref", "$dynamicRef"):
+            if isinstance(target := here.contents.get(word), str):
+                found = resolver.lookup(target)
+                waiting.append((kind.create_resource(found.contents), found.resolver))
+        waiting += [(part, resolver.in_subresource(part)) for part in here.subresources()]
+
+
+def multiple_of(validator: Any, wanted: float, value: Any, schema: Any) -> Iterator[Any]:
+    """Of the decimal numbers, not of the floats next to them: 19.99 is a multiple of 0.01. OverflowError where no float
+    holds the number."""
+    from jsonschema import ValidationError
+
+    if validator.is_type(value, "number") and exact(value, wanted) % exact(wanted, wanted):
+        yield ValidationError(f"{value!r} is not a multiple of {wanted}")
+
+
+def exact(number: float, beside: float) -> Fraction:
+    if isinstance(beside, float):
+        float(number)
+    return Fraction(repr(number))

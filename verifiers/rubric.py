@@ -20,7 +20,7 @@ from rlvr_verifiers.regex import regex
 from rlvr_verifiers.regex import unusable as unreadable
 from rlvr_verifiers.verdicts import abstained, failed, said
 
-from rlvr.verify import PluginError, Sample, Verdict, verifier
+from rlvr.verify import Outcome, PluginError, Sample, Verdict, verifier
 from rlvr.verify.discover import load
 from rlvr.verify.plugin import named
 
@@ -65,7 +65,7 @@ def unusable(answer: Any, row: Mapping[str, Any], criteria: Any = None) -> str |
     return next((f"{one.name}: {why}" for one in patterns if (why := unreadable(answer, row, one.regex))), None)
 
 
-@verifier("rubric", version="2", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
+@verifier("rubric", version="3", timeout_s=300.0, setup=prepare_rubric, check_answer=unusable)
 async def rubric(
     sample: Sample,
     criteria: Sequence[Mapping[str, Any]] | None = None,
@@ -111,7 +111,7 @@ async def graded(sample: Sample, criteria: Sequence[Criterion], endpoint: Endpoi
         if not verdict.trainable:
             reason = f"{one.name}_{verdict.reason}"
             return Verdict(None, verdict.outcome, reason=reason, detail=verdict.detail, provenance=where)
-    met = {c.name: min(1.0, max(0.0, v.reward or 0.0)) for c, v in zip(criteria, verdicts, strict=True)}
+    met = {c.name: share_met(c, v) for c, v in zip(criteria, verdicts, strict=True)}
     detail = ", ".join(f"{name} {share:g}" for name, share in met.items())
     missing = [one.name for one in criteria if one.essential and met[one.name] == 0]
     if missing:
@@ -120,6 +120,13 @@ async def graded(sample: Sample, criteria: Sequence[Criterion], endpoint: Endpoi
     share = sum(one.weight * met[one.name] for one in criteria) / full
     reward = min(1.0, max(0.0, share))
     return said(reward, grade_name(reward), detail, provenance=where)
+
+
+def share_met(criterion: Criterion, verdict: Verdict) -> float:
+    """A fault that the text does not let be ruled out (no box, too long, a time-out) counts: else that would pay."""
+    if criterion.weight < 0 and verdict.outcome == Outcome.REJECTED:
+        return 1.0
+    return min(1.0, max(0.0, verdict.reward or 0.0))
 
 
 async def decided(sample: Sample, criterion: Criterion, endpoint: Endpoint | None, votes: int) -> Verdict:

@@ -44,7 +44,7 @@ TABLE = (
     Metric("completions/masked", "share", "mean", "completions without a trainable verdict: abstain or error"),
     Metric("passed/<part>", "share", "mean", "completions that a reward part gives 1 or more, of those it judged"),
     Metric("masked/<part>", "share", "mean", "completions that a reward part could not judge: abstain or error"),
-    Metric("outcomes/<verdict>", "verdicts", "sum", "verdicts that say so: <part>/<outcome>/<reason>"),
+    Metric("outcomes/<verdict>", "verdicts", "sum", "verdicts that say so: <part>/<outcome>/<reason>, or other"),
     Metric("fast_path/<part>", "share", "mean", "verdicts of a part that needed no more than its fast path"),
     Metric("suspicious/<part>", "share", "mean", "passes of a part with signs of a hack (rlvr/verify/suspicion.py)"),
     Metric("disagreement/<part>", "share", "mean", "audited completions that the stricter verifier judges otherwise"),

@@ -5,6 +5,7 @@
       calls    define, then call the entry point on each arguments list; a reply for each
       serve    define, then answer calls as they come, until the channel closes
       tests    run test code; names of the solution are stand-ins that call into another sandbox
+               (`collect`: and then the unittest classes and test functions that it defines)
       shared   define the solution and run test code in this same process
 
 Nothing here is evidence: everything in this process belongs to the program once it has started. It holds no expected
@@ -21,12 +22,14 @@ import struct
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NoReturn
 
 from rlvr.sandbox.wire import NotPlain, decode, encode, frame
 
 CHANNEL = 3
+MOST_ITEMS = 10_000  # of an iterator that is handed over
 
 
 class SolutionEnded(BaseException):
@@ -114,14 +117,18 @@ def find(namespace: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def answer(namespace: Mapping[str, Any], name: str, arguments: list[Any], options: dict[str, Any]) -> list[Any]:
-    """["value", tree, {argument: tree after the call}] or ["raised", type, text]."""
+def answer(
+    namespace: Mapping[str, Any], name: str, arguments: list[Any], options: dict[str, Any], items: bool = False
+) -> list[Any]:
+    """["value", tree, [[argument, tree after the call], ...]] or ["raised", type, text]."""
     try:
         before = [encode(argument) for argument in arguments]
-        value = encode(find(namespace, name)(*arguments, **options))
+        found = find(namespace, name)(*arguments, **options)
+        kind = "items" if items and isinstance(found, Iterator) else "value"
+        value = encode(list(islice(found, MOST_ITEMS)) if kind == "items" else found)
         pairs = zip(arguments, before, strict=True)
         changed = [[i, encode(a)] for i, (a, b) in enumerate(pairs) if type(a) in (list, dict, set) and encode(a) != b]
-        return ["value", value, changed]
+        return [kind, value, changed]
     except BaseException as error:
         return ["raised", type(error).__name__, _text(error)]
 
@@ -152,7 +159,7 @@ def serve(request: Mapping[str, Any]) -> None:
     send(["ready"])
     while (call := read_frame()) is not None:
         name, arguments, options = call[0], decode(call[1]), decode(call[2])
-        send(answer(namespace, name, arguments, options))
+        send(answer(namespace, name, arguments, options, items=True))
     os._exit(0)
 
 
@@ -173,10 +180,17 @@ def stand_in(name: str) -> Callable[..., Any]:
             raise _exception(reply[1], reply[2])
         for index, tree in reply[2]:
             _overwrite(arguments[index], decode(tree))
-        return decode(reply[1])
+        return _iterator(decode(reply[1])) if reply[0] == "items" else decode(reply[1])
 
     called.__name__ = called.__qualname__ = name
     return called
+
+
+def _iterator(items: list[Any]) -> Iterator[Any]:
+    """What the solution's iterator would give, computed ahead of time."""
+    yield from items
+    if len(items) == MOST_ITEMS:
+        raise RuntimeError(f"an iterator is handed over up to {MOST_ITEMS} items")
 
 
 def _exception(kind: str, text: str) -> Exception:
@@ -210,12 +224,21 @@ def tests(request: Mapping[str, Any]) -> None:
 def shared(request: Mapping[str, Any]) -> None:
     namespace = define(request["preamble"] + "\n" + request["program"], "__main__")
     send(["ready"])
-    _test({**request, **read_frame()}, namespace)  # the tests come when the solution has been defined
+    request = {**request, **read_frame()}  # the tests come when the solution has been defined
+    sys.modules["tests"] = sys.modules["__main__"]
+    namespace["__name__"] = "tests"  # as where they run apart: `if __name__ == "__main__"` is nothing of theirs
+    _test(request, namespace)
 
 
 def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:
     try:
+        if request["collect"]:
+            import unittest
+
+            unittest.main = lambda *_, **__: None  # type: ignore[misc,assignment]  # it looks in another module, and exits
         exec(compile(request["tests"], "tests.py", "exec", dont_inherit=True), namespace)
+        if request["collect"]:
+            _collected(namespace)
         if request["check"]:
             namespace["check"](find(namespace, request["entry_points"][0]))
         send(["passed", request["token"]])
@@ -225,6 +248,20 @@ def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:
     except BaseException as error:
         report(error)
         os._exit(1)
+
+
+def _collected(namespace: dict[str, Any]) -> None:
+    """Run what a test runner would find; the first failure is raised."""
+    import unittest
+
+    for name, found in list(namespace.items()):
+        if isinstance(found, type) and issubclass(found, unittest.TestCase) and found.__module__ == "tests":
+            seen = unittest.TestResult()
+            unittest.defaultTestLoader.loadTestsFromTestCase(found).run(seen)
+            if not seen.wasSuccessful():
+                raise AssertionError([text[-300:] for _, text in seen.errors + seen.failures][:1])
+        elif name.startswith("test") and getattr(getattr(found, "__code__", None), "co_filename", "") == "tests.py":
+            found()
 
 
 MODES = {"script": script, "calls": calls, "serve": serve, "tests": tests, "shared": shared}

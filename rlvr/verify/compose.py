@@ -7,6 +7,8 @@ from math import inf, prod
 from rlvr.reward_config import LARGEST, RewardConfig
 from rlvr.types import Outcome, Provenance, Verdict
 
+WHOLE = 1.0  # a fault that a completion does not let be ruled out
+
 
 def attributed(part: str, verdicts: list[Verdict]) -> Verdict:
     """The last of a part's verdicts, with what each verifier that was asked has said in its provenance."""
@@ -23,7 +25,9 @@ def attributed(part: str, verdicts: list[Verdict]) -> Verdict:
 
 def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
     """Sum, product or minimum; a gate that is 0 or less takes what every part adds to the reward, and leaves what a
-    part takes off it, or it would pay to close the gate. A part whose `requires` are not reached is 0.
+    part takes off it, or it would pay to close the gate. A part whose `requires` are not reached is 0. A part with a
+    negative weight that rejects the completion has found the whole fault (1, or what it says where that is more): the
+    0 of a rejected completion would be the best that it can say.
 
     `verdicts` in the order of the parts, the main part first. A part that cannot say masks the completion, unless it
     has no say anyway (weight 0, no gate, required by none): then it is left out.
@@ -41,7 +45,12 @@ def combine(verdicts: Mapping[str, Verdict], reward: RewardConfig) -> Verdict:
     said = {name: v.reward for name, v in verdicts.items() if v.reward is not None}
     missed = {name for name in said for other, least in parts[name].requires.items() if said.get(other, -inf) < least}
     values = {name: 0.0 if name in missed else value for name, value in said.items()}
+
+    def unsure(name: str) -> bool:
+        return parts[name].weight < 0 and verdicts[name].outcome == Outcome.REJECTED and name not in missed
+
     closed = [name for name, part in parts.items() if part.gate and values[name] <= 0]
+    values = {name: max(value, WHOLE) if unsure(name) else value for name, value in values.items()}
     rest = [value for name, value in values.items() if parts[name].weight and (name not in closed or value)]
     if closed:
         values = {name: value if parts[name].weight * value < 0 else 0.0 for name, value in values.items()}

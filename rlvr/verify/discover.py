@@ -8,7 +8,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from rlvr.verify.tool import TOOL, answering
 GROUP = "rlvr.verifiers"  # entry points
 
 
+@cache
 def installed() -> dict[str, EntryPoint]:
-    """Name -> entry point of every installed verifier, ours among them."""
+    """Name -> entry point of every installed verifier, ours among them. Read once: rows may name verifiers, and there
+    may be a million rows."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

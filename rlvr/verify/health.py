@@ -10,7 +10,7 @@ What it has seen can be put into a checkpoint (`to_json`) and taken out again (`
 """
 
 import json
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -115,7 +115,7 @@ class Health:
             self._check_hacks(part, seen)
         for part, seen in self.parts.items():
             seen.controls.extend(group for group in groups if len(set(rewards_of(part, group))) > 1)
-        return metrics(groups, signs_of)
+        return metrics(groups, signs_of, self.verify.window)
 
     def to_json(self) -> dict[str, Any]:
         """What was seen so far, for a checkpoint."""
@@ -133,6 +133,7 @@ class Health:
             self.parts[part].from_json(saved[part])
 
     def _see(self, groups: Sequence[Group], signs_of: Callable[[str], list[str]]) -> None:
+        passing: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=self.verify.window))
         for completion, said in words(groups):
             for part, records in said.items():
                 if part.startswith(AUDIT):
@@ -144,7 +145,9 @@ class Health:
                     self._note(seen, record)
                     self._check_sandbox(part, seen, record.sandbox_level)
                     if passes(record):
-                        seen.suspicious.append(", ".join(signs_of(completion.written)))
+                        passing[part].append(completion.written)
+        for part, texts in passing.items():  # of more than the window remembers, the last ones
+            self.parts[part].suspicious.extend(", ".join(signs_of(text)) for text in texts)
 
     def _note(self, seen: Watched, record: Provenance) -> None:
         trainable = record.outcome in TRAINABLE

@@ -8,6 +8,7 @@ from rlvr.verify.plan import AUDIT
 from rlvr.verify.suspicion import signs
 
 TRAINABLE = ("ok", "rejected")
+MOST_REASONS = 20  # of a part, by name, in the metrics of a step
 
 
 def words(groups: Iterable[Group]) -> Iterator[tuple[Completion, dict[str, list[Provenance]]]]:
@@ -36,14 +37,17 @@ def share(flags: Sequence[bool]) -> float:
     return sum(flags) / len(flags)
 
 
-def metrics(groups: Sequence[Group], signs_of: Callable[[str], list[str]] = signs) -> dict[str, float]:
-    """Shares of one step for each part, and how often each outcome and reason occurred."""
+def metrics(
+    groups: Sequence[Group], signs_of: Callable[[str], list[str]] = signs, most: int | None = None
+) -> dict[str, float]:
+    """Shares of one step for each part, and how often each outcome and reason occurred. Signs are looked for in the
+    last `most` passes of a part."""
     columns: dict[str, list[tuple[Completion, Provenance]]] = defaultdict(list)
     audits: dict[str, list[bool]] = defaultdict(list)
-    counts: Counter[str] = Counter()
+    counts: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
     for completion, said in words(groups):
         for part, records in said.items():
-            counts.update(f"{part}/{r.outcome}/{r.reason}" for r in records)
+            counts[part].update((r.outcome, r.reason) for r in records)
             if not part.startswith(AUDIT):
                 columns[part].append((completion, records[-1]))
             elif (differs := disagrees(said[part.removeprefix(AUDIT)][-1], records[-1])) is not None:
@@ -58,9 +62,22 @@ def metrics(groups: Sequence[Group], signs_of: Callable[[str], list[str]] = sign
         if any(r.outcome in TRAINABLE for r in records):
             row[f"passed/{part}"] = share([passes(r) for r in records if r.outcome in TRAINABLE])
         if passing := [completion for completion, r in column if passes(r)]:
-            row[f"suspicious/{part}"] = share([bool(signs_of(completion.written)) for completion in passing])
+            looked_at = passing[-most:] if most else passing
+            row[f"suspicious/{part}"] = share([bool(signs_of(completion.written)) for completion in looked_at])
     for part, differ in audits.items():
         row[f"disagreement/{part}"] = share(differ)
-    for said_so, count in counts.items():
-        row[f"outcomes/{said_so}"] = count
+    for part, of_part in counts.items():
+        for said_so, count in commonest(of_part).items():
+            verdict = f"{part}/{said_so}"
+            row[f"outcomes/{verdict}"] = count
     return row
+
+
+def commonest(counts: Counter[tuple[str, str]]) -> Counter[str]:
+    """<outcome>/<reason> of the MOST_REASONS commonest; the rest of each outcome as `other`, or a reason that holds a
+    number would make a metric of its own each time."""
+    common = dict(counts.most_common(MOST_REASONS))
+    found: Counter[str] = Counter()
+    for (outcome, reason), count in counts.items():
+        found[f"{outcome}/{reason if (outcome, reason) in common else 'other'}"] += count
+    return found

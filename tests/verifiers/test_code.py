@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rlvr_verifiers.code import close_sandboxes, code, extracted, last_block, open_sandbox
 from rlvr_verifiers.code_compare import same, same_output
-from rlvr_verifiers.code_grade import MachineFailed, grade
+from rlvr_verifiers.code_grade import MachineFailed, grade, plausible
 from rlvr_verifiers.code_task import Asserts, Calls, NoTask, Streams, read_task
 
 from rlvr.sandbox import Job, Level, Limits, Result
@@ -50,6 +52,7 @@ def test_each_form_of_row_is_read():
     humaneval = {"test": "def check(candidate):\n    assert candidate(1)", "entry_point": "f", "prompt": "import re\n"}
     assert read_task("", humaneval) == Asserts(humaneval["test"], ("f",), "import re\n", check=True)
     assert read_task("assert f(1) == 2").names == ("f",)
+    assert read_task({"test_list": '["assert f(1) == 2", "assert f(2)"]'}).code == "assert f(1) == 2\nassert f(2)"
 
 
 def test_names_that_tests_define_themselves_are_not_the_programs():
@@ -67,6 +70,16 @@ def test_names_that_tests_define_themselves_are_not_the_programs():
         ("assert Stack.size == 1", True),
         ("class Own(Base): pass\nassert Own()", True),
         ("assert isinstance(x(), Stack)", True),
+        ("s = Stack()\ns.push(1)\nassert s.pop() == 1", True),
+        ("s = Stack()\nassert s.pop() == 1", True),
+        ("assert A().f(1) == 2", True),
+        ("class T:\n    def m(self):\n        self.s = make()\n        assert self.s.size == 0\nT().m()", True),
+        ("assert adder(2)(3) == 5", True),
+        ("add = adder(2)\nassert add(3) == 5", True),
+        ("assert f('a').upper() == 'A'", False),
+        ("x = f([2, 1])\nx.sort()\nassert x == [1, 2]", False),
+        ("assert Diff([1], [2]) == [1]", False),
+        ("assert list(g(3)) == sorted(set(g(3))) and next(g(1)) == 0", False),
     ],
 )
 def test_tests_that_need_live_objects_are_told_by_their_look(tests, shared):
@@ -90,6 +103,19 @@ NO_TASKS = [
     {"cases": [[1]], "entry_point": "f"},
     {"test_list": [1, 2], "test_imports": 3},
     {"cases": [{"args": "[" * 5_000, "expected": 1}], "entry_point": "f", "literals": True},
+    {"inputs": "5\n", "outputs": "8\n"},
+    {"inputs": ["5\n"], "outputs": "8"},
+    {"inputs": "12", "outputs": [1, 2], "fn_name": "f"},
+    {"test_list": "[1"},
+    {"tests": "import pandas\nassert f(1) == 2"},
+    {"tests": "from solution import f\ndef test_a():\n    assert f(1) == 2", "entry_point": "f"},
+    {"test_list": ["assert f(1) == 2"], "test_setup_code": "import nothing_there"},
+    {"tests": "def main():\n    assert f(1) == 2\nif __name__ == '__main__':\n    main()"},
+    {"tests": "def main():\n    assert f(1) == 2\nif __name__ == '__main__':\n    main()", "trust": "shared"},
+    {"tests": "def check(candidate):\n    assert candidate(1) == 2\ndef other():\n    check(f)"},
+    {"tests": "class Tests:\n    def run(self):\n        assert f(1) == 2"},
+    {"tests": "def test_a(fixture):\n    assert f(fixture) == 2"},
+    {"tests": "async def test_a():\n    assert f(1) == 2"},
 ]
 
 
@@ -102,6 +128,100 @@ def test_a_row_without_tests_abstains_and_says_why(answer):
     assert code.unusable(answer, {}, {}) and not code.unusable(ADD, {}, {})
 
 
+UNITTEST = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertEqual(f(2), 4)\n"
+RUN_BY_A_RUNNER = [
+    UNITTEST,
+    UNITTEST + "unittest.main()",
+    UNITTEST + "if __name__ == '__main__':\n    unittest.main()",
+    UNITTEST + "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(T))",
+    UNITTEST.replace("unittest.TestCase", "TestCase").replace("import unittest", "from unittest import TestCase"),
+    "def same(x, y):\n    assert x == y\ndef test_a():\n    same(f(2), 4)\ndef test_b(n=3):\n    assert f(n) == n * n",
+]
+
+
+@pytest.mark.parametrize("trust", ["separate", "shared"])
+@pytest.mark.parametrize("tests", RUN_BY_A_RUNNER, ids=range(len(RUN_BY_A_RUNNER)))
+def test_what_a_test_runner_would_run_is_run(tests, trust):
+    row = {"test": tests, "entry_point": "f", "trust": trust}
+    wrong = code(sample(fenced("def f(x): return None"), row))
+    right = code(sample(fenced("def f(x): return x * x"), row))
+    assert (wrong.reward, wrong.reason, right.reward, right.reason) == (0.0, "failed", 1.0, "passed"), (wrong, right)
+    assert right.provenance[0].trust == trust
+
+
+def test_what_the_module_runs_itself_is_not_run_twice():
+    tests = "seen = []\ndef test_a():\n    seen.append(f(1))\n    assert seen == [1]\ntest_a()"
+    assert code(sample(fenced("def f(x): return x"), {"tests": tests})).reward == 1.0
+    named = "def other():\n    assert test_f(1) == 2\nother()"  # the program's, not a test
+    assert code(sample(fenced("def test_f(x): return 2 * x"), {"tests": named})).reward == 1.0
+
+
+IDLE = [
+    "checks = (f(i) == i for i in range(3))",
+    "async def main():\n    assert f(1) == 2\nmain()",
+    "def check(candidate):\n    assert candidate(1) == 2\ncheck_f = f",
+    UNITTEST.replace("class", "@unittest.skip('later')\nclass"),
+]
+BROKEN_TESTS = ["assert 1 == 2\nassert f(1) == 2", "import json\njson.nothing\nf(1)", "raise SystemExit(0)\nf(1)"]
+
+
+@pytest.mark.parametrize("program", ["def f(x): return None", "def f(x): return x", "import os; os._exit(0)"])
+@pytest.mark.parametrize("tests", IDLE + BROKEN_TESTS, ids=range(len(IDLE + BROKEN_TESTS)))
+def test_tests_that_never_call_the_program_grade_nobody(tests, program):
+    verdict = code(sample(fenced(program), {"tests": tests}))
+    assert (verdict.outcome, verdict.reward, verdict.reason) == (Outcome.ABSTAIN, None, "gold_unparsed"), verdict
+    assert "call the program" in verdict.detail
+
+
+@pytest.mark.parametrize("tests", IDLE, ids=range(len(IDLE)))
+def test_tests_in_one_process_that_pass_without_a_program_grade_nobody(tests):
+    for program in ("def f(x): return None", "import os; os._exit(0)", "1 / 0", "raise KeyError"):
+        verdict = code(sample(fenced(program), {"tests": tests, "trust": "shared"}))
+        assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "gold_unparsed"), verdict
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["def f(x):", "1 / 0", "while True: pass", "import os; os._exit(3)", "import os; os._exit(0)",
+     "import os; os.write(3, b'x')", "def g(): pass",
+     "from rlvr.sandbox.child import send; send(['value', 3, []]); raise SystemExit"],
+)  # fmt: skip
+def test_no_program_gets_itself_masked_before_the_first_call(program):
+    verdict = code(sample(fenced(program), {"tests": "assert f(1) == 2"}), cpu_s=0.5)
+    assert (verdict.reward, verdict.trainable) == (0.0, True), verdict
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("class Stack:\n    def __init__(self): self.x = []\n    def push(self, v): self.x.append(v)\n"
+         "    def pop(self): return self.x.pop()", "s = Stack()\ns.push(1)\nassert s.pop() == 1"),
+        ("class A:\n    def f(self, x): return x + 1", "assert A().f(1) == 2"),
+        ("def adder(n): return lambda x: x + n", "assert adder(2)(3) == 5"),
+        ("def g(n):\n    for i in range(n): yield i", "assert list(g(3)) == [0, 1, 2] and next(g(1)) == 0"),
+        ("def g(n): return map(str, range(n))", "assert ''.join(g(3)) == '012' and g(3) != ['0', '1', '2']"),
+    ],
+)  # fmt: skip
+def test_classes_closures_and_generators_are_tested(program, tests):
+    verdict = code(sample(fenced(program), {"tests": tests}))
+    assert verdict.reward == 1.0, verdict
+    assert code(sample(fenced(program.replace("+ 1", "+ 2").replace("x + n", "x").replace("range(n)", "range(n + 1)")
+                              .replace("self.x.pop()", "None")), {"tests": tests})).reward == 0.0  # fmt: skip
+
+
+def test_an_endless_iterator_is_handed_over_in_part():
+    program = "from itertools import count\ndef g(): return count()"
+    tests = "it = g()\nassert next(it) == 0 and next(it) == 1"
+    assert code(sample(fenced(program), {"tests": tests})).reward == 1.0
+    assert code(sample(fenced(program), {"tests": "assert g()\nassert list(g())"})).reason == "failed"
+
+
+def test_what_is_no_iterators_items_is_no_answer():
+    assert plausible(["items", encode([1, 2]), []]) and plausible(["value", encode(5), []])
+    for tree in (5, None, encode({1}), encode((1,)), encode({1: 2}), ["l", object]):
+        assert not plausible(["items", tree, []]), tree
+
+
 # programs in completions ---------------------------------------------------------------------------------------------
 
 
@@ -111,6 +231,9 @@ def test_the_last_closed_block_of_python_counts():
     assert last_block("```python\na\n```\nIt prints:\n```\n3\n```") == "a\n"
     assert last_block("```\na\n```\n```\nb\n```") == "b\n"
     assert last_block("no code") is None
+    for info in ('python title="a.py"', "Python 3", "python:a.py", "py{1,3}"):
+        assert last_block(f"```{info}\na\n```\n```\n3\n```") == "a\n"
+    assert last_block('```bash title="a"\na\n```\n```{.r}\nb\n```') is None
 
 
 def test_a_program_may_be_a_block_a_box_everything_or_a_continuation():
@@ -248,6 +371,25 @@ class Int(int):
 )  # fmt: skip
 def test_values_are_equal_by_type_and_by_content(expected, value, equal):
     assert same(expected, encode(value)) is equal
+
+
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.dictionaries(st.integers(), inner),
+)
+
+
+@given(DATA)
+def test_what_json_makes_of_a_value_allows_that_value(value):
+    assert same(json.loads(json.dumps(value)), encode(value))
+
+
+def test_numbers_as_names_in_a_dict_are_texts_in_json_alone():
+    assert same({"1": 2}, encode({1: 2})) and same({"1.5": 2}, encode({1.5: 2}))
+    for value in ({True: 2}, {2: 2}, {1: 2, "1": 2}, {1: 3}, {10**5000: 2}):
+        assert not same({"1": 2}, encode(value))
+    assert not same({"1": 2, "2": 2}, encode({1: 2, "1": 2}))
+    assert not same({"1": 2}, encode({1: 2}), tuples_are_lists=False)
 
 
 @pytest.mark.parametrize("value", [Int(3), object(), lambda: 0, [Int(1)], type, (x for x in ()), range(3)])

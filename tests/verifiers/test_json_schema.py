@@ -1,8 +1,11 @@
 """JSON of the form that a schema asks for."""
 
 import sys
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rlvr_verifiers.json_schema import json_schema, load_library, unusable
 
 from rlvr.types import Outcome
@@ -66,6 +69,61 @@ def test_the_fence_can_be_asked_for_or_forbidden():
 def test_the_schema_may_stand_in_the_row_as_an_object_or_a_text():
     assert json_schema(Sample("q", "5", None, row={"schema": {"type": "string"}})).reward == 0.0
     assert json_schema(Sample("q", "5", None, row={"schema": '{"type": "integer"}'})).reward == 1.0
+
+
+NOWHERE = {"$ref": "#/$defs/nowhere"}
+LEADS_NOWHERE = [
+    {"$ref": "https://schemas.example/person"},
+    {"properties": {"a": NOWHERE}},
+    {"properties": {"a": {"anyOf": [{"type": "null"}, {"items": NOWHERE}]}}},
+    {"properties": {"a": {"$ref": "#/elsewhere/a"}}, "elsewhere": {"a": {"items": {"$ref": "#/elsewhere/b"}}}},
+    {"$schema": "http://json-schema.org/draft-07/schema#", "additionalProperties": {"$ref": "#/definitions/x"}},
+    {"$id": "https://one.example/a", "properties": {"a": {"$ref": "b"}}},
+]
+
+
+@pytest.mark.parametrize("schema", LEADS_NOWHERE)
+def test_a_reference_to_nowhere_is_found_before_any_text_comes_to_it(schema):
+    assert "a reference leads nowhere" in unusable(None, {"schema": schema})
+    for completion in ('{"a": 1}', '{"b": 1}', "5"):
+        verdict = json_schema(Sample("q", completion, None, row={"schema": schema}))
+        assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "schema_invalid")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}},
+        {"properties": {"a": {"type": "integer"}, "next": {"$ref": "#"}}},
+        {"$defs": {"n": {"$anchor": "whole", "type": "integer"}}, "properties": {"a": {"$ref": "#whole"}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"n": {"type": "integer"}},
+         "properties": {"a": {"$ref": "#/definitions/n"}, "next": {"$ref": "#"}}},
+        {"properties": {"$ref": {"type": "string"}, "a": {"type": "integer"}}},
+        {"elsewhere": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/elsewhere/n"}}},
+        {"$id": "https://one.example/a", "$defs": {"b": {"$id": "b", "type": "integer"}},
+         "properties": {"a": {"$ref": "b"}}},
+    ],
+)  # fmt: skip
+def test_a_reference_that_leads_somewhere_is_followed(schema):
+    assert unusable(None, {"schema": schema}) is None
+    assert json_schema(Sample("q", '{"a": 1}', None), schema=schema).reason == "valid"
+    assert json_schema(Sample("q", '{"a": "x"}', None), schema=schema).reason == "breaks_type"
+
+
+@pytest.mark.parametrize("dialect", ["https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"])
+def test_a_multiple_is_one_of_the_decimal_numbers(dialect):
+    schema = {"$schema": dialect, "properties": {"price": {"multipleOf": 0.01}, "next": {"$ref": "#"}}}
+    for price, reason in (("19.99", "valid"), ("0.07", "valid"), ("19.995", "breaks_multipleOf"), ("1e30", "valid")):
+        for text in (f'{{"price": {price}}}', f'{{"next": {{"price": {price}}}}}'):
+            assert json_schema(Sample("q", text, None), schema=schema).reason == reason, text
+    assert json_schema(Sample("q", "3" + "0" * 400, None), schema={"multipleOf": 3}).reason == "valid"
+
+
+@given(st.integers(-(10**6), 10**6), st.sampled_from([0.01, 0.1, 0.001, 0.5, 3, 1e-7]), st.booleans())
+def test_a_multiple_is_what_decimal_arithmetic_says(count, unit, off):
+    number = count * Decimal(str(unit)) + (Decimal(str(unit)) / 2 if off else 0)
+    found = json_schema(Sample("q", str(number), None), schema={"multipleOf": unit}).reason
+    assert found == ("breaks_multipleOf" if off else "valid")
 
 
 @pytest.mark.parametrize("schema", [None, {"type": "nonsense"}, "{", 5, {"$ref": "https://schemas.example/person"}])

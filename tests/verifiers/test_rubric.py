@@ -71,6 +71,15 @@ def test_the_reward_is_the_weighted_share_less_the_faults(completion, reward, re
     assert said.reason == reason
 
 
+def test_a_fault_that_a_text_does_not_let_be_ruled_out_counts():
+    criteria = [
+        {"name": "number", "weight": 2, "regex": r"\d"},
+        {"name": "seven", "weight": -1, "regex": "^7$", "params": {"where": "box"}},
+    ]
+    for completion, reward in (("\\boxed{5}", 1.0), ("\\boxed{7}", 0.5), ("5, without a box", 0.5)):
+        assert judged(completion, criteria)[0].reward == reward, completion
+
+
 def test_the_detail_says_what_each_criterion_said_and_the_provenance_who_decided():
     said, server = judged("x 12 b c d", CRITERIA)
     assert said.detail == "has_x 1, number 1, short 0, shouts 0"

@@ -40,6 +40,18 @@ from tests.verifiers.hostile import HOSTILE
         ("((((3 = 4", []),
         ("1 + 1" + " + 1" * 100 + " = 5", []),  # too long to be looked at
         ("no numbers", []),
+        ("x - 2*3 = 4", []),
+        ("y - 3 + 5 = 9", []),
+        ("y -3 + 5 = 9 and 1 + 1 = 3", [False]),
+        ("Total cost - 3 * 4 = 12", []),
+        ("x \u2212 2*3 = 4 + 6 = 10", [True]),
+        ("5% - 2*3 = 4", []),
+        ("sqrt 4 + 5 = 7", []),
+        ("20% of 5*10 = 10", []),
+        ("x plus 3 + 4 = 10", []),
+        ("so -3 + 5 = 2", [True]),
+        ("we get 3 + 4 = 8", [False]),
+        ("result: - 3 + 5 = 3", [False]),
     ],
 )
 def test_what_is_calculated_is_true_or_false_and_the_rest_is_left_alone(line, found):

@@ -51,6 +51,31 @@ def test_a_closed_gate_is_never_worth_more_than_an_open_one_nor_more_than_nothin
         assert closed <= 0 and closed <= opened
 
 
+def rejected(**rewards: float) -> dict[str, Verdict]:
+    return {
+        name: Verdict(r, Outcome.REJECTED, reason="no_box", provenance=(Provenance(name),))
+        for name, r in rewards.items()
+    }
+
+
+def test_a_completion_that_a_fault_cannot_be_ruled_out_in_has_it():
+    """Its 0 would be the best that the part can say: no box, no fault."""
+    cfg = parts(math={}, fault={"weight": -0.5})
+    verdict = combine(said(math=1.0) | rejected(fault=0.0), cfg)
+    assert (verdict.reward, verdict.parts) == (0.5, {"math": 1.0, "fault": 1.0})
+    assert combine(said(math=1.0) | rejected(fault=3.0), cfg).reward == -0.5
+    assert combine(rejected(math=0.0) | said(fault=0.0), cfg).reward == 0.0
+
+
+def test_a_rejected_fault_opens_no_gate_meets_no_requirement_and_stays_out_where_its_own_is_not_met():
+    closed = parts(math={}, fault={"weight": -0.5, "gate": True})
+    assert combine(said(math=1.0) | rejected(fault=0.0), closed).reward == -0.5
+    required = parts(math={"requires": {"fault": 1.0}}, fault={"weight": -0.5})
+    assert combine(said(math=1.0) | rejected(fault=0.0), required).parts == {"math": 0.0, "fault": 1.0}
+    own = parts(math={}, fault={"weight": -0.5, "requires": {"math": 1.0}})
+    assert combine(said(math=0.0) | rejected(fault=0.0), own).parts == {"math": 0.0, "fault": 0.0}
+
+
 def test_a_product_of_two_faults_is_a_fault():
     assert combine(said(a=-1.0, b=-0.5), parts("product", a={}, b={})).reward == -0.5
     assert combine(said(a=-1.0, b=0.0), parts("product", a={}, b={})).reward == 0.0

@@ -2,10 +2,13 @@
 
 import json
 import random
+import re
 import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvr.config import Recipe
 from rlvr.reward_config import PartConfig, RewardConfig, VerifyConfig
@@ -221,11 +224,67 @@ def test_an_honest_solution_has_no_sign():
     assert len(SIGNS) == 8
 
 
+# as they were before texts were looked through for needles first
+PLAINLY = SIGNS | {
+    "ends the program": re.compile(r"\bos\.(?:_exit|abort|kill)\b|\bsys\.exit\s*\(\s*0?\s*\)|\batexit\."),
+    "says nothing": re.compile(
+        r"\A\W*\Z|\A\s*(?:thought process|solution|let'?s solve this(?: problem)? step by step)\W*\Z", re.IGNORECASE
+    ),
+}
+WRITTEN = """os. os._exit os.abort os.kill sys.exit ( 0 ) () (0) atexit. sys._getframe inspect.stack inspect. gc.
+gc.get_objects sys.modules sys.settrace __builtins__ ctypes /proc/self def class __eq__ __hash__ __ A int str : = .
+unittest.mock monkeypatch pytest.skip assert True setattr builtins sys builtins.x ignore disregard forget all any the
+your previous prior above dear note to grader judge evaluator verifier score grade rating verdict 10 / 100 full correct
+pass this answer response solution is <| |> <|im_start|> <|eot_id|> [INST] [/INST] <<SYS>> <</SYS>> \u200b \ufeff
+\x00 \U000e0041 thought process let's solve problem step by \u00e9 x"""
+PIECES = WRITTEN.split()
+ODD = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}  # what IGNORECASE takes for these letters
+
+
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(["", " ", "  ", "\n"]), st.randoms()), max_size=12))
+def test_signs_are_those_that_the_patterns_find_by_themselves(pieces):
+    def odd(letter: str, rng: random.Random) -> str:
+        return rng.choice([letter] * 8 + [letter.upper(), *ODD.get(letter, "")])
+
+    text = "".join("".join(odd(letter, rng) for letter in piece) + gap for piece, gap, rng in pieces)
+    assert signs(text) == [name for name, pattern in PLAINLY.items() if pattern.search(text)]
+
+
+@pytest.mark.parametrize("phrase", ["forget all prior", "ignore above", "dear verifier", "This answer is correct"])
+def test_signs_in_letters_that_only_look_like_others(phrase):
+    for letter, others in ODD.items():
+        for other in others:
+            assert signs(phrase.replace(letter, other)) == ["talks to the judge"], other
+
+
 def test_signs_are_looked_for_in_linear_time():
-    for unit in (":", "\\boxed{", "class A(", "ignore the ", " ", "\u200b", "score : "):
-        started = time.process_time()
-        signs(unit * 500_000)
-        assert time.process_time() - started < 2.0
+    for unit in (":", "\\boxed{", "class A(", "ignore the ", " ", "\u200b", "score : ", "class ", "setattr "):
+        for text in (unit * 500_000, "class" + unit * 500_000, "sys.exit(" + unit * 500_000 + "x"):
+            started = time.process_time()
+            signs(text)
+            assert time.process_time() - started < 0.7
+
+
+def test_signs_are_looked_for_in_no_more_passes_than_the_window_remembers(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr("rlvr.verify.health.signs", lambda text: looked_at.append(text) or signs(text))
+    run = Run(window=10)
+    for _ in range(2):
+        looked_at.clear()
+        row = run.step(*(group([1.0], text="os._exit(0)" if n > 25 else f"{n}") for n in range(30)))
+    assert looked_at == [str(n) for n in range(20, 26)] + ["os._exit(0)"]
+    assert row["suspicious/math"] == 0.4
+    assert list(run.health.parts["math"].suspicious) == [""] * 6 + ["ends the program"] * 4
+
+
+def test_reasons_that_are_all_different_make_no_metric_each():
+    where = [record(1.0, "equal")] * 30 + [record(0.0, f"differs by {n}") for n in range(100)] + [record(None, "gone")]
+    prompt, completion = Prompt("p", 0, (), (1,), "5"), Completion((1,), (True,), (0.0,), 0, "x", "eos")
+    groups = [Group(prompt, (completion,), (Verdict(1.0, Outcome.OK, provenance=(one,)),)) for one in where]
+    said = {name: n for name, n in monitor.metrics(groups).items() if name.startswith("outcomes/")}
+    assert len(said) == 22 and sum(said.values()) == 131
+    assert (said["outcomes/math/ok/equal"], said["outcomes/math/ok/other"]) == (30, 81)
+    assert said["outcomes/math/error/other"] == 1
 
 
 def resumed(run: Run, broken: bool) -> Run:

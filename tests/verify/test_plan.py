@@ -8,7 +8,7 @@ from rlvr.config import RecipeError
 from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge
-from rlvr.verify.discover import load
+from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, params_of
 from rlvr.verify.plugin import PluginError
 from rlvr.verify.rows import leave_out, unusable
@@ -193,6 +193,7 @@ def package(folder, name: str, module: str) -> str:
 
 
 def test_a_name_that_two_packages_offer_is_nobodys(tmp_path, monkeypatch):
+    installed.cache_clear()
     monkeypatch.syspath_prepend(package(tmp_path / "a", "first-rewards", "module_of_first"))
     with pytest.raises(PluginError, match=r"module_of_first has no function 'judge\.inner'"):
         load("twice")
@@ -203,6 +204,19 @@ def test_a_name_that_two_packages_offer_is_nobodys(tmp_path, monkeypatch):
     assert "first-rewards" in str(refused.value) and "other-rewards" in str(refused.value)
     assert load("module_of_other:judge")(None).reward == 1.0
     assert load("math").name == "math"
+    installed.cache_clear()
+
+
+def test_what_is_installed_is_read_once_however_many_rows_name_a_verifier(at, monkeypatch):
+    plan = Plan(RewardConfig({"x": PartConfig(at("rule"), column="verifier")}))
+    plan.chain("x", prompt(verifier="format", verifier_params=None))
+
+    def read_again(**_):
+        raise AssertionError("the entry points are read for a row")
+
+    monkeypatch.setattr("rlvr.verify.discover.entry_points", read_again)
+    for name in ("format", "math"):
+        assert plan.chain("x", prompt(verifier=name, verifier_params=None))[0].reference == name
 
 
 def test_a_file_may_hold_a_dataclass_and_what_breaks_in_it_is_said(tmp_path):
