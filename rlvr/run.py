@@ -18,6 +18,7 @@ from rlvr import config
 from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.config import Recipe, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
+from rlvr.data.tokenizer import check_stop
 from rlvr.loop import Diverged, train
 from rlvr.measure import mark
 from rlvr.objective import Batch, Objective
@@ -59,26 +60,29 @@ def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
     if cfg.rollout.tool.name is not None:
         tool_of(cfg.rollout.tool)
     render = Renderer(cfg.model)
-    check_policy(cfg.model)
-    check_reference(objective, len(render.tokenizer), cfg.model.max_context)
+    check_stop(render.tokenizer, cfg.rollout.stop)
+    # a tokenizer may know tokens that its model does not, and a model more
+    vocabulary = min(len(render.tokenizer), check_policy(cfg.model))
+    check_reference(objective, vocabulary, cfg.model.max_context)
     room = cfg.model.max_context - cfg.rollout.max_tokens
-    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room, vocabulary)
     plan.check_columns(prompts)
     plan.check_rows(prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:
-        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room)[: cfg.evaluation.limit]
+        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room, vocabulary)
+        heldout = heldout[: cfg.evaluation.limit]
         plan.check_rows(heldout)
     data = {f"data.train={cfg.data.train}": prompts, f"data.heldout={cfg.data.heldout}": heldout}
     (prompts, heldout), notes = leave_out(plan, data)
     check_domains(cfg, objective, prompts)
     refuse_overlap(prompts, heldout)
-    if cfg.rollout.top_k > len(render.tokenizer):  # vLLM would say so when it begins to sample
+    if cfg.rollout.top_k > vocabulary:  # vLLM would say so when it begins to sample
         raise RecipeError(
-            f"rollout.top_k={cfg.rollout.top_k} > {len(render.tokenizer)}, the tokens of model.path={cfg.model.path}; "
+            f"rollout.top_k={cfg.rollout.top_k} > {vocabulary}, the tokens of model.path={cfg.model.path}; "
             "0 samples from all"
         )
-    return Inputs(prompts, heldout, len(render.tokenizer), tuple(notes))
+    return Inputs(prompts, heldout, vocabulary, tuple(notes))
 
 
 def check_objective(cfg: Recipe, objective: Objective) -> None:
