@@ -1,11 +1,14 @@
 """Rows -> Prompts -> a stream in which every position always holds the same prompt."""
 
+import json
 import random
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,9 @@ PLAIN = "{% for message in messages %}{{ message['content'] }}{% if not loop.las
 class Renderer:
     """Messages -> token ids, through the model's chat template or the recipe's."""
 
-    def __init__(self, model: ModelConfig):
+    def __init__(self, model: ModelConfig, day: date | None = None):
+        """`day`: what a template that asks for the date is told; none: today."""
+        self.day = day or date.today()
         self.tokenizer = load_tokenizer(model.path)
         use_template(self.tokenizer, template_of(model))
         if not self.tokenizer.chat_template:
@@ -43,6 +48,7 @@ class Renderer:
                 [dict(message) for message in messages], tokenize=True, return_dict=False,
                 # the assistant's own last words are to go on
                 add_generation_prompt=not prefilled, continue_final_message=prefilled,
+                strftime_now=self.day.strftime,
             )  # fmt: skip
         except Exception as error:  # some refuse a system message, or two user messages in a row; others just break
             said = one_line(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {one_line(error)}"
@@ -159,6 +165,14 @@ def wrong_messages(messages: Any) -> str | None:
         if re.search(r"[\ud800-\udfff]", content):
             return f"holds half of a surrogate pair in message {place}, which no tokenizer reads"
     return None if any(message["content"] for message in messages) else "is empty"
+
+
+def fingerprint(prompts: Sequence[Prompt]) -> str:
+    """Of their ids, tokens and answers, in their order."""
+    seen = sha256()
+    for prompt in prompts:
+        seen.update(json.dumps([prompt.id, prompt.token_ids, prompt.answer], default=str).encode())
+    return seen.hexdigest()
 
 
 def refuse_overlap(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:

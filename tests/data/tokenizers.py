@@ -40,7 +40,7 @@ def ids(text: str) -> tuple[int, ...]:
 
 
 def byte_level_folder(folder: Path, tokenizer_class: str, model_type: str = "llama") -> Tokenizer:
-    """A tokenizer.json of bytes, and the class that is to load it: DeepSeek-R1-Distill-Llama says LlamaTokenizerFast."""
+    """A tokenizer.json of bytes, and the class to load it with: DeepSeek-R1-Distill-Llama says LlamaTokenizerFast."""
     core = Tokenizer(BPE())
     core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     letters = ByteLevel.alphabet()
