@@ -126,8 +126,8 @@ def read_again(run: str, cfg: Recipe, objective: "Objective", others: bool = Fal
     if known_by and not others and known_by["sha256"] != inputs.known_by["sha256"]:
         raise RecipeError(
             f"data.train={cfg.data.train}: the run in {run} began with other prompts: this data has changed since, or "
-            f"the tokenizer or chat template of model.path={cfg.model.path}. Put back what it was, or go on with the new "
-            f"ones by `rlvr resume {run} data.train={cfg.data.train}`"
+            f"the tokenizer or chat template of model.path={cfg.model.path}. Put back what it was, or go on with the "
+            f"new ones by `rlvr resume {run} data.train={cfg.data.train}`"
         )
     return inputs
 

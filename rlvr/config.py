@@ -38,7 +38,8 @@ class DataConfig:
     heldout: str | None = None
     """Problems that no training step sees, for evaluation; none: no evaluation. Overlap with `train` is refused."""
     prompt: str = "problem"
-    """The column with the question: text, or a list of chat messages. One of the assistant at their end is gone on with."""
+    """The column with the question: text, or a list of chat messages. The assistant goes on with a last one of its
+    own."""
     answer: str | None = "answer"
     """The column with the reference answer, handed to the verifiers as it is; null: there are no references."""
     domain: str | None = None

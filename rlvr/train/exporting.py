@@ -9,22 +9,23 @@ from rlvr.data.prompts import use_template
 from rlvr.data.rows import one_line
 from rlvr.data.tokenizer import load_tokenizer
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-
-
 def make_writable(lm: Any, path: str) -> None:
     """transformers reads what it then refuses to write. RecipeError where that is more than we can set right."""
     known = lm.generation_config
-    if any(getattr(known, name, None) is not None for name in SAMPLING):
-        known.do_sample = True  # many leave it to whoever samples
     if known.pad_token_id is not None and known.pad_token_id < 0:
         known.pad_token_id = None
+    if _unwritable(known):  # many give a temperature, and leave it to whoever samples to say that they do
+        known.do_sample = True
+    if why := _unwritable(known):
+        raise RecipeError(f"model.path={path}: its generation_config.json could not be exported: {why}; correct it")
+
+
+def _unwritable(known: Any) -> str | None:
     try:
         known.validate(strict=True)
     except ValueError as error:
-        raise RecipeError(
-            f"model.path={path}: its generation_config.json could not be exported: {one_line(error)}; correct it"
-        ) from None
+        return one_line(error)
+    return None
 
 
 def write_model(lm: Any, weights: dict[str, Tensor], path: str, template: str | None, folder: str) -> None:

@@ -262,6 +262,7 @@ def test_what_is_exported_asks_as_it_was_asked_in_training(model_folder, tmp_pat
     [
         ({"temperature": 0.9, "top_p": 0.6}, {"do_sample": True, "temperature": 0.9, "top_p": 0.6}),
         ({"do_sample": False, "top_k": 20}, {"do_sample": True, "top_k": 20}),
+        ({"do_sample": False, "temperature": 1.0}, {"do_sample": False, "temperature": 1.0}),
         ({"pad_token_id": -1}, {}),
         ({"eos_token_id": 2}, {"eos_token_id": [1, 2]}),  # Qwen3-Base: one of the text's, one of the chat's
         ({"eos_token_id": [2, 1]}, {"eos_token_id": [1, 2]}),
