@@ -9,6 +9,7 @@ from rlvr.data.prompts import use_template
 from rlvr.data.rows import one_line
 from rlvr.data.tokenizer import load_tokenizer
 
+
 def make_writable(lm: Any, path: str) -> None:
     """transformers reads what it then refuses to write. RecipeError where that is more than we can set right."""
     known = lm.generation_config
