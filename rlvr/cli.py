@@ -54,7 +54,7 @@ def train(args: argparse.Namespace) -> int:
     from rlvr.observe.runfolder import RunFolder
     from rlvr.run import open_folder, read_inputs
 
-    inputs = read_inputs(cfg, objective)
+    inputs = read_again(str(cfg.run.folder), cfg, objective) if again else read_inputs(cfg, objective)
     if cfg.log.console or args.dry_run:
         show(cfg, composed, inputs)
     if args.dry_run:
@@ -62,6 +62,7 @@ def train(args: argparse.Namespace) -> int:
     folder = RunFolder.open(str(cfg.run.folder)) if again else open_folder(cfg)
     try:
         folder.write_config(to_yaml(composed))
+        folder.write_prompts(inputs.known_by)
         return go(cfg, objective, inputs, folder)
     except (RecipeError, RunError):
         folder.remove_unused()
@@ -89,27 +90,46 @@ def begun(composed: Any, cfg: Recipe) -> bool:
 def resume(args: argparse.Namespace) -> int:
     from rlvr.compose import check_overrides, measured_otherwise, saved_recipe, to_yaml, typed
     from rlvr.observe.runfolder import RunFolder
-    from rlvr.run import read_inputs
 
     check_overrides(args.overrides)
     import_from(args.config_dir)
     folder = RunFolder.open(args.run)
     composed = saved_recipe(folder.config_text(), args.overrides)
     cfg, objective = typed(composed)
-    inputs = read_inputs(cfg, objective)
+    others = any(override.startswith(("data", "model")) for override in args.overrides)
+    inputs = read_again(args.run, cfg, objective, others)
     if cfg.log.console:
         show(cfg, composed, inputs)
-    before = folder.config_text()
+    before, known_by = folder.config_text(), RunFolder.prompts_of(args.run)
     if otherwise := measured_otherwise(saved_recipe(before), composed):
         note = f"{', '.join(otherwise)} changed: the sentinel compares with no step before, whose numbers meant another"
         inputs = replace(inputs, notes=(*inputs.notes, note))
     folder.write_config(to_yaml(composed))
+    folder.write_prompts(inputs.known_by)
     try:
         return go(cfg, objective, inputs, folder)
     except BaseException:
         if not folder.logged:  # what it cannot go on with is not its recipe
             folder.write_config(before)
+            folder.write_prompts(known_by)
         raise
+
+
+def read_again(run: str, cfg: Recipe, objective: "Objective", others: bool = False) -> Any:
+    """The inputs of a run that goes on. RecipeError where they are not what it began with, unless `others` are meant:
+    it would go on in the middle of them, as if nothing had happened."""
+    from rlvr.observe.runfolder import RunFolder
+    from rlvr.run import read_inputs
+
+    known_by = RunFolder.prompts_of(run)
+    inputs = read_inputs(cfg, objective, known_by.get("day"))
+    if known_by and not others and known_by["sha256"] != inputs.known_by["sha256"]:
+        raise RecipeError(
+            f"data.train={cfg.data.train}: the run in {run} began with other prompts: this data has changed since, or "
+            f"the tokenizer or chat template of model.path={cfg.model.path}. Put back what it was, or go on with the "
+            f"new ones by `rlvr resume {run} data.train={cfg.data.train}`"
+        )
+    return inputs
 
 
 def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe:

@@ -38,13 +38,14 @@ class DataConfig:
     heldout: str | None = None
     """Problems that no training step sees, for evaluation; none: no evaluation. Overlap with `train` is refused."""
     prompt: str = "problem"
-    """The column with the question: text, or a list of chat messages."""
+    """The column with the question: text, or a list of chat messages. The assistant goes on with a last one of its
+    own."""
     answer: str | None = "answer"
     """The column with the reference answer, handed to the verifiers as it is; null: there are no references."""
     domain: str | None = None
     """A column that names each prompt's domain (per-domain KL); none: all are `default`."""
     system: str | None = None
-    """A system message put before every question."""
+    """A system message put before every question. Rows that have one of their own are refused."""
     split: str = "train"
     """The split of a hub data set whose name does not say one."""
     shuffle: bool = True

@@ -46,7 +46,7 @@ class RolloutConfig:
     max_tokens: int = 1024
     """Of one completion. What runs into it is `truncated`."""
     stop: list[str] = field(default_factory=list)
-    """Strings that end a completion, besides the end token."""
+    """Strings that end a completion, besides the end token. A special token may be one, but no part of one."""
     max_staleness: int = 0
     """How many weight updates a completion may be behind when trained on. 0 is synchronous. Above, engines sample the
     groups of the next steps while the trainer trains, at most this many steps ahead; it wants a correction."""

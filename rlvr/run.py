@@ -7,7 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import date
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 from rlvr import config
 from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.config import Recipe, RecipeError
-from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
+from rlvr.data.prompts import PromptStream, Renderer, fingerprint, load_prompts, refuse_overlap
+from rlvr.data.tokenizer import check_stop
 from rlvr.loop import Diverged, train
 from rlvr.measure import mark
 from rlvr.objective import Batch, Objective
@@ -49,36 +51,42 @@ class Inputs:
     heldout: list[Prompt]
     vocabulary: int
     notes: tuple[str, ...] = ()  # of what was left out
+    known_by: Mapping[str, str] = field(default_factory=dict)  # what a resume knows data and chat template by
 
 
-def read_inputs(cfg: Recipe, objective: Objective) -> Inputs:
-    """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here."""
+def read_inputs(cfg: Recipe, objective: Objective, day: str | None = None) -> Inputs:
+    """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here. `day`: on which the
+    run began, in ISO format; none: today."""
     config.check(cfg)
     check_objective(cfg, objective)
     plan = Plan(cfg.reward)
     if cfg.rollout.tool.name is not None:
         tool_of(cfg.rollout.tool)
-    render = Renderer(cfg.model)
-    check_policy(cfg.model)
-    check_reference(objective, len(render.tokenizer), cfg.model.max_context)
+    render = Renderer(cfg.model, date.fromisoformat(day) if day else None)
+    check_stop(render.tokenizer, cfg.rollout.stop)
+    # a tokenizer may know tokens that its model does not, and a model more
+    vocabulary = min(len(render.tokenizer), check_policy(cfg.model))
+    check_reference(objective, vocabulary, cfg.model.max_context)
     room = cfg.model.max_context - cfg.rollout.max_tokens
-    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room)
+    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room, vocabulary)
+    known_by = {"day": render.day.isoformat(), "sha256": fingerprint(prompts)}
     plan.check_columns(prompts)
     plan.check_rows(prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:
-        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room)[: cfg.evaluation.limit]
+        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room, vocabulary)
+        heldout = heldout[: cfg.evaluation.limit]
         plan.check_rows(heldout)
     data = {f"data.train={cfg.data.train}": prompts, f"data.heldout={cfg.data.heldout}": heldout}
     (prompts, heldout), notes = leave_out(plan, data)
     check_domains(cfg, objective, prompts)
     refuse_overlap(prompts, heldout)
-    if cfg.rollout.top_k > len(render.tokenizer):  # vLLM would say so when it begins to sample
+    if cfg.rollout.top_k > vocabulary:  # vLLM would say so when it begins to sample
         raise RecipeError(
-            f"rollout.top_k={cfg.rollout.top_k} > {len(render.tokenizer)}, the tokens of model.path={cfg.model.path}; "
+            f"rollout.top_k={cfg.rollout.top_k} > {vocabulary}, the tokens of model.path={cfg.model.path}; "
             "0 samples from all"
         )
-    return Inputs(prompts, heldout, len(render.tokenizer), tuple(notes))
+    return Inputs(prompts, heldout, vocabulary, tuple(notes), known_by)
 
 
 def check_objective(cfg: Recipe, objective: Objective) -> None:

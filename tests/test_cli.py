@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 
 from rlvr import cli
 from rlvr.compose import compose_recipe, quoted, to_yaml, typed
-from tests.data.tokenizers import model_folder
+from tests.data.tokenizers import WORDS, model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
 
@@ -238,6 +239,24 @@ def test_top_k_is_at_most_the_vocabulary(capsys):
     said = refusal(capsys, "train", "quickstart", kept, f"rollout.top_k={tokens + 1}")
     assert said.startswith(f"rollout.top_k={tokens + 1} > {tokens}, the tokens of model.path=")
     assert cli.main(["train", "quickstart", kept, f"rollout.top_k={tokens}", "--dry-run"]) == 0
+
+
+def test_what_a_tokenizer_knows_beyond_its_model_is_no_token(capsys, inputs, tmp_path):
+    """Gemma-3's has one more than the text model, and that model may be its own reference."""
+    config = {"model_type": "qwen3", "vocab_size": len(WORDS) - 1}  # without </think>
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    words = ["train", "quickstart", "algorithm=grpo", f"+algorithm.kl.reference={tmp_path / 'model'}", *inputs]
+    assert cli.main([*words, "--dry-run"]) == 0
+    capsys.readouterr()
+    said = refusal(capsys, *words, "+algorithm.keep_sampling_mask=true", f"rollout.top_k={len(WORDS)}")
+    assert said.startswith(f"rollout.top_k={len(WORDS)} > {len(WORDS) - 1}, the tokens of model.path=")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"problem": "1 </think>", "answer": "2"}))
+    assert f"row 0: the prompt has the token {len(WORDS) - 1}, but" in refusal(capsys, *words)
+
+
+def test_a_stop_string_that_no_text_holds_is_refused(capsys, inputs):
+    said = refusal(capsys, "train", "quickstart", *inputs, 'rollout.stop=["<end>1"]')
+    assert said.startswith("rollout.stop: '<end>1' holds the special token '<end>'")
 
 
 def test_what_gdpo_would_normalise_with_the_parts_is_refused(capsys):
@@ -550,6 +569,47 @@ def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkey
     assert (launch.cfg.steps, launch.folder.path) == (99, run_folder)
     assert "steps: 99" in (run_folder / "config.yaml").read_text()
     assert capsys.readouterr().out.splitlines()[-1] == f"Run folder: {run_folder}"
+
+
+def test_a_resume_with_other_prompts_is_refused_unless_they_are_named(capsys, tmp_path, inputs, monkeypatch):
+    from rlvr.config import RunError
+
+    launch = launched(monkeypatch, "finished")
+    run, data = tmp_path / "run", tmp_path / "train.jsonl"
+    command = ["train", "quickstart", *inputs, f"run.folder={run}", "--resume"]
+    assert cli.main(command) == 0
+    assert cli.main(["resume", str(run), "steps=99"]) == 0
+    assert cli.main([*command, "steps=99"]) == 0
+    rows = data.read_text()
+    data.write_text(rows.replace('"answer": "2"', '"answer": "1"', 1))
+    asked = ["resume", str(run), f"data.train={data}"]
+    for words in (asked[:2], [*command, "steps=99"]):
+        capsys.readouterr()
+        said = refusal(capsys, *words)
+        assert said.startswith(f"data.train={data}: the run in {run} began with other prompts: this data has changed")
+        assert said.endswith(f"`rlvr {' '.join(asked)}`")
+    known = (run / "prompts.json").read_text()
+    with monkeypatch.context() as patched:
+        launched(patched, RunError("no verdicts"))
+        assert cli.main(asked) == 1
+    assert (run / "prompts.json").read_text() == known  # nothing was trained on them
+    assert cli.main(asked) == 0
+    assert cli.main(asked[:2]) == 0
+    assert launch.inputs.train[0].answer == "1"
+
+
+def test_a_template_that_asks_for_the_date_is_told_the_day_of_the_beginning(tmp_path, inputs, monkeypatch):
+    launch = launched(monkeypatch, "finished")
+    (tmp_path / "own.jinja").write_text("{{ strftime_now('%d')[1] }} {{ messages[-1]['content'] }}")
+    run = tmp_path / "run"
+    template = f"model.chat_template={tmp_path / 'own.jinja'}"
+    assert cli.main(["train", "quickstart", *inputs, template, f"run.folder={run}"]) == 0
+    began = json.loads((run / "prompts.json").read_text())
+    assert began["day"] == date.today().isoformat()
+    (run / "prompts.json").write_text(json.dumps(began | {"day": "2024-01-02"}))
+    assert cli.main(["resume", str(run), "data.shuffle=true"]) == 0
+    assert launch.inputs.train[0].token_ids[0] == WORDS.index("2")
+    assert cli.main(["resume", str(run)]) == 0  # whatever day it is
 
 
 @pytest.mark.parametrize(

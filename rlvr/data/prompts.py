@@ -1,10 +1,14 @@
 """Rows -> Prompts -> a stream in which every position always holds the same prompt."""
 
+import json
 import random
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +16,23 @@ from jinja2 import TemplateError
 
 from rlvr.config import DataConfig, ModelConfig, RecipeError
 from rlvr.data.rows import Row, is_missing, one_line, read_rows
+from rlvr.data.tokenizer import load_tokenizer
 from rlvr.types import Prompt
 
 Messages = tuple[Mapping[str, str], ...]
 Render = Callable[[Messages], tuple[int, ...]]  # a Renderer, or whatever is enough for the purpose
 # OpenAI's, and what chat templates of Llama and GLM call tools
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation", "environment")
-PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+PLAIN = "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
 
 
 class Renderer:
     """Messages -> token ids, through the model's chat template or the recipe's."""
 
-    def __init__(self, model: ModelConfig):
-        from transformers import AutoTokenizer
-
-        if model.path.startswith((".", "/", "~")) and not Path(model.path).is_dir():
-            raise RecipeError(f"model.path={model.path}: no such folder")
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(model.path)
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"model.path={model.path}: no tokenizer could be loaded: {one_line(error)}") from None
+    def __init__(self, model: ModelConfig, day: date | None = None):
+        """`day`: what a template that asks for the date is told; none: today."""
+        self.day = day or date.today()
+        self.tokenizer = load_tokenizer(model.path)
         use_template(self.tokenizer, template_of(model))
         if not self.tokenizer.chat_template:
             raise RecipeError(
@@ -42,10 +42,14 @@ class Renderer:
 
     def __call__(self, messages: Messages) -> tuple[int, ...]:
         """At least one token; RecipeError where the template refuses, breaks or writes nothing."""
+        prefilled = messages[-1]["role"] == "assistant"
         try:
             rendered = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+                [dict(message) for message in messages], tokenize=True, return_dict=False,
+                # the assistant's own last words are to go on
+                add_generation_prompt=not prefilled, continue_final_message=prefilled,
+                strftime_now=self.day.strftime,
+            )  # fmt: skip
         except Exception as error:  # some refuse a system message, or two user messages in a row; others just break
             said = one_line(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {one_line(error)}"
             raise RecipeError(f"{TEMPLATE} refuses {messages!r:.200}: {said}") from None
@@ -68,7 +72,7 @@ def template_of(model: ModelConfig) -> str | None:
         return None
     if model.chat_template == "plain":
         return PLAIN
-    template = Path(model.chat_template)
+    template = Path(model.chat_template).expanduser()
     if not template.is_file():
         raise RecipeError(f"model.chat_template={template}: no such file")
     try:
@@ -85,8 +89,10 @@ def use_template(tokenizer: Any, template: str | None) -> None:
         tokenizer.chat_template = template
 
 
-def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room: int) -> list[Prompt]:
-    """Every row of `source` as a Prompt of at most `room` tokens."""
+def load_prompts(
+    source: str, knob: str, data: DataConfig, render: Render, room: int, vocabulary: int = sys.maxsize
+) -> list[Prompt]:
+    """Every row of `source` as a Prompt of at most `room` tokens, all of them below `vocabulary`."""
     rows = read_rows(source, data.split, knob)
     wanted = {"data.prompt": data.prompt, "data.answer": data.answer, "data.domain": data.domain}
     for key, column in wanted.items():
@@ -99,6 +105,11 @@ def load_prompts(source: str, knob: str, data: DataConfig, render: Render, room:
             raise RecipeError(
                 f"{source}, row {number}: the prompt has {len(prompt.token_ids)} tokens > {room} = model.max_context - "
                 "rollout.max_tokens: raise the one, lower the other, or drop the row"
+            )
+        if prompt.token_ids and (last := max(prompt.token_ids)) >= vocabulary:
+            raise RecipeError(
+                f"{source}, row {number}: the prompt has the token {last}, but model.path knows {vocabulary} only: its "
+                "tokenizer has more; drop the row"
             )
         prompts.append(prompt)
     return prompts
@@ -114,8 +125,14 @@ def _prompt(row: Row, number: int, source: str, data: DataConfig, render: Render
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
     if why := wrong_messages(messages):
         raise RecipeError(f"{source}, row {number}: {data.prompt}={question!r:.80} {why}")
-    messages = list(messages)
+    # tables of parquet pad with null the keys that some other message has; templates ask whether a key is there
+    messages = [{k: v for k, v in m.items() if v is not None or k == "content"} for m in messages]
     if data.system:
+        if any(message["role"] == "system" for message in messages):
+            raise RecipeError(
+                f"{source}, row {number}: {data.prompt} has a system message of its own, and data.system would be a "
+                "second one; set data.system=null, or take them out of the rows"
+            )
         messages.insert(0, {"role": "system", "content": data.system})
     try:
         token_ids = render(tuple(messages))
@@ -148,6 +165,14 @@ def wrong_messages(messages: Any) -> str | None:
         if re.search(r"[\ud800-\udfff]", content):
             return f"holds half of a surrogate pair in message {place}, which no tokenizer reads"
     return None if any(message["content"] for message in messages) else "is empty"
+
+
+def fingerprint(prompts: Sequence[Prompt]) -> str:
+    """Of their ids, tokens and answers, in their order."""
+    seen = sha256()
+    for prompt in prompts:
+        seen.update(json.dumps([prompt.id, prompt.token_ids, prompt.answer], default=str).encode())
+    return seen.hexdigest()
 
 
 def refuse_overlap(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:

@@ -2,6 +2,7 @@
 
     runs/quickstart-001/
         config.yaml            the resolved recipe
+        prompts.json           what a resume knows its prompts by: a digest, and the day that templates were told
         environment.json       versions, commit, hardware, command; environment-2.json ... for each resume
         metrics.jsonl          one line a step: {"step": 12, "reward/mean": 0.41, ...}; every step exactly once
         undone.jsonl           the lines of steps that were taken again, with why: `rollback`, or `begin` (a resume)
@@ -32,7 +33,7 @@ from rlvr.types import Group
 __all__ = ["RunFolder", "RunFolderError"]
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
-UNDONE = "undone.jsonl"
+UNDONE, PROMPTS = "undone.jsonl", "prompts.json"
 
 
 class RunFolder:
@@ -92,6 +93,17 @@ class RunFolder:
     def config_text(self) -> str:
         with usable(self.path / CONFIG):
             return (self.path / CONFIG).read_text(encoding="utf-8")
+
+    def write_prompts(self, known_by: Mapping[str, str]) -> None:
+        write_atomic(self.path / PROMPTS, json.dumps(dict(known_by), indent=2) + "\n")
+
+    @staticmethod
+    def prompts_of(path: Path | str) -> dict[str, str]:
+        """Empty where the run wrote none. It may go on meanwhile."""
+        file = Path(path, PROMPTS)
+        with usable(file):
+            known_by: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return known_by
 
     def write_environment(self) -> None:
         """One file for each start of the run, so that a resume on another machine hides nothing."""
@@ -154,7 +166,7 @@ class RunFolder:
         with usable(self.path):
             if (self.path / "checkpoints").is_dir() and any((self.path / "checkpoints").iterdir()):
                 return
-            for name in (CONFIG, METRICS, EVENTS, ".lock", "environment.json", "report.html"):
+            for name in (CONFIG, PROMPTS, METRICS, EVENTS, ".lock", "environment.json", "report.html"):
                 (self.path / name).unlink(missing_ok=True)
             for folder in (self.path / "checkpoints", self.path):
                 if folder.is_dir() and not any(folder.iterdir()):

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from rlvr import compiling
 from rlvr.config import RecipeError
+from rlvr.data.tokenizer import load_tokenizer, local, special_tokens
 from rlvr.rollout.decoding import Context, prepare
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
@@ -42,13 +43,14 @@ class TransformersEngine:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        model: Any = AutoModelForCausalLM.from_pretrained(local(path), dtype=getattr(torch, dtype))
         self.model = model.to(self.device).eval()
         prepare(self.model)
         if compiled:
             compiling.enable()
         self._decoder: Any = torch.compile(self.model, dynamic=True) if compiled else self.model
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.tokenizer = load_tokenizer(path)
+        self._special = special_tokens(self.tokenizer)
         self.max_model_len, self.max_num_seqs, self.threads = max_model_len, max_num_seqs, threads
         self.policy_version = -1
         self._waiting = deque[Request]()
@@ -167,7 +169,12 @@ class TransformersEngine:
 
     def _ended(self, row: Row) -> StopReason | None:
         sampling = row.request.sampling
-        if row.token_ids[-1] in self.ends:
+        token = row.token_ids[-1]
+        if token == self.tokenizer.eos_token_id:
+            return "eos"
+        if any(self._special.get(stop) == token for stop in sampling.stop):
+            return "stop"
+        if token in self.ends:
             return "eos"
         if sampling.stop and any(stop in self._text(row) for stop in sampling.stop):
             return "stop"

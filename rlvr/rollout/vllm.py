@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from itertools import count
 from multiprocessing import resource_tracker
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import torch
 
 from rlvr.config import RecipeError
+from rlvr.data.tokenizer import load_tokenizer, local, special_tokens
 from rlvr.rollout.engine import Done, Request
 from rlvr.types import Completion, Sampling, StopReason, sampling_seed
 
@@ -86,21 +88,29 @@ class VllmEngine:
         set_num_threads(threads)
         self.threads, self.policy_version = threads, -1
         self.max_model_len, self.max_num_seqs = max_model_len, max_num_seqs
-        self.llm: Any = vllm.LLM(
-            model=path,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs + 1,  # a probe waits for nobody's end
-            seed=seed,
-            logprobs_mode="processed_logprobs",  # of the distribution that was sampled from: temperature, top-p, top-k
-            max_logprobs=max(1, max_top_k),
-            enable_prefix_caching=on_gpu if share_prompts is None else share_prompts,
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            async_scheduling=False,  # keeps a request's tokens independent of what else is in flight
-            worker_extension_cls="rlvr.rollout.vllm_worker.Loading",
-            **settings,
-        )
-        self.tokenizer = self.llm.get_tokenizer()
+        self.tokenizer = load_tokenizer(path)
+        self._special = special_tokens(self.tokenizer)
+        with shown(self.tokenizer) as tokenizer:
+            self.llm: Any = vllm.LLM(
+                model=local(path),
+                tokenizer=tokenizer,
+                # where Mistral's own files lie beside these, vLLM would take those; the trainer reads these
+                tokenizer_mode="hf",
+                config_format="hf",
+                load_format="hf",
+                max_model_len=max_model_len,
+                max_num_seqs=max_num_seqs + 1,  # a probe waits for nobody's end
+                seed=seed,
+                # of the distribution that was sampled from: temperature, top-p, top-k
+                logprobs_mode="processed_logprobs",
+                max_logprobs=max(1, max_top_k),
+                enable_prefix_caching=on_gpu if share_prompts is None else share_prompts,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                async_scheduling=False,  # keeps a request's tokens independent of what else is in flight
+                worker_extension_cls="rlvr.rollout.vllm_worker.Loading",
+                **settings,
+            )
         self._engine = self.llm.llm_engine
         self._executor, self._on_death = self._engine.engine_core.engine_core.model_executor, on_death
         if on_death and tensor_parallel > 1:
@@ -126,7 +136,7 @@ class VllmEngine:
             self._running[name] = request
             # shared among completions that begin under the same weights, and with none that began before
             prompt = tokens_input(list(request.prompt.token_ids), cache_salt=str(self.policy_version))
-            self._engine.add_request(name, prompt, parameters(request))
+            self._engine.add_request(name, prompt, parameters(request, self._special))
 
     @property
     def running(self) -> int:
@@ -181,7 +191,9 @@ class VllmEngine:
         if output.finish_reason == "length":
             reason = "length"
         elif output.finish_reason == "stop":
-            reason = "stop" if isinstance(output.stop_reason, str) else "eos"
+            # an id where that of a token stopped, None where it was the end token's
+            named = {self._special.get(text, text) for text in sampling.stop}
+            reason = "stop" if output.stop_reason in named else "eos"
         return Completion(
             token_ids=token_ids,
             loss_mask=(True,) * len(token_ids),
@@ -224,6 +236,19 @@ class VllmEngine:
         """vLLM's own processes end with this one."""
 
 
+@contextmanager
+def shown(tokenizer: Any) -> Iterator[str | None]:
+    """A folder to load it from, where its class is no model's own: vLLM might choose another one. None: it will not."""
+    from transformers import PreTrainedTokenizerFast
+
+    if type(tokenizer) is not PreTrainedTokenizerFast:
+        yield None
+        return
+    with TemporaryDirectory(prefix="rlvr-tokenizer-") as folder:
+        tokenizer.save_pretrained(folder)
+        yield folder
+
+
 def without_names(parent: psutil.Process) -> None:
     """Takes its names from the memory that this process and its children share, which all of them have opened by now:
     the last one to end then frees it. Under a name it would stay for ever where they are killed."""
@@ -236,12 +261,14 @@ def without_names(parent: psutil.Process) -> None:
                     resource_tracker.unregister(f"/{where.name}", "shared_memory")
 
 
-def parameters(request: Request) -> Any:
+def parameters(request: Request, special: Mapping[str, int]) -> Any:
+    """`special`: the ids of tokens that no text shows."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     sampling = request.sampling
     greedy = sampling.temperature == 0
+    strings = [text for text in sampling.stop if text not in special]
     return SamplingParams(
         n=1,
         temperature=sampling.temperature,
@@ -250,8 +277,9 @@ def parameters(request: Request) -> Any:
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         logprobs=sampling.top_k if sampling.truncated else 0,  # of what could be sampled, or of what was
-        stop=list(sampling.stop) or None,
-        detokenize=bool(sampling.stop),  # only stop strings need the text as it grows
+        stop=strings or None,
+        stop_token_ids=[special[text] for text in sampling.stop if text in special],
+        detokenize=bool(strings),  # only stop strings need the text as it grows
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # made for this request alone
     )

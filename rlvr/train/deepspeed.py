@@ -39,10 +39,11 @@ from transformers.utils import logging as transformers_logging
 
 from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
-from rlvr.data.prompts import template_of, use_template
+from rlvr.data.prompts import template_of
 from rlvr.objective import Batch, Objective, Statistics
 from rlvr.objective.objective import largest
 from rlvr.train import process_group
+from rlvr.train.exporting import make_writable, write_model
 from rlvr.train.lora import (
     Weight,
     adapter_parameters,
@@ -85,6 +86,7 @@ class DeepSpeedTrainer:
         self._template = template_of(model) if rank == 0 else None
         self._compiled = cfg.compiles(self.cuda)
         policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
+        make_writable(policy.lm, model.path)
         self._share = self._shares_prompts(policy)
         if cfg.lora.rank:
             add_adapters(policy.lm, cfg.lora)
@@ -303,16 +305,7 @@ class DeepSpeedTrainer:
             weights |= {name: tensor.clone() for name, tensor in bucket.items()}
         lm = self.engine.module.lm
         if self.rank == 0:
-            from transformers import AutoTokenizer
-
-            if lm.config.tie_word_embeddings:
-                weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-            lm.config.use_cache = True
-            lm.save_pretrained(folder, state_dict=weights)
-            lm.config.use_cache = False
-            tokenizer = AutoTokenizer.from_pretrained(self._model.path)
-            use_template(tokenizer, self._template)
-            tokenizer.save_pretrained(folder)
+            write_model(lm, weights, self._model.path, self._template, folder)
         if adapters := adapter_parameters(lm):
             with self._gathered(adapters.values()):
                 if self.rank == 0:

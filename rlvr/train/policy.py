@@ -22,6 +22,7 @@ from transformers.modeling_utils import local_torch_dtype
 
 from rlvr import compiling
 from rlvr.config import ModelConfig, RecipeError
+from rlvr.data.tokenizer import local
 from rlvr.objective import Batch
 from rlvr.train.attention import chosen, documents, takes_one_row
 from rlvr.train.logprobs import LogprobHead
@@ -44,12 +45,14 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
     dtype = dtype_of(cfg.dtype)
     attention = chosen(cfg.attention, dtype)
     try:
-        lm = AutoModelForCausalLM.from_pretrained(cfg.path, dtype=dtype, attn_implementation=attention)
+        lm = AutoModelForCausalLM.from_pretrained(local(cfg.path), dtype=dtype, attn_implementation=attention)
     except ImportError as error:  # flash attention is a package of its own
         raise RecipeError(f"model.attention={cfg.attention}: {error}") from error
     if is_deepspeed_zero3_enabled():
         restore_buffers(lm, dtype)
     lm.config.use_cache = False
+    embedding: Any = lm.get_input_embeddings()
+    embedding.padding_idx = None  # its row would get no gradient, and often it is that of the end token
     if gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
     if compiled:

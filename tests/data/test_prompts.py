@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlvr.config import DataConfig, ModelConfig, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overlap
 from tests.builders import prompt
-from tests.data.tokenizers import ids, model_folder
+from tests.data.tokenizers import byte_level_folder, ids, model_folder
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -50,6 +50,51 @@ def test_chat_messages_are_taken_as_they_are(tmp_path, render):
     chat = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}]
     (made,) = load(tmp_path, [{"problem": chat, "answer": ""}], render, system="be brief")
     assert made.token_ids == ids("system be brief <end> user 1 <end> assistant 2 <end> user 3 <end> assistant")
+
+
+def test_keys_that_a_table_padded_with_null_are_not_there(tmp_path):
+    """Templates ask `'tool_calls' in message`. Parquet and `datasets` give every message the keys of all others."""
+    asks = "{% for m in messages %}{{ m.content }}{% if 'tool_calls' in m %} assistant{% endif %} {% endfor %}"
+    render = Renderer(ModelConfig(path=model_folder(tmp_path, asks)))
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add"}]}
+    chat = [{"role": "user", "content": "1", "tool_calls": None}, call, {"role": "tool", "content": "2", "name": None}]
+    (made,) = load(tmp_path, [{"problem": chat, "answer": ""}], render)
+    assert made.messages == ({"role": "user", "content": "1"}, call, {"role": "tool", "content": "2"})
+    assert made.token_ids == ids("1 None assistant 2")
+
+
+def test_what_the_assistant_has_begun_is_gone_on_with(tmp_path, render):
+    chat = [{"role": "user", "content": "what is 2"}, {"role": "assistant", "content": "2 +"}]
+    (made,) = load(tmp_path, [{"problem": chat, "answer": ""}], render)
+    assert made.token_ids == ids("user what is 2 <end> assistant 2 +")
+
+
+def test_a_beginning_that_the_template_leaves_out_is_refused(tmp_path, model):
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for m in messages %}{{ m['content'].split('</think>')[-1] }} {% endfor %}")
+    chat = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "<think> 2 </think>"}]
+    with pytest.raises(RecipeError, match=r"row 0: the chat template .* refuses .*final message does not appear"):
+        load(
+            tmp_path, [{"problem": chat, "answer": ""}], Renderer(ModelConfig(path=model, chat_template=str(own)))
+        )  # fmt: skip
+
+
+def test_two_system_messages_are_refused(tmp_path, render):
+    chat = [{"role": "system", "content": "be"}, {"role": "user", "content": "1"}]
+    rows = [{"problem": "1", "answer": "1"}, {"problem": chat, "answer": "1"}]
+    assert load(tmp_path, rows, render)[1].token_ids == ids("system be <end> user 1 <end> assistant")
+    with pytest.raises(RecipeError, match=r"row 1: problem has a system message of its own, and data\.system would be"):
+        load(tmp_path, rows, render, system="be brief")
+
+
+def test_a_token_that_the_model_does_not_know_is_refused(tmp_path, render):
+    rows = [{"problem": "1", "answer": "1"}, {"problem": "<think>", "answer": "1"}]
+    (last,) = ids("<think>")
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_prompts(str(path), "data.train", DataConfig(), render, 100, vocabulary=last + 1)
+    with pytest.raises(RecipeError, match=rf"row 1: the prompt has the token {last}, but model\.path knows {last}"):
+        load_prompts(str(path), "data.train", DataConfig(), render, 100, vocabulary=last)
 
 
 def test_a_call_of_a_tool_needs_no_text(tmp_path, render):
@@ -172,6 +217,13 @@ def test_plain_is_the_bare_text_also_for_a_model_without_template(tmp_path):
     render = Renderer(ModelConfig(path=model_folder(tmp_path, template=None), chat_template="plain"))
     messages = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "1 ?"})
     assert render(messages) == ids("be brief 1 ?")
+
+
+def test_plain_adds_nothing_to_the_text(tmp_path):
+    byte_level_folder(tmp_path, "PreTrainedTokenizerFast")
+    render = Renderer(ModelConfig(path=str(tmp_path), chat_template="plain"))
+    messages = ({"role": "system", "content": "be"}, {"role": "user", "content": "Question: 1?\nAnswer:"})
+    assert render.tokenizer.decode(list(render(messages))) == "be\nQuestion: 1?\nAnswer:"
 
 
 @pytest.mark.parametrize("begins", [True, False])

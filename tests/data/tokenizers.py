@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 TEMPLATE = (
@@ -35,3 +37,19 @@ def model_folder(folder: Path, template: str | None = TEMPLATE, begins: bool | N
 
 def ids(text: str) -> tuple[int, ...]:
     return tuple(WORDS.index(word) if word in WORDS else 0 for word in re.split(r"\s+", text.strip()))
+
+
+def byte_level_folder(folder: Path, tokenizer_class: str, model_type: str = "llama") -> Tokenizer:
+    """A tokenizer.json of bytes, and the class to load it with: DeepSeek-R1-Distill-Llama says LlamaTokenizerFast."""
+    core = Tokenizer(BPE())
+    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    letters = ByteLevel.alphabet()
+    core.train_from_iterator(
+        ["what is 1 + 2?\n"], BpeTrainer(vocab_size=300, initial_alphabet=letters, special_tokens=["<bos>", "<eos>"])
+    )
+    core.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": tokenizer_class, "bos_token": "<bos>", "eos_token": "<eos>"}
+    settings["chat_template"] = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 300}))
+    return core

@@ -108,6 +108,22 @@ def test_the_length_limit_is_kept_and_named(engine):
     assert {(len(c.token_ids), c.stop_reason) for c in group.completions} <= {(2, "length"), (2, "eos"), (1, "eos")}
 
 
+def test_a_special_token_stops_though_no_text_shows_it(engine, monkeypatch):
+    asked = prompts(engine, "(3+4)*2=?")
+    sampling = replace(SAMPLING, completions=8, stop=("</think>", "<eos>"))
+    (end,) = engine.tokenizer("</think>", add_special_tokens=False).input_ids
+    by_text = generated(engine, asked, sampling)["0"].completions
+    monkeypatch.setitem(engine._special, "</think>", end)
+    hides = engine.tokenizer.decode
+    monkeypatch.setattr(
+        engine.tokenizer, "decode", lambda ids, **how: hides([n for n in ids if n != end], **how)
+    )  # fmt: skip
+    by_id = generated(engine, asked, sampling)["0"].completions
+    assert [(c.token_ids, c.stop_reason) for c in by_id] == [(c.token_ids, c.stop_reason) for c in by_text]
+    assert {(c.stop_reason, c.token_ids[-1]) for c in by_id} == {("stop", end), ("eos", engine.tokenizer.eos_token_id)}
+    assert not any("</think>" in c.text for c in by_id)
+
+
 def test_a_prompt_without_room_is_refused_in_words(engine):
     with pytest.raises(ValueError, match="do not fit into"):
         generated(engine, prompts(engine, "5*6+1=?"), Sampling(1, 1.0, 127))

@@ -1,7 +1,9 @@
 """The real trainer on a tiny model, one rank: what happens between a batch and its optimizer steps."""
 
 import gc
+import json
 import math
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -253,6 +255,39 @@ def test_what_is_exported_asks_as_it_was_asked_in_training(model_folder, tmp_pat
     own.unlink()
     with pytest.raises(RecipeError, match=r"model\.chat_template=.*own\.jinja: no such file"):
         DeepSpeedTrainer(model, TrainerConfig(), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "exported"),
+    [
+        ({"temperature": 0.9, "top_p": 0.6}, {"do_sample": True, "temperature": 0.9, "top_p": 0.6}),
+        ({"do_sample": False, "top_k": 20}, {"do_sample": True, "top_k": 20}),
+        ({"do_sample": False, "temperature": 1.0}, {"do_sample": False, "temperature": 1.0}),
+        ({"pad_token_id": -1}, {}),
+        ({"eos_token_id": 2}, {"eos_token_id": [1, 2]}),  # Qwen3-Base: one of the text's, one of the chat's
+        ({"eos_token_id": [2, 1]}, {"eos_token_id": [1, 2]}),
+    ],
+)
+def test_what_is_exported_is_sampled_as_the_model_was_and_ends_as_in_training(known, exported, tmp_path):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    shutil.copytree(TINY, tmp_path / "own")  # ends at 1
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps({"eos_token_id": 1} | known))
+    model = ModelConfig(path=str(tmp_path / "own"), dtype="float32", max_context=128)
+    DeepSpeedTrainer(model, TrainerConfig(), 1.0).export(str(tmp_path / "model"))
+    wrote = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    wrote.pop("transformers_version")
+    assert wrote == {"eos_token_id": 1} | exported
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_what_could_not_be_exported_is_found_at_the_start(tmp_path):
+    from rlvr.train.deepspeed import DeepSpeedTrainer
+
+    shutil.copytree(TINY, tmp_path / "own")
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "length_penalty": 0.5}))
+    with pytest.raises(RecipeError, match=r"its generation_config\.json could not be exported: .*length_penalty"):
+        DeepSpeedTrainer(ModelConfig(path=str(tmp_path / "own"), dtype="float32"), TrainerConfig(), 1.0)
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlvr.collate import collate
@@ -32,6 +33,20 @@ def load(folder: str, checkpointing: bool = False, **cfg) -> Policy:
 @pytest.fixture(scope="module")
 def policy(model_folder) -> Policy:
     return load(model_folder)
+
+
+def test_the_token_that_pads_is_learnt_too(tmp_path):
+    """In many models it is the end token, which ends the turns of a prompt."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64, bos_token_id=None, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    padding = load(str(tmp_path))
+    of = Batch.of_tokens(torch.tensor([[5, 1, 6, 1, 7, 8]]))
+    padding(pack(of, [[[0]]], of.mask_BT), 1.0, 8)[0].sum().backward()
+    norms_V = padding.lm.get_input_embeddings().weight.grad.norm(dim=1)
+    assert norms_V[1] > 0 and norms_V[6] > 0 and norms_V[2] == 0
 
 
 def batch() -> Batch:
