@@ -6,7 +6,7 @@ inputs (recipe, model, data) --fail here, before anything is written--> run fold
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
@@ -293,7 +293,8 @@ def stop_on_signals(event: Callable[..., None]) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        os.write(2, b"rlvr: asked to stop: after this step, or once all is up; once more to stop at once\n")
+        with suppress(OSError):  # `2>&1 | tee` has died of the same Ctrl-C
+            os.write(2, b"rlvr: asked to stop: after this step, or once all is up; once more to stop at once\n")
 
     def stop() -> bool:
         if asked and not told:

@@ -190,6 +190,18 @@ def test_the_first_signal_asks_for_an_end_the_second_makes_one_and_then_all_is_a
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
+def test_a_signal_is_heard_though_stderr_is_dead(handlers, monkeypatch):
+    """Ctrl-C ends the `tee` of `2>&1 | tee` too, and with it the reader of what we say."""
+
+    def dead(fd, text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rlvr.run.os.write", dead)
+    with stop_on_signals(Told().event) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+
+
 # ---- a whole run ----------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from rlvr.observe.html import visible
 from rlvr.observe.progress import Clock, Curve, readings
 from rlvr.observe.summary import Summary, duration, gain, percent, words
 
@@ -51,7 +52,7 @@ class Phase:
         row.add_column(width=1)
         row.add_column(ratio=1)
         row.add_column(justify="right")
-        row.add_row(mark, Text(self.name), Text(f"{time.monotonic() - self.start:.1f} s", style="dim"))
+        row.add_row(mark, Text(visible(self.name)), Text(f"{time.monotonic() - self.start:.1f} s", style="dim"))
         return row
 
 
@@ -87,7 +88,7 @@ class LiveDisplay:
                 self._live.stop()
 
     def start(self, name: str, steps: int, history: Sequence[Mapping[str, float]] = ()) -> None:
-        self._name = name
+        self._name = visible(name)
         for row in history:
             self._curve.add(int(row["step"]), row)
             self._latest = row
@@ -102,7 +103,7 @@ class LiveDisplay:
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         line = Text(time.strftime("%H:%M:%S "), style="dim")
-        self._print(line.append(f"{kind}: ", style=STYLES.get(kind, "cyan")).append(message, style="default"))
+        self._print(line.append(f"{kind}: ", style=STYLES.get(kind, "cyan")).append(visible(message), style="default"))
 
     def result(self, summary: Summary, folder: Path) -> None:
         self.close()
@@ -112,7 +113,7 @@ class LiveDisplay:
             self._console.print()
             self._print(accuracy_table(summary))
         for line in words(summary, folder):
-            self._console.print(Text(line), soft_wrap=True)  # a path that is broken in two cannot be copied
+            self._console.print(Text(visible(line)), soft_wrap=True)  # a path that is broken in two cannot be copied
 
     def close(self) -> None:
         self._live.stop()
