@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,6 +127,11 @@ def refusal(capsys, *argv: str) -> str:
         ("steps=many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
         ("log.wandb=maybe", "log.wandb: Value 'maybe' is not a valid bool (type str)"),
         ("steps", "'steps' is no override: expected key=value, e.g. steps=10"),
+        (
+            "algorithm=[1]",
+            "algorithm=[1]: one value, please; a list is algorithm=[...], and a text with such characters goes into "
+            "quotes, inside of the shell's: 'algorithm=\"...\"'",
+        ),
         ("=3", "'=3' is no override: expected key=value, e.g. steps=10"),
         ("~steps", "recipe quickstart does not say: steps"),
         ("hydra.run.dir=x", "hydra.run.dir=x: a recipe has no hydra settings"),
@@ -530,6 +536,88 @@ def test_errors_that_end_a_run_are_one_line_with_their_own_exit_code(capsys, tmp
         launched(monkeypatch, error)
         assert cli.main(["train", "quickstart", *inputs]) == code
         assert capsys.readouterr().err == line
+
+
+def test_a_disk_that_fills_up_in_mid_run_is_no_bad_input_and_another_error_keeps_its_traceback(
+    capsys, tmp_path, inputs, monkeypatch
+):
+    from rlvr.observe.files import RunFolderError
+
+    monkeypatch.chdir(tmp_path)
+    launched(monkeypatch, RunFolderError("no space left on device"))
+    assert cli.main(["train", "quickstart", *inputs]) == 1
+    assert capsys.readouterr().err == "rlvr: no space left on device\n"
+    launched(monkeypatch, PermissionError(13, "Permission denied", "somewhere"))
+    with pytest.raises(RuntimeError, match="PermissionError"):
+        cli.main(["train", "quickstart", *inputs])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "{}"], ["checkpoints", "{}"], ["rescore", "{}"], ["resume", "{}"], ["rollback", "{}", "--to", "1"],
+        ["train", "{}.yaml"], ["verifiers", "run", "math", "{}"], ["sentinel", "replay", "{}"],
+        ["sentinel", "replay", "x", "--sentinel", "{}.yaml"], ["data", "check", "{}.jsonl", "--verifier", "math"],
+        ["plan", "quickstart", "--model-config", "{}"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_the_operating_system_refuses_is_one_line_that_names_the_file(capsys, words):
+    line = refusal(capsys, *(word.format("a" * 300) for word in words))
+    assert "aaa" in line and "File name too long" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"name: \xe9\n", "not UTF-8"), (b"", "empty, and no recipe"), (b"- 1\n", "a list, and no recipe"),
+        (b"a: 1\n\tb: 1\n", "found character '\\t' that cannot start any token"),
+    ],
+)  # fmt: skip
+def test_a_config_that_no_run_wrote_is_named(capsys, tmp_path, text, said):
+    config = tmp_path / "config.yaml"
+    config.write_bytes(text)
+    for words in (["resume"], ["rescore"], ["train", "quickstart", "--resume"]):
+        place = f"run.folder={tmp_path}" if "train" in words else str(tmp_path)
+        line = refusal(capsys, *words, place)
+        assert str(config) in line and said in line
+
+
+def test_a_recipe_or_a_sentinel_that_is_not_utf_8_is_named(capsys, own):
+    (own / "latin.yaml").write_bytes(b"name: \xe9\n")
+    for words in (["train", str(own / "latin.yaml")], ["sentinel", "replay", "x", "--sentinel", f"{own}/latin.yaml"]):
+        line = refusal(capsys, *words)
+        assert line.startswith(f"{own / 'latin.yaml'}: not UTF-8: ")
+
+
+def test_a_recipe_of_ones_own_that_ends_in_yml_is_not_taken_for_ours(capsys, own):
+    path = (own / "mine.yaml").rename(own / "quickstart.yml")
+    assert refusal(capsys, "train", str(path), "--dry-run") == (
+        f"recipe {path}: Hydra reads files that end in .yaml alone: rename it"
+    )
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("rlvr ")
+
+
+COMMAND = [sys.executable, "-m", "rlvr.cli"]
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence():
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([*COMMAND, "verifiers", "list"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_an_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*COMMAND, "verifiers", "list"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (2, b"rlvr: No space left on device\n")
 
 
 def test_a_run_folder_that_holds_a_run_is_refused(capsys, run_folder, inputs):

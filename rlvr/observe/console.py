@@ -78,7 +78,8 @@ def silence(stream: TextIO) -> None:
 def open_display(on: bool = True, stream: TextIO | None = None) -> Display:
     """Live where there is a terminal that can show it; `on=False` (log.console) leaves only trouble and the result.
     Neither fails because its stream does."""
-    stream = stream or sys.stdout or open(os.devnull, "w")  # no stdout: it was closed (`>&-`)
+    if stream is None:  # no sys.stdout either: it was closed (`>&-`)
+        stream = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     stream = cast(TextIO, Unfailing(stream))
     if not on or not stream.isatty():
         return PlainDisplay(stream, quiet=not on)
