@@ -58,6 +58,7 @@ def train(args: argparse.Namespace) -> int:
     from rlvr.observe.runfolder import RunFolder
     from rlvr.run import open_folder, read_inputs
 
+    say_reading(cfg)
     inputs = read_inputs(cfg, objective)
     if args.dry_run:
         print(shown(cfg, composed, inputs))
@@ -101,6 +102,7 @@ def resume(args: argparse.Namespace) -> int:
     before = folder.config_text()
     composed = saved_recipe(before, args.overrides, folder.path / "config.yaml")
     cfg, objective = typed(composed)
+    say_reading(cfg)
     inputs = read_inputs(cfg, objective)
     show(cfg, composed, inputs)
     if otherwise := measured_otherwise(saved_recipe(before), composed):
@@ -142,6 +144,12 @@ def locked_run(path: Path) -> Any:
     from rlvr.observe.runfolder import RunFolder
 
     return closing(RunFolder.open(path))
+
+
+def say_reading(cfg: Recipe) -> None:
+    """To a person who waits: a large data set, or references that are checked, take minutes."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"reading the tokenizer and {cfg.data.train} ...", file=sys.stderr, flush=True)
 
 
 def shown(cfg: Recipe, composed: Any, inputs: Any) -> str:

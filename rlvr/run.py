@@ -176,6 +176,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, engine_dtype(cfg))),
             lambda text: recorder.event("warning", text),
         )  # fmt: skip
+        rollouts.evaluating = partial(display.phase, f"evaluating on {len(inputs.heldout):,} held-out problems")
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
             trainer, rollouts, checkpoints, Watch(cfg.sentinel, mark(cfg)), recorder,

@@ -31,6 +31,8 @@ from rlvr.observe.progress import Clock, Curve, readings
 from rlvr.observe.summary import Summary, duration, gain, percent, words
 
 WIDTH = 100  # columns at most: beyond, the eye has too far to travel
+COLUMN = 10  # characters of a reading
+NARROW = 45  # characters that a bar of steps and its times do not fit into
 FRAMES_PER_S = 4  # each costs about 3 ms of the driver's core
 STYLES = {  # by kind of event
     "error": "bold red",
@@ -134,9 +136,9 @@ class LiveDisplay:
 
     def _panel(self, clock: Clock) -> Panel:
         width = min(self._console.width, WIDTH)
-        parts: list[RenderableType] = [bar(clock)]
+        parts: list[RenderableType] = [bar(clock, width - 4)]
         if self._latest:
-            parts += [Text(), values(self._latest)]
+            parts += [Text(), values(self._latest, width - 4)]
         if drawn := self._curve.drawn(width - 4):
             label, first, bars, last = drawn
             parts += [Text(), Text.assemble((f"{label} ", "dim"), first, " ", (bars, "green"), " ", (last, "bold"))]
@@ -144,24 +146,27 @@ class LiveDisplay:
         return Panel(Group(*parts), title=title, title_align="left", border_style="dim", width=width)
 
 
-def bar(clock: Clock) -> RenderableType:
+def bar(clock: Clock, width: int) -> RenderableType:
     row = Table.grid(padding=(0, 2, 0, 0), expand=True)
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True, justify="right")
     elapsed, left = duration(clock.elapsed_s), duration(clock.left_s)
+    step = Text.assemble(("step ", "dim"), (f"{clock.done}/{clock.steps}", "bold"))
+    if width < NARROW:
+        return step
     row.add_row(
-        Text.assemble(("step ", "dim"), (f"{clock.done}/{clock.steps}", "bold")),
+        step,
         ProgressBar(total=max(1, clock.steps), completed=clock.done),
         Text.assemble(elapsed, (" elapsed, ", "dim"), left, (" left", "dim")),
     )
     return row
 
 
-def values(metrics: Mapping[str, float]) -> RenderableType:
-    """The readings in columns of equal width, each value over its label."""
-    row = Table.grid(expand=True)
-    shown = readings(metrics)
+def values(metrics: Mapping[str, float], width: int) -> RenderableType:
+    """The readings in columns of equal width, each value over its label: the first so many as have room."""
+    row = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    shown = readings(metrics)[: max(1, width // COLUMN)]
     for _ in shown:
         row.add_column(ratio=1, no_wrap=True)
     row.add_row(*(Text(value, style="bold") for _, value in shown))

@@ -18,7 +18,7 @@ from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, assignment, params_of
 from rlvr.verify.plugin import PluginError, Sample, Verifier
-from rlvr.verify.rows import unusable
+from rlvr.verify.rows import asked, unusable
 
 Composed = Callable[[str, Sequence[str], str | None], Recipe]
 Saved = Callable[[Path, str | None], Recipe]
@@ -29,7 +29,7 @@ def add_to(commands: Any, composed: Composed, saved: Saved) -> None:
     verifiers = commands.add_parser("verifiers", help="list, test and run verifiers")
     what = verifiers.add_subparsers(required=True, metavar="what")
     one = what.add_parser("list", help="what is installed")
-    one.set_defaults(command=list_all, overrides=[])
+    one.set_defaults(command=list_all)
     two = what.add_parser("test", help="what every verifier must stand")
     two.add_argument("verifier", help="an installed name, package.module:attribute, or file.py:attribute")
     two.add_argument("samples", nargs="?", help="a .jsonl file: prompt, reference; completion and reward where known")
@@ -71,7 +71,7 @@ def list_all(args: argparse.Namespace) -> int:
         about = (found.function.__doc__ or "").strip().split("\n")[0]
         words = [found.scope, found.isolation, "async" if found.is_async else "", f"{found.timeout_s:g} s"]
         how = ", ".join(filter(None, words))
-        print(f"{name:16} {found.version:6} {how:24} {about}")
+        print(f"{name:16} {found.version:6} {how:30} {about}")
     return 1 if broken else 0
 
 
@@ -121,13 +121,13 @@ def checked(verifier: str, words: Sequence[str]) -> dict[str, Any]:
 
 def read_lines(path: str, needed: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with where it stands, for errors. `needed`: keys without which it cannot be judged."""
-    if path != "-" and not Path(path).is_file():
+    if path != "-" and not Path(path).exists():  # it may be a pipe: <(...)
         raise RecipeError(f"{path}: no such file")
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -208,14 +208,18 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
     usable, read = 0, {}
     for knob, source in (("data.train", data.train), ("data.heldout", data.heldout)):
         if source is not None:
+            alive(f"reading {source} ...")
             read[f"{knob}={source}"] = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
     plan.check_columns(next(iter(read.values())))
     for prompts in read.values():
         plan.check_rows(prompts)
-    for (knob, prompts), bad in zip(read.items(), unusable(plan, list(read.values())), strict=True):
+    alive(f"checking {sum(map(len, read.values())):,} rows ...")
+    found = unusable(plan, list(read.values()))
+    alive("")
+    for (knob, prompts), bad in zip(read.items(), found, strict=True):
         usable += len(prompts) - len(bad)
-        share = f"{len(bad) / len(prompts):.2%}"
-        print(f"{knob}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
+        said = f"{len(bad):,} ({len(bad) / len(prompts):.2%}) with a reference that does not parse"
+        print(f"{knob}: {len(prompts):,} rows; {said if asked(plan, prompts)[0] else 'references not checked'}")
         for prompt in [prompt for prompt in prompts if prompt.position in bad][:SHOWN]:
             why = bad[prompt.position]
             print(shown(f"  row {prompt.position}, id {prompt.id}: {why}; reference {str(prompt.answer)!r:.100}"))
@@ -255,8 +259,10 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
         for entry in recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)):
             groups, completions = groups + 1, completions + len(entry.group.completions)
             found += changes(entry, judge, renamed)
+            alive(f"step {entry.step}: {completions:,} completions judged again")
     finally:
         judge.close()
+    alive("")
     print("\n".join(summary(found, groups, completions)))
     if args.changes:
         with opened(args.changes, "w") as changed:
@@ -269,6 +275,12 @@ def opened(path: str, mode: Literal["a", "w"]) -> TextIO:
         return open(path, mode, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--changes {path}: cannot be written: {error.strerror}") from None
+
+
+def alive(text: str) -> None:
+    """One line on a terminal, for a person who waits; the next takes its place."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def shown(text: str) -> str:

@@ -224,3 +224,16 @@ def test_without_a_stdout_nothing_is_shown(monkeypatch):
     display = open_display()
     display.event("warning", "nobody reads it")
     display.close()
+
+
+@pytest.mark.parametrize("width", [24, 40, 50, 60, 80, 100])
+def test_what_has_no_room_is_left_out_and_nothing_is_cut(width):
+    console = Console(file=Terminal(), force_terminal=True, width=width, height=40, record=True, highlight=False)
+    display = LiveDisplay(console)
+    display.start("quickstart", 50, [{"step": 1, **ROW}])
+    display.log(23, ROW)
+    console.print(display._picture())
+    display.close()
+    text = console.export_text()
+    assert "step 23/50" in text and "reward" in text and "\u2026" not in text
+    assert ("tokens/s" in text) == ("elapsed" in text) == (width >= 50)
