@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("resume", help="continue a run from its newest checkpoint")
     two.add_argument("run", help="the run folder")
     two.add_argument("overrides", nargs="*", help="key=value, e.g. steps=100")
-    two.add_argument("--config-dir", help="as the run had it, for its Python modules")
+    two.add_argument("--config-dir", help="the folder with your own Python modules, as the run had it")
     two.set_defaults(command=resume)
     verify_commands.add_to(commands, recipe_of, recipe_of_run)
     plan_command.add_parser(commands, recipe_of)

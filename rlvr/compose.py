@@ -295,8 +295,17 @@ def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
 
 
 def to_yaml(composed: DictConfig) -> str:
-    """With every reference resolved: what a run folder keeps."""
-    return OmegaConf.to_yaml(composed, resolve=True)
+    """With every reference resolved: what a run folder keeps. A `${` that is left is text, and is read back as such."""
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(OmegaConf.to_container(composed, resolve=True))))
+
+
+def escaped(value: Any) -> Any:
+    """As OmegaConf reads it back: backslashes count before `${` alone."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
 def targets(algorithm: DictConfig) -> dict[str, str]:

@@ -96,7 +96,8 @@ def check_objective(cfg: Recipe, objective: Objective) -> None:
     if (cfg.rollout.top_p < 1 or cfg.rollout.top_k) and not objective.keep_sampling_mask:
         raise RecipeError(
             f"rollout.top_p={cfg.rollout.top_p:g}, rollout.top_k={cfg.rollout.top_k}: completions are then sampled "
-            "from a part of the policy, which this algorithm does not train; set +algorithm.keep_sampling_mask=true"
+            "from a part of the policy, which this algorithm does not train; set +algorithm.keep_sampling_mask=true "
+            "(in a resume without the +)"
         )
     if objective.kl and objective.kl.domains and cfg.data.domain is None:
         domains = ", ".join(sorted(objective.kl.domains))

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
 from rlvr import cli
-from rlvr.compose import compose_recipe, quoted, to_yaml, typed
+from rlvr.compose import compose_recipe, escaped, quoted, saved_recipe, to_yaml, typed
 from tests.data.tokenizers import model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
+
+FOLDER = "names a folder, so it is not empty, has only printable characters, no / and no dot in front"
 
 RECIPE = """
 defaults:
@@ -201,10 +204,11 @@ def refusal(capsys, *argv: str) -> str:
         ),
         *((f"seed={seed}", f"seed={seed}: from 0 to 4294967295") for seed in (-1, 2**32)),
         *(
-            (f"name={name}", f"name='{name}': names a folder, so it is not empty, has no / and no dot in front")
+            (f"name={name}", f"name='{name}': {FOLDER}")
             for name in ("../evil", "a/b", "/a", "..", ".hidden")
         ),
-        ("name=''", "name='': names a folder, so it is not empty, has no / and no dot in front"),
+        ("name=''", f"name='': {FOLDER}"),
+        ("name='a\tb'", f"name='a\\tb': {FOLDER}"),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
         ("rollout.stop=['']", "rollout.stop=['']: an empty string is in every text"),
         ("rollout.memory_gib=-3", "rollout.memory_gib=-3.0: vllm takes whole GiB, at least 1"),
@@ -228,7 +232,7 @@ def refusal(capsys, *argv: str) -> str:
         (
             "rollout.top_k=20",
             "rollout.top_p=1, rollout.top_k=20: completions are then sampled from a part of the policy, which this "
-            "algorithm does not train; set +algorithm.keep_sampling_mask=true",
+            "algorithm does not train; set +algorithm.keep_sampling_mask=true (in a resume without the +)",
         ),
         ("trainer.learning_rate=nan", "trainer.learning_rate=nan: must be above 0"),
         ("model.path=./nowhere", "model.path=./nowhere: no such folder"),
@@ -420,6 +424,14 @@ def test_what_is_quoted_is_read_back_by_hydra(text):
     assert parsed.value() == [text, text]
 
 
+@given(st.text(st.sampled_from("ab$\\{}:.'\" \n"), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_any_text_of_a_recipe_is_read_back_from_what_the_run_keeps(text):
+    """`\\${` is how a recipe writes the text `${`: what is kept is resolved, and is resolved again by a resume."""
+    kept = saved_recipe(to_yaml(OmegaConf.create(escaped({"data": {"system": text}, "rollout": {"stop": [text]}}))))
+    assert (kept.data.system, kept.rollout.stop[0]) == (text, text)
+
+
 def test_quotes_let_any_text_into_a_value():
     composed = compose_recipe("quickstart", [r'data.system="Answer in \boxed{}, please (once)."'])
     assert composed.data.system == r"Answer in \boxed{}, please (once)."
@@ -452,8 +464,6 @@ def test_data_that_is_not_there_or_overlaps_is_one_line(capsys, tmp_path, inputs
 @pytest.fixture
 def run_folder(tmp_path, inputs) -> Path:
     """As a run leaves it behind."""
-    from omegaconf import OmegaConf
-
     folder = tmp_path / "run"
     folder.mkdir()
     composed = compose_recipe("quickstart", inputs)
