@@ -5,16 +5,20 @@ rlvr resume <run folder>                the run's own config.yaml -> Recipe -> r
 """
 
 import argparse
+import select
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rlvr.checkpoint import command as checkpoint_command
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.observe import report_command
+from rlvr.observe.console import open_display, silence
+from rlvr.observe.files import RunFolderError
 from rlvr.plan import command as plan_command
 from rlvr.sandbox import command as sandbox_command
 from rlvr.sentinel import command as sentinel_command
@@ -54,11 +58,12 @@ def train(args: argparse.Namespace) -> int:
     from rlvr.observe.runfolder import RunFolder
     from rlvr.run import open_folder, read_inputs
 
+    say_reading(cfg)
     inputs = read_again(str(cfg.run.folder), cfg, objective) if again else read_inputs(cfg, objective)
-    if cfg.log.console or args.dry_run:
-        show(cfg, composed, inputs)
     if args.dry_run:
+        print(shown(cfg, composed, inputs))
         return 0
+    show(cfg, composed, inputs)
     folder = RunFolder.open(str(cfg.run.folder)) if again else open_folder(cfg)
     try:
         folder.write_config(to_yaml(composed))
@@ -71,14 +76,14 @@ def train(args: argparse.Namespace) -> int:
 
 def begun(composed: Any, cfg: Recipe) -> bool:
     """Whether the run of this very command is there already. A requeued job starts itself again and goes on."""
-    from rlvr.compose import differing, saved_recipe
+    from rlvr.compose import differing, saved_recipe, text_of
 
     if cfg.run.folder is None:
         raise RecipeError("--resume needs run.folder: where would the run be that may have begun?")
     saved = Path(cfg.run.folder, "config.yaml")
     if not saved.is_file():
         return False
-    changed = differing(saved_recipe(saved.read_text(encoding="utf-8")), composed)
+    changed = differing(saved_recipe(text_of(saved), where=saved), composed)
     if changed := [key for key in changed if key not in ("cluster", "log", "run")]:  # where it runs, not what
         raise RecipeError(
             f"--resume: the run in {cfg.run.folder} was begun with another {', '.join(changed)}; "
@@ -94,13 +99,13 @@ def resume(args: argparse.Namespace) -> int:
     check_overrides(args.overrides)
     import_from(args.config_dir)
     folder = RunFolder.open(args.run)
-    composed = saved_recipe(folder.config_text(), args.overrides)
+    before, known_by = folder.config_text(), RunFolder.prompts_of(args.run)
+    composed = saved_recipe(before, args.overrides, folder.path / "config.yaml")
     cfg, objective = typed(composed)
     others = any(override.startswith(("data", "model")) for override in args.overrides)
+    say_reading(cfg)
     inputs = read_again(args.run, cfg, objective, others)
-    if cfg.log.console:
-        show(cfg, composed, inputs)
-    before, known_by = folder.config_text(), RunFolder.prompts_of(args.run)
+    show(cfg, composed, inputs)
     if otherwise := measured_otherwise(saved_recipe(before), composed):
         note = f"{', '.join(otherwise)} changed: the sentinel compares with no step before, whose numbers meant another"
         inputs = replace(inputs, notes=(*inputs.notes, note))
@@ -140,12 +145,13 @@ def recipe_of(name: str, overrides: Sequence[str], folder: str | None) -> Recipe
 
 
 def recipe_of_run(run: Path, folder: str | None) -> Recipe:
-    from rlvr.compose import recipe_in, saved_recipe
+    from rlvr.compose import recipe_in, saved_recipe, text_of
 
-    if not (run / "config.yaml").is_file():
+    saved = run / "config.yaml"
+    if not saved.is_file():
         raise RecipeError(f"{run} is no run folder: it has no config.yaml")
     import_from(folder)
-    return recipe_in(saved_recipe((run / "config.yaml").read_text(encoding="utf-8")))
+    return recipe_in(saved_recipe(text_of(saved), where=saved))
 
 
 def sentinel_of(name: str, overrides: Sequence[str]) -> Any:
@@ -160,8 +166,20 @@ def locked_run(path: Path) -> Any:
     return closing(RunFolder.open(path))
 
 
+def say_reading(cfg: Recipe) -> None:
+    """To a person who waits: a large data set, or references that are checked, take minutes."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"reading the tokenizer and {cfg.data.train} ...", file=sys.stderr, flush=True)
+
+
+def shown(cfg: Recipe, composed: Any, inputs: Any) -> str:
+    return f"{cfg.name}\n{plan(cfg, composed.algorithm, len(inputs.train), len(inputs.heldout))}"
+
+
 def show(cfg: Recipe, composed: Any, inputs: Any) -> None:
-    print(f"{cfg.name}\n{plan(cfg, composed.algorithm, len(inputs.train), len(inputs.heldout))}", flush=True)
+    if cfg.log.console:
+        with suppress(OSError):  # nobody reads it, and the run is to begin all the same
+            print(shown(cfg, composed, inputs), flush=True)
 
 
 def import_from(folder: str | None) -> None:
@@ -173,23 +191,28 @@ def import_from(folder: str | None) -> None:
 
 
 def go(cfg: Recipe, objective: "Objective", inputs: Any, folder: Any) -> int:
-    from rlvr.observe.console import open_display
     from rlvr.run import launch
 
     display = open_display(cfg.log.console)
     try:
         folder.write_environment()
         summary = launch(cfg, objective, inputs, folder, display)
+    except RunFolderError as error:  # a recipe that runs is none of the bad ones
+        raise RunError(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:  # with its traceback: `main` would take it for bad input
+        raise RuntimeError(f"the run ended on an error of its own, {type(error).__name__}: {error}") from error
     finally:
         report_command.at_end(folder.path, display)
         display.close()
         folder.close()
     display.result(summary, folder.path)
+    settle(sys.stdout)
     return 0 if summary.status == "finished" else 3
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="rlvr", description="GRPO with verifiable rewards that nobody has to babysit.")
+    top.add_argument("--version", action="version", version=f"rlvr {version('rlvr')}")
     commands = top.add_subparsers(required=True, metavar="command")
     one = commands.add_parser("train", help="run a recipe")
     one.add_argument("recipe", help="a recipe's name, or a path to a .yaml file")
@@ -203,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("resume", help="continue a run from its newest checkpoint")
     two.add_argument("run", help="the run folder")
     two.add_argument("overrides", nargs="*", help="key=value, e.g. steps=100")
-    two.add_argument("--config-dir", help="as the run had it, for its Python modules")
+    two.add_argument("--config-dir", help="the folder with your own Python modules, as the run had it")
     two.set_defaults(command=resume)
     verify_commands.add_to(commands, recipe_of, recipe_of_run)
     plan_command.add_parser(commands, recipe_of)
@@ -223,16 +246,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     if others:
         args.overrides += others
     try:
-        return args.command(args)
+        code = args.command(args)
+        if sys.stdout:
+            sys.stdout.flush()
+        return code
     except RecipeError as error:
-        print(f"rlvr: {error}", file=sys.stderr)
-        return 2
+        return said(f"{error}", 2)
     except RunError as error:
-        print(f"rlvr: {error}", file=sys.stderr)
+        return said(f"{error}", 1)
+    except BrokenPipeError:
+        if not any(map(unread, (sys.stdout, sys.stderr))):  # a process of ours, then
+            raise
         return 1
+    except (OSError, UnicodeDecodeError) as error:
+        name = getattr(error, "filename", None)
+        where = "" if name is None else f"{name}: "
+        return said(f"{where}{getattr(error, 'strerror', None) or error}", 2)
     except KeyboardInterrupt:
-        print("rlvr: interrupted", file=sys.stderr)
-        return 130
+        return said("interrupted", 130)
+    finally:
+        settle(sys.stdout)
+        settle(sys.stderr)
+
+
+def said(line: str, code: int) -> int:
+    with suppress(OSError):
+        print(f"rlvr: {line}", file=sys.stderr)
+    return code
+
+
+def unread(stream: TextIO) -> bool:
+    """Whether it is a pipe whose reader has gone."""
+    asked = select.poll()
+    with suppress(OSError, ValueError, AttributeError):  # it is closed
+        asked.register(stream.fileno(), 0)
+    return bool(asked.poll(0))
+
+
+def settle(stream: TextIO) -> None:
+    """What cannot be written is let go, or Python would try once more at exit, and end with a code of its own."""
+    try:
+        if stream is not None:  # as it is where it was closed (`>&-`)
+            stream.flush()
+    except (OSError, ValueError):
+        silence(stream)
 
 
 if __name__ == "__main__":

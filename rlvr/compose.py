@@ -41,6 +41,7 @@ def recipes_folder() -> Path:
 def compose_recipe(name: str, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
     """`name` is one of ours, one in `folder`, or a path to a .yaml file. Types and keys are checked."""
     name, places = find_recipe(name, folder)
+    text_of(places[0] / f"{name}.yaml")
     check_overrides(overrides)
     ConfigStore.instance().store(name="recipe_schema", node=Recipe)
     OmegaConf.register_new_resolver("recipes", lambda path: str(recipes_folder() / path), replace=True)
@@ -72,7 +73,9 @@ def find_recipe(name: str, folder: str | None) -> tuple[str, list[Path]]:
     own = Path(folder).resolve() if folder else None
     if own and not own.is_dir():
         raise RecipeError(f"--config-dir {folder}: no such folder")
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(".yml"):
+        raise RecipeError(f"recipe {name}: Hydra reads files that end in .yaml alone: rename it")
+    if name.endswith(".yaml"):
         path = Path(name).resolve()
         if not path.is_file():
             raise RecipeError(f"recipe {name}: no such file")
@@ -105,7 +108,8 @@ def check_grammar(overrides: Sequence[str]) -> None:
             (parsed,) = parser.parse_overrides([override])
         except HydraException as error:
             raise RecipeError(f"{override}: {explain(error, ())}; {quotes}") from None
-        if parsed.is_sweep_override():
+        listed = isinstance(parsed.value(), list) and "." not in key  # of the keys of a recipe itself none is a list
+        if parsed.is_sweep_override() or listed:
             raise RecipeError(f"{override}: one value, please; a list is {key}=[...], and {quotes}")
 
 
@@ -216,6 +220,8 @@ def recipe_in(cfg: DictConfig) -> Recipe:
 
 def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:
     """The composed recipe as plain objects; nothing reads OmegaConf after this."""
+    if OmegaConf.is_missing(cfg, "algorithm"):
+        raise RecipeError("the recipe does not say: algorithm")
     if not isinstance(cfg.algorithm, DictConfig):
         raise RecipeError(f"algorithm={cfg.algorithm}: expected the content of a file like recipes/algorithm/grpo.yaml")
     try:
@@ -232,13 +238,25 @@ def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:
     return recipe, objective
 
 
-def saved_recipe(text: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """A run's config.yaml, checked against the schema as it is today."""
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8: {error}") from None
+
+
+def saved_recipe(text: str, overrides: Sequence[str] = (), where: Path = Path("config.yaml")) -> DictConfig:
+    """A run's config.yaml, checked against the schema as it is today. `where` it lies, for errors."""
     check_values(overrides)
     try:
         saved = OmegaConf.create(text)
+    except YAMLError as error:
+        raise RecipeError(f"{where}: {explain(error, ())}") from None
+    if not isinstance(saved, DictConfig) or not saved:
+        raise RecipeError(f"{where}: {'empty' if not saved else 'a list'}, and no recipe")
+    try:
         composed = OmegaConf.merge(OmegaConf.structured(Recipe), saved, OmegaConf.from_dotlist(list(overrides)))
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError) as error:  # the latter of an override
         raise RecipeError(explain(error, list(all_keys(OmegaConf.structured(Recipe))))) from None
     assert isinstance(composed, DictConfig)
     return composed
@@ -267,7 +285,7 @@ def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
         raise RecipeError(f"--sentinel {name}: no such file; there are: {there}")
     schema = OmegaConf.structured(SentinelConfig)
     try:
-        merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(schema, OmegaConf.create(text_of(path)), OmegaConf.from_dotlist(list(overrides)))
         settings = cast(SentinelConfig, OmegaConf.to_object(merged))
     except (OmegaConfBaseException, YAMLError) as error:
         raise RecipeError(f"--sentinel {name}: {explain(error, list(all_keys(schema)))}") from None
@@ -277,8 +295,17 @@ def sentinel_settings(name: str, overrides: Sequence[str]) -> SentinelConfig:
 
 
 def to_yaml(composed: DictConfig) -> str:
-    """With every reference resolved: what a run folder keeps."""
-    return OmegaConf.to_yaml(composed, resolve=True)
+    """With every reference resolved: what a run folder keeps. A `${` that is left is text, and is read back as such."""
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(OmegaConf.to_container(composed, resolve=True))))
+
+
+def escaped(value: Any) -> Any:
+    """As OmegaConf reads it back: backslashes count before `${` alone."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
 def targets(algorithm: DictConfig) -> dict[str, str]:

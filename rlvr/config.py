@@ -36,14 +36,14 @@ class DataConfig:
     train: str = MISSING
     """A .jsonl, .json or .parquet file, or a `datasets` hub name: name, name:split or name:configuration:split."""
     heldout: str | None = None
-    """Problems that no training step sees, for evaluation; none: no evaluation. Overlap with `train` is refused."""
+    """Problems that no training step sees, for evaluation; null: no evaluation. Overlap with `train` is refused."""
     prompt: str = "problem"
     """The column with the question: text, or a list of chat messages. The assistant goes on with a last one of its
     own."""
     answer: str | None = "answer"
     """The column with the reference answer, handed to the verifiers as it is; null: there are no references."""
     domain: str | None = None
-    """A column that names each prompt's domain (per-domain KL); none: all are `default`."""
+    """A column that names each prompt's domain (per-domain KL); null: all are `default`."""
     system: str | None = None
     """A system message put before every question. Rows that have one of their own are refused."""
     split: str = "train"
@@ -70,7 +70,7 @@ class EvaluationConfig:
     every: int = 0
     """Steps between evaluations on the held-out problems; 0: only before the first and after the last step."""
     limit: int | None = None
-    """Held-out problems to use, the first so many; none: all."""
+    """Held-out problems to use, the first so many; null: all."""
     samples: int = 1
     """Completions a problem for the sampled accuracy, at the rollout temperature; and for pass@k, k the powers of two
     up to it, at most 64."""
@@ -92,7 +92,7 @@ class LogConfig:
 @dataclass
 class RunConfig:
     folder: str | None = None
-    """Where the run lives. None: runs/<recipe>-<number>. A folder with a run in it is refused: `rlvr resume` it."""
+    """Where the run lives. Null: runs/<recipe>-<number>. A folder with a run in it is refused: `rlvr resume` it."""
 
 
 @dataclass
@@ -105,9 +105,9 @@ class ClusterConfig:
     """`disaggregated`: engines and trainer ranks on devices of their own. `colocated`: engine n and rank n share a GPU,
     and the engine sleeps while it trains; needs as many engines as ranks, and `rollout.max_staleness` 0."""
     gpus_per_engine: float | None = None
-    """GPUs reserved for an engine; none: tensor_parallel, or half a GPU when colocated; 0 on machines without."""
+    """GPUs reserved for an engine; null: tensor_parallel, or half a GPU when colocated; 0 on machines without."""
     gpus_per_rank: float | None = None
-    """GPUs reserved for a trainer rank; none: 1, or half a GPU when colocated; 0 on machines without."""
+    """GPUs reserved for a trainer rank; null: 1, or half a GPU when colocated; 0 on machines without."""
     restarts: int = 5
     """Deaths that are made good, of engines, of verifier workers and of trainer ranks each so many within
     `restart_hours`; one more ends the run. 0: none is."""
@@ -126,7 +126,8 @@ class Recipe:
     seed: int = 0
     """From 0 to 4294967295."""
     steps: int = MISSING
-    """Optimizer steps of the run."""
+    """Steps of the run: sample, judge, train, publish. Each makes `trainer.epochs` x `trainer.mini_batches` optimizer
+    steps."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -181,7 +182,10 @@ def check(cfg: Recipe) -> None:
     if not 0 <= cfg.seed < 2**32:
         raise RecipeError(f"seed={cfg.seed}: from 0 to {2**32 - 1}")  # numpy's, which vLLM seeds, takes no other
     if not cfg.name.strip() or not cfg.name.isprintable() or "/" in cfg.name or cfg.name.startswith("."):
-        raise RecipeError(f"name={cfg.name!r:.80}: names a folder, so it is not empty, has no / and no dot in front")
+        raise RecipeError(
+            f"name={cfg.name!r:.80}: names a folder, so it is not empty, has only printable characters, no / "
+            "and no dot in front"
+        )
     for key, gpus in {"engine": cfg.cluster.gpus_per_engine, "rank": cfg.cluster.gpus_per_rank}.items():
         if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
             raise RecipeError(f"cluster.gpus_per_{key}={gpus}: at least 0, above 1 a whole number")

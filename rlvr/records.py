@@ -1,7 +1,9 @@
 """Groups as flat records, one a completion, and back: what a run folder and a checkpoint keep of them. Stdlib only."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from rlvr.types import Completion, Group, Outcome, Prompt, Provenance, Verdict
@@ -47,6 +49,12 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
     """Its fields by name; not by `asdict`, which copies all that it finds, and takes ten times as long."""
     where = [{name: getattr(one, name) for name in PROVENANCE} for one in verdict.provenance]
     return {name: getattr(verdict, name) for name in VERDICT} | {"outcome": verdict.outcome.value, "provenance": where}
+
+
+def completion_files(run: Path) -> list[tuple[int, Path]]:
+    """(step, file) of each step that a run folder recorded, in order. What else lies beside them is not the run's."""
+    found = [(re.fullmatch(r"step-(\d+)\.jsonl", path.name), path) for path in (run / "completions").glob("*.jsonl")]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def group_of(records: Sequence[dict[str, Any]]) -> Group:

@@ -16,7 +16,7 @@ class VerifierChoice:
     params: dict[str, Any] = field(default_factory=dict)
     """The verifier's own options."""
     timeout_s: float | None = None
-    """CPU seconds until a verification is killed, and seconds that one which asks others may wait for them; none: the
+    """CPU seconds until a verification is killed, and seconds that one which asks others may wait for them; null: the
     verifier's own limit."""
 
 
@@ -94,7 +94,7 @@ def unworkable(reward: RewardConfig, verify: VerifyConfig) -> str | None:
     for name, part in reward.parts.items():
         knob = f"reward.parts.{name}"
         if why := taken(name, reward.combine):
-            return f"{knob}: {why}: another name"
+            return f"{knob}: {why}: choose another name"
         if not abs(part.weight) <= LARGEST:
             return f"{knob}.weight={part.weight}: a finite number, at most {LARGEST:g} in magnitude"
         if part.weight < 0 and reward.combine != "sum":

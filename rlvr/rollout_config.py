@@ -13,7 +13,7 @@ class ToolConfig:
     params: dict[str, Any] = field(default_factory=dict)
     """Its options."""
     timeout_s: float | None = None
-    """CPU seconds until a call is killed; none: the tool's own limit."""
+    """CPU seconds until a call is killed; null: the tool's own limit."""
     processes: int = 2
     """Killable processes beside each engine."""
     max_calls: int = 4
@@ -32,7 +32,7 @@ class RolloutConfig:
     workers: int = 1
     """Engines. On CPU one per core that is free; on GPU one per tensor-parallel group."""
     groups_per_step: int = 16
-    """Prompts in an optimizer step."""
+    """Prompts in a step."""
     group_size: int = 8
     """Completions of a prompt (G). The baseline is their mean: below 4 it is mostly noise."""
     temperature: float = 1.0

@@ -6,7 +6,7 @@ inputs (recipe, model, data) --fail here, before anything is written--> run fold
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
@@ -104,7 +104,8 @@ def check_objective(cfg: Recipe, objective: Objective) -> None:
     if (cfg.rollout.top_p < 1 or cfg.rollout.top_k) and not objective.keep_sampling_mask:
         raise RecipeError(
             f"rollout.top_p={cfg.rollout.top_p:g}, rollout.top_k={cfg.rollout.top_k}: completions are then sampled "
-            "from a part of the policy, which this algorithm does not train; set +algorithm.keep_sampling_mask=true"
+            "from a part of the policy, which this algorithm does not train; set +algorithm.keep_sampling_mask=true "
+            "(in a resume without the +)"
         )
     if objective.kl and objective.kl.domains and cfg.data.domain is None:
         domains = ", ".join(sorted(objective.kl.domains))
@@ -184,6 +185,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, engine_dtype(cfg))),
             lambda text: recorder.event("warning", text),
         )  # fmt: skip
+        rollouts.evaluating = partial(display.phase, f"evaluating on {len(inputs.heldout):,} held-out problems")
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
             trainer, rollouts, checkpoints, Watch(cfg.sentinel, mark(cfg)), recorder,
@@ -301,7 +303,8 @@ def stop_on_signals(event: Callable[..., None]) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        os.write(2, b"rlvr: asked to stop: after this step, or once all is up; once more to stop at once\n")
+        with suppress(OSError):  # `2>&1 | tee` has died of the same Ctrl-C
+            os.write(2, b"rlvr: asked to stop: after this step, or once all is up; once more to stop at once\n")
 
     def stop() -> bool:
         if asked and not told:

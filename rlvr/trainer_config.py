@@ -71,7 +71,7 @@ class TrainerConfig:
     """Weights travel to the engines in buckets of this size."""
     probe_tolerance: float | None = None
     """Largest difference of a probe token's logprob between trainer and engine after a weight transfer, and of a few
-    tokens' between documents alone and packed when the trainer starts. None: 1e-3 when both compute in float32, else
+    tokens' between documents alone and packed when the trainer starts. Null: 1e-3 when both compute in float32, else
     0.25."""
 
     def compiles(self, on_gpu: bool) -> bool:

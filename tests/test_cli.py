@@ -2,21 +2,25 @@
 
 import json
 import os
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
 from rlvr import cli
-from rlvr.compose import compose_recipe, quoted, to_yaml, typed
+from rlvr.compose import compose_recipe, escaped, quoted, saved_recipe, to_yaml, typed
 from tests.data.tokenizers import WORDS, model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
+
+FOLDER = "names a folder, so it is not empty, has only printable characters, no / and no dot in front"
 
 RECIPE = """
 defaults:
@@ -127,6 +131,11 @@ def refusal(capsys, *argv: str) -> str:
         ("steps=many", "steps: Value 'many' of type 'str' could not be converted to Integer"),
         ("log.wandb=maybe", "log.wandb: Value 'maybe' is not a valid bool (type str)"),
         ("steps", "'steps' is no override: expected key=value, e.g. steps=10"),
+        (
+            "algorithm=[1]",
+            "algorithm=[1]: one value, please; a list is algorithm=[...], and a text with such characters goes into "
+            "quotes, inside of the shell's: 'algorithm=\"...\"'",
+        ),
         ("=3", "'=3' is no override: expected key=value, e.g. steps=10"),
         ("~steps", "recipe quickstart does not say: steps"),
         ("hydra.run.dir=x", "hydra.run.dir=x: a recipe has no hydra settings"),
@@ -196,10 +205,11 @@ def refusal(capsys, *argv: str) -> str:
         ),
         *((f"seed={seed}", f"seed={seed}: from 0 to 4294967295") for seed in (-1, 2**32)),
         *(
-            (f"name={name}", f"name='{name}': names a folder, so it is not empty, has no / and no dot in front")
+            (f"name={name}", f"name='{name}': {FOLDER}")
             for name in ("../evil", "a/b", "/a", "..", ".hidden")
         ),
-        ("name=''", "name='': names a folder, so it is not empty, has no / and no dot in front"),
+        ("name=''", f"name='': {FOLDER}"),
+        ("name='a\tb'", f"name='a\\tb': {FOLDER}"),
         ("rollout.top_p=0", "rollout.top_p=0.0: above 0, at most 1"),
         ("rollout.stop=['']", "rollout.stop=['']: an empty string is in every text"),
         ("rollout.memory_gib=-3", "rollout.memory_gib=-3.0: vllm takes whole GiB, at least 1"),
@@ -223,7 +233,7 @@ def refusal(capsys, *argv: str) -> str:
         (
             "rollout.top_k=20",
             "rollout.top_p=1, rollout.top_k=20: completions are then sampled from a part of the policy, which this "
-            "algorithm does not train; set +algorithm.keep_sampling_mask=true",
+            "algorithm does not train; set +algorithm.keep_sampling_mask=true (in a resume without the +)",
         ),
         ("trainer.learning_rate=nan", "trainer.learning_rate=nan: must be above 0"),
         ("model.path=./nowhere", "model.path=./nowhere: no such folder"),
@@ -433,6 +443,14 @@ def test_what_is_quoted_is_read_back_by_hydra(text):
     assert parsed.value() == [text, text]
 
 
+@given(st.text(st.sampled_from("ab$\\{}:.'\" \n"), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_any_text_of_a_recipe_is_read_back_from_what_the_run_keeps(text):
+    """`\\${` is how a recipe writes the text `${`: what is kept is resolved, and is resolved again by a resume."""
+    kept = saved_recipe(to_yaml(OmegaConf.create(escaped({"data": {"system": text}, "rollout": {"stop": [text]}}))))
+    assert (kept.data.system, kept.rollout.stop[0]) == (text, text)
+
+
 def test_quotes_let_any_text_into_a_value():
     composed = compose_recipe("quickstart", [r'data.system="Answer in \boxed{}, please (once)."'])
     assert composed.data.system == r"Answer in \boxed{}, please (once)."
@@ -465,8 +483,6 @@ def test_data_that_is_not_there_or_overlaps_is_one_line(capsys, tmp_path, inputs
 @pytest.fixture
 def run_folder(tmp_path, inputs) -> Path:
     """As a run leaves it behind."""
-    from omegaconf import OmegaConf
-
     folder = tmp_path / "run"
     folder.mkdir()
     composed = compose_recipe("quickstart", inputs)
@@ -549,6 +565,88 @@ def test_errors_that_end_a_run_are_one_line_with_their_own_exit_code(capsys, tmp
         launched(monkeypatch, error)
         assert cli.main(["train", "quickstart", *inputs]) == code
         assert capsys.readouterr().err == line
+
+
+def test_a_disk_that_fills_up_in_mid_run_is_no_bad_input_and_another_error_keeps_its_traceback(
+    capsys, tmp_path, inputs, monkeypatch
+):
+    from rlvr.observe.files import RunFolderError
+
+    monkeypatch.chdir(tmp_path)
+    launched(monkeypatch, RunFolderError("no space left on device"))
+    assert cli.main(["train", "quickstart", *inputs]) == 1
+    assert capsys.readouterr().err == "rlvr: no space left on device\n"
+    launched(monkeypatch, PermissionError(13, "Permission denied", "somewhere"))
+    with pytest.raises(RuntimeError, match="PermissionError"):
+        cli.main(["train", "quickstart", *inputs])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "{}"], ["checkpoints", "{}"], ["rescore", "{}"], ["resume", "{}"], ["rollback", "{}", "--to", "1"],
+        ["train", "{}.yaml"], ["verifiers", "run", "math", "{}"], ["sentinel", "replay", "{}"],
+        ["sentinel", "replay", "x", "--sentinel", "{}.yaml"], ["data", "check", "{}.jsonl", "--verifier", "math"],
+        ["plan", "quickstart", "--model-config", "{}"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_the_operating_system_refuses_is_one_line_that_names_the_file(capsys, words):
+    line = refusal(capsys, *(word.format("a" * 300) for word in words))
+    assert "aaa" in line and "File name too long" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"name: \xe9\n", "not UTF-8"), (b"", "empty, and no recipe"), (b"- 1\n", "a list, and no recipe"),
+        (b"a: 1\n\tb: 1\n", "found character '\\t' that cannot start any token"),
+    ],
+)  # fmt: skip
+def test_a_config_that_no_run_wrote_is_named(capsys, tmp_path, text, said):
+    config = tmp_path / "config.yaml"
+    config.write_bytes(text)
+    for words in (["resume"], ["rescore"], ["train", "quickstart", "--resume"]):
+        place = f"run.folder={tmp_path}" if "train" in words else str(tmp_path)
+        line = refusal(capsys, *words, place)
+        assert str(config) in line and said in line
+
+
+def test_a_recipe_or_a_sentinel_that_is_not_utf_8_is_named(capsys, own):
+    (own / "latin.yaml").write_bytes(b"name: \xe9\n")
+    for words in (["train", str(own / "latin.yaml")], ["sentinel", "replay", "x", "--sentinel", f"{own}/latin.yaml"]):
+        line = refusal(capsys, *words)
+        assert line.startswith(f"{own / 'latin.yaml'}: not UTF-8: ")
+
+
+def test_a_recipe_of_ones_own_that_ends_in_yml_is_not_taken_for_ours(capsys, own):
+    path = (own / "mine.yaml").rename(own / "quickstart.yml")
+    assert refusal(capsys, "train", str(path), "--dry-run") == (
+        f"recipe {path}: Hydra reads files that end in .yaml alone: rename it"
+    )
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("rlvr ")
+
+
+COMMAND = [sys.executable, "-m", "rlvr.cli"]
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence():
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([*COMMAND, "verifiers", "list"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_an_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*COMMAND, "verifiers", "list"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (2, b"rlvr: No space left on device\n")
 
 
 def test_a_run_folder_that_holds_a_run_is_refused(capsys, run_folder, inputs):

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import shutil
 import signal
 import sys
@@ -17,6 +18,7 @@ from rlvr.config import PartConfig, RecipeError
 from rlvr.lineage import Lineage
 from rlvr.loop import Diverged
 from rlvr.objective.kl import KL, k3
+from rlvr.observe.console import open_display
 from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.runfolder import RunFolder, RunFolderError
 from rlvr.observe.sinks import Fanout
@@ -190,10 +192,22 @@ def test_the_first_signal_asks_for_an_end_the_second_makes_one_and_then_all_is_a
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
+def test_a_signal_is_heard_though_stderr_is_dead(handlers, monkeypatch):
+    """Ctrl-C ends the `tee` of `2>&1 | tee` too, and with it the reader of what we say."""
+
+    def dead(fd, text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rlvr.run.os.write", dead)
+    with stop_on_signals(Told().event) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+
+
 # ---- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def launched(folder, cfg, train, monkeypatch):
+def launched(folder, cfg, train, monkeypatch, display=None):
     """A run of `train` with the toy's trainer, from the checkpoints in `folder`."""
 
     @contextmanager
@@ -202,7 +216,7 @@ def launched(folder, cfg, train, monkeypatch):
 
     monkeypatch.setattr("rlvr.run.workers", workers)
     monkeypatch.setattr("rlvr.run.train", train)
-    return launch(cfg, toy.GRPO, Inputs([builders.prompt()], [], 50), folder, PlainDisplay(io.StringIO()))
+    return launch(cfg, toy.GRPO, Inputs([builders.prompt()], [], 50), folder, display or PlainDisplay(io.StringIO()))
 
 
 CFG = toy.recipe(9, every=2)
@@ -246,6 +260,26 @@ def test_a_run_that_gives_up_exports_the_best_from_before_the_trouble(folder, ni
     summary = launched(folder, nine_steps, train, monkeypatch)
     assert (summary.status, summary.steps) == ("stopped", exported)
     assert events(folder, "stopped") == [f"enough: exporting the best good checkpoint, that of step {exported}"]
+
+
+def test_a_run_whose_console_is_gone_exports_all_the_same(folder, nine_steps, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as stdout:
+        display = open_display(stream=stdout)
+        summary = launched(folder, nine_steps, finished, monkeypatch, display)
+        display.result(summary, folder.path)
+    assert (folder.path / "model").exists() and (folder.path / "summary.json").exists()
+
+
+def test_an_evaluation_is_a_phase_that_is_shown(folder, nine_steps, monkeypatch):
+    def train(cfg, objective, parts):
+        with parts.rollouts.evaluating():
+            return finished(cfg, objective, parts)
+
+    said = io.StringIO()
+    launched(folder, nine_steps, train, monkeypatch, PlainDisplay(said))
+    assert "evaluating on 0 held-out problems: done in" in said.getvalue()
 
 
 def test_the_error_that_ends_a_run_is_an_event_of_it(folder, nine_steps, monkeypatch):

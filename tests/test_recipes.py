@@ -113,7 +113,7 @@ def test_a_reward_is_checked_in_all_its_parts():
 @pytest.mark.parametrize(
     ("name", "combine", "said"),
     [
-        ("mean", "sum", r"reward\.parts\.mean: reward/mean is a metric of the whole reward: another name"),
+        ("mean", "sum", r"reward\.parts\.mean: reward/mean is a metric of the whole reward: choose another name"),
         ("std", "min", r"reward\.parts\.std: reward/std is a metric"),
         ("combined", "product", r"reward\.parts\.combined: with reward\.combine=product `combined` is what"),
         ("combined", "min", r"reward\.parts\.combined: with reward\.combine=min"),

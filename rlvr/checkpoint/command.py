@@ -31,6 +31,8 @@ def add_parsers(commands: Any, locked: Locked) -> None:
 
 
 def ledger_of(run: Path) -> Ledger:
+    if not run.is_dir():
+        raise RecipeError(f"{run}: no such folder")
     root = run / "checkpoints"
     ledger = Ledger.open(root, lambda kind, text: print(f"{kind}: {text}", file=sys.stderr)) if root.is_dir() else None
     if not ledger or not ledger.entries:
@@ -56,7 +58,11 @@ def show(args: argparse.Namespace) -> int:
 def row(ledger: Ledger, name: str, check: bool) -> dict[str, Any]:
     folder, entry = ledger.path.parent / name, ledger.entries[name]
     damage = what_is_wrong(folder) if check else None
-    last: Mapping[str, float] = {} if damage else next(iter(reversed(saved_state(folder).history)), {})
+    last: Mapping[str, float] = {}
+    try:
+        last = last if damage else next(iter(reversed(saved_state(folder).history)), {})
+    except RecipeError as error:  # one of them hides no other
+        print(f"warning: {error}", file=sys.stderr)
     told = {"step": step_of(name), "label": entry.label, "held-out": entry.score, "name": name}
     told |= {"reward": last.get("reward/mean"), "accuracy": last.get("accuracy"), "MB": round(size(folder) / 2**20, 1)}
     return told | ({"damage": damage} if check else {})

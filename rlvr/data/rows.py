@@ -36,7 +36,7 @@ def read_rows(source: str, split: str, knob: str) -> list[Row]:
         rows = _from_hub(str(path) if source.startswith("~") else source, split, knob)
     if not rows:
         raise RecipeError(f"{knob}={source}: the data set is empty")
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows):  # from 0, as everywhere where rows are counted; lines are from 1
         if too_deep(row):
             raise RecipeError(f"{knob}={source}: row {number} is nested more than {MAX_NESTING} deep")
     return rows

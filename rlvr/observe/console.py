@@ -3,11 +3,12 @@
 Both are sinks. Neither decides anything, and nothing here is read back by the run.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console
 
@@ -40,9 +41,46 @@ class Display(Protocol):
         ...
 
 
+class Unfailing:
+    """A stream that falls silent at the first thing that it cannot write, as when a pipe has lost its reader or a log's
+    disk is full: a run is worth more than what is shown of it. Everything else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except UnicodeError:  # the next text may be another
+            return 0
+        except (OSError, ValueError):  # the latter of one that is closed
+            silence(self._stream)
+            return 0
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            silence(self._stream)
+
+
+def silence(stream: TextIO) -> None:
+    """What it holds and what is still to come goes nowhere: at exit Python would try once more, and say so."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
 def open_display(on: bool = True, stream: TextIO | None = None) -> Display:
-    """Live where there is a terminal that can show it; `on=False` (log.console) leaves only trouble and the result."""
-    stream = stream or sys.stdout
+    """Live where there is a terminal that can show it; `on=False` (log.console) leaves only trouble and the result.
+    Neither fails because its stream does."""
+    if stream is None:  # no sys.stdout either: it was closed (`>&-`)
+        stream = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    stream = cast(TextIO, Unfailing(stream))
     if not on or not stream.isatty():
         return PlainDisplay(stream, quiet=not on)
     console = Console(file=stream, highlight=False)

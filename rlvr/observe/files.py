@@ -34,6 +34,8 @@ def usable(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal into a line that names the file and the knob."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"run folder: {path} is not UTF-8: {error}") from error
     except OSError as error:
         there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
         free_mb = shutil.disk_usage(there).free // 2**20
@@ -119,7 +121,16 @@ class JsonLines:
     def read(self) -> list[dict[str, Any]]:
         with usable(self.path):
             lines = self.path.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        return [self._parsed(line, number) for number, line in enumerate(lines, 1) if line]
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise RunFolderError(f"{self.path}, line {number}: no JSON object: mend or remove it")
+        return record
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the other lines, all at once or not at all."""

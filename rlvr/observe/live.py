@@ -26,10 +26,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from rlvr.observe.html import visible
 from rlvr.observe.progress import Clock, Curve, readings
 from rlvr.observe.summary import Summary, duration, gain, percent, words
 
 WIDTH = 100  # columns at most: beyond, the eye has too far to travel
+COLUMN = 10  # characters of a reading
+NARROW = 45  # characters that a bar of steps and its times do not fit into
 FRAMES_PER_S = 4  # each costs about 3 ms of the driver's core
 STYLES = {  # by kind of event
     "error": "bold red",
@@ -51,7 +54,7 @@ class Phase:
         row.add_column(width=1)
         row.add_column(ratio=1)
         row.add_column(justify="right")
-        row.add_row(mark, Text(self.name), Text(f"{time.monotonic() - self.start:.1f} s", style="dim"))
+        row.add_row(mark, Text(visible(self.name)), Text(f"{time.monotonic() - self.start:.1f} s", style="dim"))
         return row
 
 
@@ -87,7 +90,7 @@ class LiveDisplay:
                 self._live.stop()
 
     def start(self, name: str, steps: int, history: Sequence[Mapping[str, float]] = ()) -> None:
-        self._name = name
+        self._name = visible(name)
         for row in history:
             self._curve.add(int(row["step"]), row)
             self._latest = row
@@ -102,7 +105,7 @@ class LiveDisplay:
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         line = Text(time.strftime("%H:%M:%S "), style="dim")
-        self._print(line.append(f"{kind}: ", style=STYLES.get(kind, "cyan")).append(message, style="default"))
+        self._print(line.append(f"{kind}: ", style=STYLES.get(kind, "cyan")).append(visible(message), style="default"))
 
     def result(self, summary: Summary, folder: Path) -> None:
         self.close()
@@ -112,7 +115,7 @@ class LiveDisplay:
             self._console.print()
             self._print(accuracy_table(summary))
         for line in words(summary, folder):
-            self._console.print(Text(line), soft_wrap=True)  # a path that is broken in two cannot be copied
+            self._console.print(Text(visible(line)), soft_wrap=True)  # a path that is broken in two cannot be copied
 
     def close(self) -> None:
         self._live.stop()
@@ -133,9 +136,9 @@ class LiveDisplay:
 
     def _panel(self, clock: Clock) -> Panel:
         width = min(self._console.width, WIDTH)
-        parts: list[RenderableType] = [bar(clock)]
+        parts: list[RenderableType] = [bar(clock, width - 4)]
         if self._latest:
-            parts += [Text(), values(self._latest)]
+            parts += [Text(), values(self._latest, width - 4)]
         if drawn := self._curve.drawn(width - 4):
             label, first, bars, last = drawn
             parts += [Text(), Text.assemble((f"{label} ", "dim"), first, " ", (bars, "green"), " ", (last, "bold"))]
@@ -143,24 +146,27 @@ class LiveDisplay:
         return Panel(Group(*parts), title=title, title_align="left", border_style="dim", width=width)
 
 
-def bar(clock: Clock) -> RenderableType:
+def bar(clock: Clock, width: int) -> RenderableType:
     row = Table.grid(padding=(0, 2, 0, 0), expand=True)
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True, justify="right")
     elapsed, left = duration(clock.elapsed_s), duration(clock.left_s)
+    step = Text.assemble(("step ", "dim"), (f"{clock.done}/{clock.steps}", "bold"))
+    if width < NARROW:
+        return step
     row.add_row(
-        Text.assemble(("step ", "dim"), (f"{clock.done}/{clock.steps}", "bold")),
+        step,
         ProgressBar(total=max(1, clock.steps), completed=clock.done),
         Text.assemble(elapsed, (" elapsed, ", "dim"), left, (" left", "dim")),
     )
     return row
 
 
-def values(metrics: Mapping[str, float]) -> RenderableType:
-    """The readings in columns of equal width, each value over its label."""
-    row = Table.grid(expand=True)
-    shown = readings(metrics)
+def values(metrics: Mapping[str, float], width: int) -> RenderableType:
+    """The readings in columns of equal width, each value over its label: the first so many as have room."""
+    row = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    shown = readings(metrics)[: max(1, width // COLUMN)]
     for _ in shown:
         row.add_column(ratio=1, no_wrap=True)
     row.add_row(*(Text(value, style="bold") for _, value in shown))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from rlvr.observe.html import visible
 from rlvr.observe.metrics import aggregate
 from rlvr.observe.progress import Clock, readings
 from rlvr.observe.summary import Summary, duration, words
@@ -70,5 +71,5 @@ class PlainDisplay:
     def _say(self, line: str, urgent: bool = False) -> None:
         if urgent or not self._quiet:
             encoding = self._stream.encoding or "utf-8"
-            line = ESCAPE_CODES.sub("", line).encode(encoding, "backslashreplace").decode(encoding)
+            line = visible(ESCAPE_CODES.sub("", line)).encode(encoding, "backslashreplace").decode(encoding)
             print(line, file=self._stream, flush=True)

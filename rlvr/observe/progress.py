@@ -69,14 +69,15 @@ class Curve:
                 values[step] = metrics[name]
 
     def drawn(self, width: int) -> tuple[str, str, str, str] | None:
-        """(label, first value, bars, last value): `width` characters at most, spaces included; None before step 2."""
+        """(label, first value, bars, last value): `width` characters at most, spaces included; None before step 2,
+        or where there is no room."""
         name = "accuracy" if self._values["accuracy"] else "reward/mean"
         values = list(self._values[name].values())
         if len(values) < 2:
             return None
         _, label, text = next(shown for shown in SHOWN if shown[0] == name)
         room = width - len(label) - len(text(values[0])) - len(text(values[-1])) - 3
-        return label, text(values[0]), sparkline(values, max(1, room)), text(values[-1])
+        return None if room < 1 else (label, text(values[0]), sparkline(values, room), text(values[-1]))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

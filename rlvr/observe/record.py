@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from rlvr.config import RecipeError
 from rlvr.observe.files import NON_FINITE
+from rlvr.records import completion_files
 
 FILES = ("config.yaml", "metrics.jsonl", "events.jsonl", "summary.json")
 LONG = 2_000  # characters of a completion that are kept from either end
@@ -39,7 +40,7 @@ class Record:
         events, bad_events = lines_of(path / "events.jsonl")
         environments = sorted(path.glob("environment*.json"), key=lambda p: (len(p.name), p.name))
         objects = [object_of(path / "summary.json"), object_of(environments[-1]) if environments else {}]
-        completions, bad_completions = some_completions(path / "completions")
+        completions, bad_completions = some_completions(path)
         metrics = [row for row in map(numbers, rows) if "step" in row]
         bad = bad_rows + bad_events + bad_completions + sum(found is None for found in objects)
         config = path / "config.yaml"
@@ -91,17 +92,16 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1000)
 
 
-def some_completions(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+def some_completions(run: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
     """Of the first and the last recorded step: the best and the worst completion, one that was masked, and a pass on
     another prompt."""
-    paths = sorted(folder.glob("step-*.jsonl"))
+    files = completion_files(run)
     chosen: list[tuple[int, dict[str, Any]]] = []
     bad = 0
-    for path in dict.fromkeys([paths[0], paths[-1]] if paths else []):
+    for step, path in dict.fromkeys([files[0], files[-1]] if files else []):
         records, unreadable = completions_in(path)
         bad += unreadable
-        step = path.stem.removeprefix("step-")
-        chosen += [(int(step) if step.isdecimal() else -1, record) for record in picked(records)]
+        chosen += [(step, record) for record in picked(records)]
     return chosen, bad
 
 

@@ -8,7 +8,7 @@
         undone.jsonl           the lines of steps that were taken again, with why: `rollback`, or `begin` (a resume)
         events.jsonl           what happened: {"time": ..., "kind": "checkpoint", "message": ..., "fields": {...}}
         completions/step-000012.jsonl   one line a completion, with its verdict
-        summary.json           the result, written at the end
+        summary.json           the result, written at the end; gone while the run goes on
         report.html            all of it as a page to look at
 
 A failure to write here ends the run (`RunFolderError`): a run without a record has not happened.
@@ -27,7 +27,7 @@ from typing import IO, Any
 from rlvr.observe.environment import environment
 from rlvr.observe.files import JsonLines, RunFolderError, number, to_json, usable, write_atomic
 from rlvr.observe.summary import Summary
-from rlvr.records import completion_records
+from rlvr.records import completion_files, completion_records
 from rlvr.types import Group
 
 __all__ = ["RunFolder", "RunFolderError"]
@@ -115,6 +115,8 @@ class RunFolder:
         """Append the line of a step. Numbers only; it is on its way to the disk when this returns."""
         if step <= self._last_step:
             raise ValueError(f"step {step} is already in {self.path / METRICS}: call undo_after({step - 1}) first")
+        if not self.logged:
+            self._forget_summary()
         row = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
         self._metrics.append({"step": step} | row)
         self._last_step, self.logged = step, True
@@ -134,10 +136,11 @@ class RunFolder:
             log.close()
         if behind:
             self._metrics.keep(lambda record: record["step"] <= step)
+            self._forget_summary()
         self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
         with usable(self.path / "completions"):
-            for path in (self.path / "completions").glob("step-*.jsonl"):
-                if int(path.stem.removeprefix("step-")) > step:
+            for recorded, path in completion_files(self.path):
+                if recorded > step:
                     path.unlink()
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
@@ -160,6 +163,11 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         write_atomic(self.path / SUMMARY, json.dumps(json.loads(to_json(asdict(summary))), indent=2) + "\n")
+
+    def _forget_summary(self) -> None:
+        """That of an earlier end, of a run that goes on."""
+        with usable(self.path / SUMMARY):
+            (self.path / SUMMARY).unlink(missing_ok=True)
 
     def remove_unused(self) -> None:
         """Take back a run that failed before its first checkpoint: there is nothing to resume. Other files stay."""

@@ -6,6 +6,7 @@ same fields, as scripts/bench/device.py writes it.
 
 import json
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
 
 from rlvr.config import RecipeError
@@ -93,7 +94,25 @@ def find(name: str) -> Device:
         raise RecipeError(f"--gpu {name}: one of {', '.join(DEVICES)}, or a .json file of scripts/bench/device.py")
     try:
         said = json.loads(Path(name).read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError(f"a {type(said).__name__}, not an object")
         known = {field.name for field in fields(Device)}
-        return Device(**{key: value for key, value in said.items() if key in known})
-    except (OSError, ValueError, TypeError) as error:
+        given = {key: value for key, value in said.items() if key in known}
+        for key, value in given.items():
+            check(key, value)
+        return Device(**given)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RecipeError(f"--gpu {name}: {error}") from error
+
+
+MAY_BE_0 = ("price", "pass_s", "sequence_s", "train_pass_s", "compiled_pass_s", "transfer_s", "reserved_gib")
+
+
+def check(key: str, value: object) -> None:
+    """ValueError for what is no figure of a device."""
+    if key in ("name", "cpu"):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+        raise ValueError(f"{key}={value!r:.40}: a finite number of at least 0")
+    if value == 0 and key not in MAY_BE_0:
+        raise ValueError(f"{key}=0: must be above 0")

@@ -85,16 +85,22 @@ class Architecture:
 
 
 def from_config(config: Mapping[str, Any], where: str = "config.json") -> Architecture:
+    if not isinstance(config, Mapping):
+        raise RecipeError(f"{where}: a {type(config).__name__}, not an object")
     family = config.get("model_type")
     if family not in FAMILIES:
         raise RecipeError(f"{where}: model_type={family}: plan knows the dense models {', '.join(sorted(FAMILIES))}")
     try:
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        sizes = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
+        for name in sizes:
+            if isinstance(config[name], bool) or not isinstance(config[name], int) or config[name] < 1:
+                raise RecipeError(f"{where}: {name}={config[name]!r:.40}: a whole number of at least 1")
         return Architecture(
             hidden=hidden,
             layers=config["num_hidden_layers"],
             heads=heads,
-            kv_heads=config.get("num_key_value_heads", heads),
+            kv_heads=config.get("num_key_value_heads") or heads,
             head_dim=config.get("head_dim") or hidden // heads,
             intermediate=config["intermediate_size"],
             vocabulary=config["vocab_size"],

@@ -8,6 +8,7 @@ step is sampled with the weights published just before; above, those of the next
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -82,6 +83,7 @@ class SampledRollouts:
         self.health = Health(cfg, warn, pipeline.verify)
         self.ahead = Ahead(self._begin, (cfg.rollout.max_staleness + 1) * cfg.rollout.groups_per_step)
         pipeline.tell = warn
+        self.evaluating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each evaluation: it is long
 
     def publish(self, trainer: Source, lineage: Lineage) -> dict[str, float]:
         """To every engine. On a new branch nothing that the abandoned policy began is of use."""
@@ -190,6 +192,10 @@ class SampledRollouts:
         many that could not be are no wrong answers: VerifiersFailed."""
         if not self.heldout:
             return {}
+        with self.evaluating():
+            return self._evaluated()
+
+    def _evaluated(self) -> dict[str, float]:
         began, cfg, masked = perf_counter(), self.cfg, []
         result = {"eval/problems": float(len(self.heldout))}
         greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)

@@ -9,7 +9,7 @@ loop does. One that stays is one more line of the same step.
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isfinite, isnan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def read_records(path: Path) -> list[dict[str, float]]:
     try:
         raw: Iterable[Any] = objects(text) if text.lstrip()[:1] in ("{", "[") else csv.DictReader(text.splitlines())
         records = [{str(name): x for name, value in row.items() if (x := number(value)) is not None} for row in raw]
-    except (ValueError, AttributeError, csv.Error) as error:
+    except (ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise NoRecord(f"{path}: neither CSV nor JSON lines: {error}") from error
     if not any(records):
         raise NoRecord(f"{path}: no number in it")
@@ -52,6 +52,8 @@ def objects(text: str) -> list[Any]:
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(whole, dict):
         whole = whole.get("log_history", [whole])
+    if not isinstance(whole, list):
+        raise ValueError(f"log_history={whole!r:.40}, expected a list")
     return whole
 
 
@@ -60,7 +62,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -69,7 +71,7 @@ def steps_of(records: Sequence[Record], columns: Columns) -> list[Record]:
     steps: list[dict[str, float]] = []
     for index, record in enumerate(records):
         metrics = columns.read(record)
-        if STEP in columns.chosen and STEP not in metrics:
+        if STEP in columns.chosen and not isfinite(metrics.get(STEP, nan)):
             continue
         metrics.setdefault(STEP, index + 1)
         if len(metrics) == 1:

@@ -18,7 +18,7 @@ from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, assignment, params_of
 from rlvr.verify.plugin import PluginError, Sample, Verifier
-from rlvr.verify.rows import unusable
+from rlvr.verify.rows import asked, unusable
 
 Composed = Callable[[str, Sequence[str], str | None], Recipe]
 Saved = Callable[[Path, str | None], Recipe]
@@ -28,34 +28,34 @@ def add_to(commands: Any, composed: Composed, saved: Saved) -> None:
     """The sub-commands, into argparse's own object."""
     verifiers = commands.add_parser("verifiers", help="list, test and run verifiers")
     what = verifiers.add_subparsers(required=True, metavar="what")
-    one = what.add_parser("list", help="what is installed")
-    one.set_defaults(command=list_all, overrides=[])
-    two = what.add_parser("test", help="what every verifier must stand")
+    one = what.add_parser("list", help="list the verifiers that are installed")
+    one.set_defaults(command=list_all)
+    two = what.add_parser("test", help="check that a verifier stands what every verifier must")
     two.add_argument("verifier", help="an installed name, package.module:attribute, or file.py:attribute")
     two.add_argument("samples", nargs="?", help="a .jsonl file: prompt, reference; completion and reward where known")
     two.add_argument("overrides", nargs="*", metavar="key=value", help="the verifier's options")
     two.add_argument("--form", action="store_true", help="it judges the form of a completion, not the answer in it")
     two.set_defaults(command=test)
-    three = what.add_parser("run", help="one verdict a line, as JSON")
+    three = what.add_parser("run", help="judge the completions of a file; one verdict a line, as JSON")
     three.add_argument("verifier", help="as for test")
     three.add_argument("samples", help="a .jsonl file with prompt, completion, reference; - is standard input")
     three.add_argument("overrides", nargs="*", metavar="key=value", help="the verifier's options")
-    three.add_argument("--processes", type=int, default=2, help="that judge at a time (default 2)")
+    three.add_argument("--processes", type=int, default=2, help="how many processes judge at a time (default 2)")
     three.set_defaults(command=run)
     data = commands.add_parser("data", help="look at data sets").add_subparsers(required=True, metavar="what")
     four = data.add_parser("check", help="whether the verifiers can use each row's reference")
     four.add_argument("source", help="a recipe, or a data file together with --verifier")
     four.add_argument("overrides", nargs="*", metavar="key=value", help="as for train; of a file: prompt=, answer=")
-    four.add_argument("--verifier", help="that a data file is for")
-    four.add_argument("--config-dir", help="as for train")
+    four.add_argument("--verifier", help="the verifier that is to use the references of a data file")
+    four.add_argument("--config-dir", help="a folder with your own recipes and Python modules, as for train")
     four.set_defaults(command=lambda args: check_data(args, composed))
     five = commands.add_parser("rescore", help="judge a run's recorded completions again, and show what changed")
     five.add_argument("run", help="the run folder")
     five.add_argument("overrides", nargs="*", metavar="key=value", help="options of --verifier")
-    five.add_argument("--verifier", help="another one, instead of the main part's; none: the run's own reward")
+    five.add_argument("--verifier", help="a verifier instead of the main part's (default: the run's own reward)")
     five.add_argument("--part", help="the part that --verifier stands in for (default: the first)")
     five.add_argument("--changes", help="a .jsonl file for every verdict that changed")
-    five.add_argument("--config-dir", help="as the run had it, for its Python modules")
+    five.add_argument("--config-dir", help="the folder with your own Python modules, as the run had it")
     five.set_defaults(command=lambda args: rescore(args, saved))
 
 
@@ -71,7 +71,7 @@ def list_all(args: argparse.Namespace) -> int:
         about = (found.function.__doc__ or "").strip().split("\n")[0]
         words = [found.scope, found.isolation, "async" if found.is_async else "", f"{found.timeout_s:g} s"]
         how = ", ".join(filter(None, words))
-        print(f"{name:16} {found.version:6} {how:24} {about}")
+        print(f"{name:16} {found.version:6} {how:30} {about}")
     return 1 if broken else 0
 
 
@@ -121,13 +121,13 @@ def checked(verifier: str, words: Sequence[str]) -> dict[str, Any]:
 
 def read_lines(path: str, needed: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with where it stands, for errors. `needed`: keys without which it cannot be judged."""
-    if path != "-" and not Path(path).is_file():
+    if path != "-" and not Path(path).exists():  # it may be a pipe: <(...)
         raise RecipeError(f"{path}: no such file")
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -208,14 +208,18 @@ def check_data(args: argparse.Namespace, composed: Composed) -> int:
     usable, read = 0, {}
     for knob, source in (("data.train", data.train), ("data.heldout", data.heldout)):
         if source is not None:
+            alive(f"reading {source} ...")
             read[f"{knob}={source}"] = load_prompts(source, knob, data, lambda messages: (), sys.maxsize)
     plan.check_columns(next(iter(read.values())))
     for prompts in read.values():
         plan.check_rows(prompts)
-    for (knob, prompts), bad in zip(read.items(), unusable(plan, list(read.values())), strict=True):
+    alive(f"checking {sum(map(len, read.values())):,} rows ...")
+    found = unusable(plan, list(read.values()))
+    alive("")
+    for (knob, prompts), bad in zip(read.items(), found, strict=True):
         usable += len(prompts) - len(bad)
-        share = f"{len(bad) / len(prompts):.2%}"
-        print(f"{knob}: {len(prompts):,} rows; {len(bad):,} ({share}) with a reference that does not parse")
+        said = f"{len(bad):,} ({len(bad) / len(prompts):.2%}) with a reference that does not parse"
+        print(f"{knob}: {len(prompts):,} rows; {said if asked(plan, prompts)[0] else 'references not checked'}")
         for prompt in [prompt for prompt in prompts if prompt.position in bad][:SHOWN]:
             why = bad[prompt.position]
             print(shown(f"  row {prompt.position}, id {prompt.id}: {why}; reference {str(prompt.answer)!r:.100}"))
@@ -254,6 +258,7 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
         for entries in together(recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)), judge.plan):
             found = list(changes(entries, judge, renamed))
             tally.add(entries, found)
+            alive(f"step {entries[-1].step}: {tally.completions:,} completions judged again")
             if args.changes:  # as they come: Ctrl-C keeps what was judged
                 written = written or opened(args.changes, "w")
                 written.writelines(json.dumps(asdict(change)) + "\n" for change in found)
@@ -261,6 +266,7 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
         judge.close()
         if written:
             written.close()
+    alive("")
     print("\n".join(tally.sentences()))
     return 0
 
@@ -270,6 +276,12 @@ def opened(path: str, mode: Literal["a", "w"]) -> TextIO:
         return open(path, mode, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--changes {path}: cannot be written: {error.strerror}") from None
+
+
+def alive(text: str) -> None:
+    """One line on a terminal, for a person who waits; the next takes its place."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def shown(text: str) -> str:

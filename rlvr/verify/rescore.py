@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.config import RecipeError
-from rlvr.records import group_of
+from rlvr.records import completion_files, group_of
 from rlvr.types import Group, Provenance
 from rlvr.verify.judge import Judge
 from rlvr.verify.monitor import words
@@ -29,12 +29,18 @@ class Recorded:
 def recorded(run: Path, warn: Callable[[str], None]) -> Iterator[Recorded]:
     """Every group in completions/, step by step. A group with a line that cannot be read is left out whole, and `warn`
     hears of it: what is left of a group may be judged otherwise."""
-    files = sorted((run / "completions").glob("step-*.jsonl"))
+    files = completion_files(run)
     if not files:
         raise RecipeError(f"{run}/completions holds no completions (log.completions_every=0?)")
-    for path in files:
+    for step, path in files:
         for records in groups_in(path, warn):
-            yield Recorded(int(path.stem.removeprefix("step-")), group_of(records))
+            try:
+                group = group_of(records)
+            except (ValueError, TypeError, KeyError) as error:
+                said = f"{type(error).__name__}: {error}"
+                warn(f"{path}: a group's records are not as a run writes them ({said}); the group is left out")
+                continue
+            yield Recorded(step, group)
 
 
 def groups_in(path: Path, warn: Callable[[str], None]) -> Iterator[list[dict[str, Any]]]:

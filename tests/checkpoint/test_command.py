@@ -140,3 +140,15 @@ def test_whoever_goes_back_by_hand_lets_the_sentinel_begin_anew_and_doubts_all_t
     last = at(4)
     assert back == replace(at(2), cursor=last.cursor, lineage=last.lineage.branch(), restored=name(2))
     assert trainer.weight == 0.2
+
+
+def test_one_that_cannot_be_read_hides_no_other(run, capsys):
+    next(run.glob("checkpoints/step-00000006-*/state.json")).write_text("{")
+    assert [line["step"] for line in listed(run, capsys)] == [0, 2, 4, 6, 8, 9]
+    assert main(["checkpoints", str(run)]) == 0
+    assert "state.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_none(tmp_path, capsys):
+    assert main(["checkpoints", str(tmp_path / "nosuch")]) == 2
+    assert "nosuch: no such folder" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_a_line_that_is_no_object_is_named(tmp_path):
         ("a.json", b"[]", "the data set is empty"),
         ("a.json", b"[" * 100_000, "not JSON"),
         ("a.jsonl", b'{"a": ' * 100_000, "line 1 is not JSON"),
-        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "row 2 is nested more than 100 deep"),
+        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "row 1 is nested more than 100 deep"),
         ("a.jsonl", b"", "the data set is empty"),
         ("a.jsonl", b"\n\n", "the data set is empty"),
         ("a.jsonl", b'{"a": "\xff"}', "not UTF-8"),

@@ -154,3 +154,86 @@ def test_a_result_without_held_out_problems_has_no_table():
     summary = Summary("toy", 0, "finished", 5, 10.0, 100.0, 50.0)
     display.result(summary, FOLDER)
     assert console.export_text().splitlines() == words(summary, FOLDER)
+
+
+ODD = "half \ud83d of a pair, \x1b[31mred\x1b[0m, \x1b]0;TITLE\x07, \u202e"
+
+
+def test_what_no_terminal_takes_is_shown_as_its_number_and_what_it_would_obey_too():
+    display, console = live()
+    with display.phase(ODD):
+        display.event("warning", ODD)
+    display.start(ODD, 5)
+    display.log(1, ROW)
+    display.result(SUMMARY, Path("runs") / ODD)
+    text = console.export_text()
+    assert text.count(r"half \ud83d of a pair") >= 4 and "\x07" not in text and "]0;TITLE" in text
+    stream = io.StringIO()
+    PlainDisplay(stream).event("warning", ODD)
+    assert stream.getvalue() == "warning: half \\ud83d of a pair, red, \\u001b]0;TITLE\\u0007, \\u202e\n"
+
+
+class Dying(Terminal):
+    """A pipe whose reader goes away, a disk that is full, a file that is closed."""
+
+    def __init__(self, error: Exception, tty: bool, after: int) -> None:
+        super().__init__()
+        self.error, self.tty, self.left = error, tty, after
+
+    def isatty(self) -> bool:
+        return self.tty
+
+    def write(self, text: str) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return super().write(text)
+
+    def flush(self) -> None:
+        if self.left < 0:
+            raise self.error
+
+
+@pytest.mark.parametrize("tty", [True, False])
+@pytest.mark.parametrize("after", [0, 1, 3, 7])
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space"), ValueError("closed")])
+def test_a_stream_that_cannot_be_written_costs_what_is_shown_and_nothing_else(monkeypatch, tty, after, error):
+    monkeypatch.setenv("TERM", "xterm")
+    display = open_display(True, Dying(error, tty, after))
+    with display.phase("loading"):
+        display.event("warning", "half")
+    display.start("toy", 2)
+    display.log(1, ROW)
+    with pytest.raises(ZeroDivisionError), display.phase("exporting"):
+        raise ZeroDivisionError
+    display.log(2, ROW)
+    display.result(SUMMARY, FOLDER)
+    display.close()
+
+
+def test_a_text_that_a_stream_cannot_encode_does_not_silence_it():
+    bytes_ = io.BytesIO()
+    stream = open_display(True, io.TextIOWrapper(bytes_, encoding="ascii"))._stream
+    print("\u03c0", file=stream)
+    print("and on", file=stream, flush=True)
+    assert bytes_.getvalue().endswith(b"and on\n")
+
+
+def test_without_a_stdout_nothing_is_shown(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    display = open_display()
+    display.event("warning", "nobody reads it")
+    display.close()
+
+
+@pytest.mark.parametrize("width", [24, 40, 50, 60, 80, 100])
+def test_what_has_no_room_is_left_out_and_nothing_is_cut(width):
+    console = Console(file=Terminal(), force_terminal=True, width=width, height=40, record=True, highlight=False)
+    display = LiveDisplay(console)
+    display.start("quickstart", 50, [{"step": 1, **ROW}])
+    display.log(23, ROW)
+    console.print(display._picture())
+    display.close()
+    text = console.export_text()
+    assert "step 23/50" in text and "reward" in text and "\u2026" not in text
+    assert ("tokens/s" in text) == ("elapsed" in text) == (width >= 50)

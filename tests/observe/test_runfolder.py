@@ -341,3 +341,42 @@ def test_a_run_with_a_checkpoint_is_never_removed(tmp_path):
     (tmp_path / "run" / "checkpoints" / "step-00000000").mkdir(parents=True)
     folder.remove_unused()
     assert folder.config_text() == "steps: 1"
+
+
+def test_a_file_of_ones_own_beside_the_completions_is_left_alone(folder):
+    folder.write_completions(1, [])
+    folder.write_completions(2, [])
+    beside = folder.path / "completions"
+    for name in ("step-000002.annotated.jsonl", "step-best.jsonl", "notes.jsonl"):
+        (beside / name).write_text("mine\n")
+    folder.undo_after(1, "rollback")
+    assert {path.name for path in beside.iterdir()} == {
+        "step-000001.jsonl", "step-000002.annotated.jsonl", "step-best.jsonl", "notes.jsonl"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ['{"step": 2', "5", "[" * 100_000])
+def test_a_line_that_is_none_of_ours_is_named(folder, line):
+    folder.close()
+    path = folder.path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    (folder.path / "config.yaml").write_text("")
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 2: no JSON object: mend or remove it"):
+        RunFolder.open(folder.path)
+
+
+def test_the_result_of_an_earlier_end_is_gone_once_the_run_goes_on(folder):
+    folder.log(1, {"reward/mean": 0.5})
+    folder.write_summary(Summary("toy", 0, "finished", 1, 1.0, 2.0, 3.0))
+    folder.undo_after(1, "begin")
+    (folder.path / "config.yaml").write_text("")
+    folder.close()
+    folder = RunFolder.open(folder.path)
+    folder.undo_after(1, "begin")
+    assert (folder.path / "summary.json").exists(), "until it has taken a step"
+    folder.log(2, {"reward/mean": 0.5})
+    assert not (folder.path / "summary.json").exists()
+    folder.write_summary(Summary("toy", 0, "finished", 2, 1.0, 2.0, 3.0))
+    folder.undo_after(0, "begin")
+    assert not (folder.path / "summary.json").exists()
+    folder.close()

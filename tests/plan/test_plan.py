@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.cli import main
-from rlvr.compose import compose_recipe, typed
+from rlvr.compose import compose_recipe, recipes_folder, typed
 from rlvr.config import Recipe, RecipeError
 from rlvr.plan import memory
 from rlvr.plan.devices import DEVICES, GIB, find
@@ -323,3 +323,37 @@ def test_every_device_has_its_figures():
         assert 20 < device.memory_gib < 200 and device.memory_gib * GIB % 1e9 == pytest.approx(0, abs=1)
         assert 100 < device.flops / device.bandwidth < 500  # FLOPs for a byte: of this order for all of them
         assert device.price > 0
+
+
+GOOD_DEVICE = {"name": "mine", "memory_gib": 8, "flops": 1e12, "bandwidth": 1e11, "link": 1e9, "host": 1e9,
+               "network": 1e9, "price": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ([1], "a list, not an object"), ("h100", "a str, not an object"), ({"flops": "fast"}, "flops='fast': a finite"),
+        (GOOD_DEVICE | {"flops": 0}, "flops=0: must be above 0"), (GOOD_DEVICE | {"node": 0}, "node=0: must be above"),
+        (GOOD_DEVICE | {"link": float("nan")}, "link=nan: a finite number"), ({}, "missing"), (GOOD_DEVICE, None),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_device_is_refused(tmp_path, capsys, said, complaint):
+    path = tmp_path / "device.json"
+    path.write_text(json.dumps(said))
+    code = main(["plan", "quickstart", "--gpu", str(path)])
+    assert (code == 2 and complaint in capsys.readouterr().err) if complaint else code in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (None, "a list, not an object"), ({"num_attention_heads": 0}, "num_attention_heads=0: a whole number"),
+        ({"hidden_size": "x"}, "hidden_size='x': a whole number"), ({"num_key_value_heads": None}, None),
+    ],
+)  # fmt: skip
+def test_a_config_that_is_no_models_is_refused(tmp_path, capsys, change, complaint):
+    config = json.loads((recipes_folder() / "tiny" / "config.json").read_text())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps([] if change is None else config | change))
+    code = main(["plan", "quickstart", "--model-config", str(path)])
+    assert (code == 2 and complaint in capsys.readouterr().err) if complaint else code in (0, 3)

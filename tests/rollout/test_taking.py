@@ -1,5 +1,6 @@
 """What the loop is given of what was sampled, and what is told of all of it: every number here is made by hand."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from math import sqrt
@@ -152,7 +153,17 @@ def test_an_evaluation_asks_greedily_and_as_the_run_samples_and_shares_no_seed_w
         return Group(one, (completion(),) * n, (judged(3, 0, 1.0),) * n)
 
     rollouts.pipeline.group = group
+    shown = []
+
+    @contextmanager
+    def evaluating():
+        shown.append(len(rollouts.pipeline.asked))
+        yield
+        shown.append(len(rollouts.pipeline.asked))
+
+    rollouts.evaluating = evaluating
     rollouts.evaluate()
+    assert shown == [0, 2], "around it"
     positions = [SAMPLED_EVALUATION, SAMPLED_EVALUATION + 2]
     assert SAMPLED_EVALUATION > 10**12, "no training comes so far"
     assert rollouts.pipeline.asked == [

@@ -167,7 +167,10 @@ def test_each_trouble_is_told_once(tmp_path):
     assert len(alarms(written(tmp_path / "long.csv", long))) == 1
 
 
-@pytest.mark.parametrize("text", ["", "a,b\nx,y\n", "[1, 2]", "{broken"])
+@pytest.mark.parametrize(
+    "text", ["", "a,b\nx,y\n", "[1, 2]", "{broken", '{"log_history": 5}', '{"log_history": null}', "[" * 100_000],
+    ids=lambda text: text[:20],
+)  # fmt: skip
 def test_a_file_that_holds_no_run_says_so(tmp_path, text):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(NoRecord):
@@ -225,3 +228,14 @@ def test_a_knob_that_cannot_work_is_one_line(tmp_path, capsys):
 def test_a_file_without_a_known_column_asks_for_names(tmp_path, capsys):
     assert main(["sentinel", "replay", str(written(tmp_path / "log.csv", [{"foo": 1.0}]))]) == 2
     assert "name them with --map. There are: foo" in capsys.readouterr().err
+
+
+def test_a_step_that_is_no_number_is_none(tmp_path):
+    """As pandas writes a gap; and a number that no float holds is none either."""
+    text = "step,reward\n1,0.1\nnan,0.2\ninf,0.3\n2,0.4\n"
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    records = read_records(path)
+    assert [row["step"] for row in steps_of(records, find_columns(records[0]))] == [1, 2]
+    path.write_text(json.dumps({"step": 1, "reward": 10**400, "entropy": 1.0}))
+    assert read_records(path) == [{"step": 1.0, "entropy": 1.0}]

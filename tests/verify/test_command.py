@@ -1,7 +1,10 @@
 """The commands as a user types them, in this process; what they judge runs in processes of its own."""
 
+import io
 import json
+import os
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -183,7 +186,8 @@ def test_data_check_counts_the_references_that_do_not_parse(own, capsys):
     assert "4 rows; 2 (50.00%) with a reference that does not parse" in said
     assert "row 1, id 1: ends: it says four; reference 'four'" in said
     assert main(["data", "check", rows, "--verifier", "mine.py:always", "prompt=q", "answer=a"]) == 0
-    assert "not checked: data" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 rows; references not checked" in said and "not checked: data" in said
 
 
 def test_data_check_shows_what_no_terminal_takes(own, capsysbinary):
@@ -320,3 +324,51 @@ def test_rescore_with_another_verifier_compares_with_the_part_it_stands_in_for(r
     assert main(["rescore", str(run_folder), "scale=0.5", "--verifier", "mine.py:ends", "--part", "half"]) == 0
     assert "0 verdicts changed" in capsys.readouterr().out
     assert main(["rescore", str(run_folder), "--verifier", "mine.py:ends", "--part", "nobody"]) == 2
+
+
+def test_rescore_passes_over_what_no_run_wrote(run_folder, capsys):
+    """A file of one's own beside the run's, and records that lack what a run's have."""
+    path = run_folder / "completions" / "step-000003.jsonl"
+    first, *rest = path.read_text().splitlines()
+    record = json.loads(first)
+    path.with_name("step-000003.annotated.jsonl").write_text("notes\n")
+    path.with_name("step-000004.jsonl").write_text("")
+    del record["prompt"]
+    path.write_text("\n".join([json.dumps(record), *rest]))
+    assert main(["rescore", str(run_folder)]) == 0
+    said = capsys.readouterr()
+    assert "2 completions of 1 groups judged again; 0 verdicts changed" in said.out
+    assert "not as a run writes them (KeyError: 'prompt'); the group is left out" in said.err
+
+
+def test_samples_may_come_through_a_pipe_and_with_a_byte_order_mark(own, capsys):
+    line = json.dumps({"prompt": "q", "completion": "5", "reference": "5"}) + "\n"
+    (own / "marked.jsonl").write_text(line, encoding="utf-8-sig")
+    os.mkfifo(own / "pipe")
+    writer = threading.Thread(target=lambda: (own / "pipe").write_text(line))
+    writer.start()
+    for name in ("marked.jsonl", "pipe"):
+        assert main(["verifiers", "run", "mine.py:always", name, "--processes", "1"]) == 0
+        assert '"reward": 1.0' in capsys.readouterr().out
+    writer.join()
+
+
+def test_list_takes_no_other_word(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["verifiers", "list", "nonsense"])
+    assert end.value.code == 2
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_whoever_waits_at_a_terminal_sees_that_something_goes_on(own, run_folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Tty())
+    rows = written(own / "rows.jsonl", {"problem": "q", "answer": "2"})
+    assert main(["data", "check", rows, "--verifier", "mine.py:ends"]) == 0
+    assert main(["rescore", str(run_folder)]) == 0
+    said = sys.stderr.getvalue()
+    assert "reading " in said and "checking 1 rows ..." in said and "step 3: 4 completions judged again" in said
+    assert said.endswith("\r\x1b[K")

@@ -64,8 +64,11 @@ def test_the_test_of_the_page_passes(typed):
 
 def test_recipes_for_their_functions_are_recipes(typed):
     code = blocks("migrating.md", "python")[0]
-    (typed / "rewards.py").write_text(code + "\n\ndef style(completions, **kwargs):\n    return completions\n")
+    (typed / "rewards.py").write_text(code)
     (typed / "my_score.py").write_text("def compute_score(data_source, solution_str, ground_truth, extra_info): ...\n")
     trl, verl = (Plan(reward(block)) for block in blocks("migrating.md", "yaml"))
     assert trl.chains["accuracy"][0].verifier.name == "accuracy"
+    names: dict = {}
+    exec(code, names)
+    assert names["style"]([[{"role": "assistant", "content": "short"}]], prompts=["q"]) == [1.0]
     assert verl.chains["score"][0].params == {"data_source": "openai/gsm8k"}
