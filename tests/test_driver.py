@@ -248,6 +248,13 @@ def test_a_run_that_gives_up_exports_the_best_from_before_the_trouble(folder, ni
     assert events(folder, "stopped") == [f"enough: exporting the best good checkpoint, that of step {exported}"]
 
 
+def test_a_run_that_was_asked_to_end_says_that_it_was_interrupted(folder, nine_steps, monkeypatch):
+    def asked(cfg, objective, parts):
+        return State(step=4, lineage=Lineage(10))
+
+    assert launched(folder, nine_steps, asked, monkeypatch).status == "interrupted"
+
+
 def test_the_error_that_ends_a_run_is_an_event_of_it(folder, nine_steps, monkeypatch):
     def train(cfg, objective, parts):
         raise ValueError("a bug")

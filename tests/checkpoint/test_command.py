@@ -140,3 +140,10 @@ def test_whoever_goes_back_by_hand_lets_the_sentinel_begin_anew_and_doubts_all_t
     last = at(4)
     assert back == replace(at(2), cursor=last.cursor, lineage=last.lineage.branch(), restored=name(2))
     assert trainer.weight == 0.2
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_line_where_nobody_asked_for_damage(run, capsys):
+    next(run.glob("checkpoints/step-00000002-*/state.json")).write_text("{")
+    assert main(["checkpoints", str(run)]) == 2
+    err = capsys.readouterr().err
+    assert "state.json cannot be read: " in err and err.count("\n") == 1
