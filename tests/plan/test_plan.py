@@ -323,3 +323,17 @@ def test_every_device_has_its_figures():
         assert 20 < device.memory_gib < 200 and device.memory_gib * GIB % 1e9 == pytest.approx(0, abs=1)
         assert 100 < device.flops / device.bandwidth < 500  # FLOPs for a byte: of this order for all of them
         assert device.price > 0
+
+
+def seconds(capsys, *words: str) -> dict:
+    """Of a step of the quickstart, as the command line plans it."""
+    assert main(["plan", "quickstart", "--gpu", "h100", "--json", *words]) in (0, 3)
+    return json.loads(capsys.readouterr().out)["seconds"]
+
+
+def test_what_is_sampled_trained_on_and_verified_for_a_step_takes_its_time(capsys):
+    usual = seconds(capsys)
+    more, fewer, slow = (seconds(capsys, *w) for w in (["--sampled", "3"], ["--trained", "0.25"], ["--verify-s", "5"]))
+    assert more["rollout"] > usual["rollout"] and more["train"] == usual["train"]
+    assert fewer["train"] < usual["train"] and fewer["rollout"] == usual["rollout"]
+    assert slow["step"] > usual["step"] + 4
