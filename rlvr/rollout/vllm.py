@@ -255,10 +255,12 @@ def without_names(parent: psutil.Process) -> None:
     for process in (parent, *parent.children()):
         for mapped in process.memory_maps():
             where = Path(mapped.path)
-            if where.parent == SHARED and where.name.startswith(("psm_", "vllm_dist_")) and where.exists():
+            if where.parent == SHARED and where.name.startswith(("psm_", "vllm_dist_", "sem.mp-")) and where.exists():
                 where.unlink()
                 if where.name.startswith("psm_"):  # Python keeps a list of these
                     resource_tracker.unregister(f"/{where.name}", "shared_memory")
+                if where.name.startswith("sem."):  # and of these: whoever opened one maps it by name
+                    resource_tracker.unregister(f"/{where.name.removeprefix('sem.')}", "semaphore")
 
 
 def parameters(request: Request, special: Mapping[str, int]) -> Any:

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 import vllm._custom_ops as ops
+from tqdm.std import TqdmDefaultWriteLock
 
+TqdmDefaultWriteLock.mp_lock = None  # a semaphore that would outlive a process which is killed; nobody sees its bars
 if not torch.cuda.is_available():
     # weights that oneDNN has packed cannot be loaded again, and a tied head would silently stay the old one
     ops._supports_onednn = False

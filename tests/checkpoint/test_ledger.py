@@ -349,3 +349,12 @@ def test_where_the_ledger_is_lost_step_0_is_still_good(checkpoints):
     for place in checkpoints.root.glob("ledger*"):
         place.unlink()
     assert labels(checkpoints) == {0: "good", 1: "candidate"}
+
+
+def test_where_ledger_and_copy_are_both_damaged_it_is_told_twice_and_the_folders_tell(three, told):
+    three.settle(Trainer(), 9)
+    for place in three.root.glob("ledger*"):
+        place.write_text(json.dumps({"sha256": "0", "ledger": {}}))
+    assert labels(three) == {1: "candidate", 2: "candidate", 3: "candidate"}
+    damaged = [[name for name in ("ledger.json", "ledger.copy.json") if name in t] for t in told.of("warning")]
+    assert [names[0] for names in damaged] == ["ledger.json", "ledger.copy.json"]

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +18,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", "before")
+    monkeypatch.setenv("TMPDIR", str(other))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     return other
 
 
@@ -47,3 +51,22 @@ def test_a_node_without_these_folders_is_left_as_it_is(elsewhere):
     Home(str(elsewhere / "nowhere"), (str(elsewhere / "nowhere"),)).enter()
     assert sys.path == before and os.environ["PYTHONPATH"] == "before"
     assert os.getcwd() != str(elsewhere)
+
+
+def test_what_is_temporary_goes_with_the_run_and_what_was_compiled_does_not(elsewhere, monkeypatch, tmp_path):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    usual = default_cache_dir()
+    Home.here().enter()
+    assert tempfile.gettempdir() == str(elsewhere) and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    of_run = str(tmp_path / "rlvr-1")  # not there yet, as on another node
+    replace(Home.here(), temporary=of_run).enter()
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == of_run and os.stat(of_run).st_mode & 0o777 == 0o700
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == usual
+
+
+def test_a_node_that_has_no_such_place_keeps_its_own(elsewhere, tmp_path):
+    (tmp_path / "file").touch()
+    replace(Home.here(), temporary=str(tmp_path / "file" / "rlvr-1")).enter()
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(elsewhere)

@@ -1,7 +1,10 @@
 """What does not fit is named, and not something else."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from rlvr.cluster import placement as places
 from rlvr.cluster.placement import check_there_is_enough
 from rlvr.config import RecipeError
 from tests import toy
@@ -29,3 +32,13 @@ def test_what_just_fits_is_not_refused():
     check_there_is_enough(cfg, 1, 1, 2, 1)
     cfg.cluster.placement = "colocated"
     check_there_is_enough(cfg, 0.5, 0.5, 1, 1)
+
+
+def test_gpus_that_others_use_are_a_line_and_are_not_waited_for_any_longer(monkeypatch):
+    removed = []
+    group = SimpleNamespace(wait=lambda seconds: False)
+    util = SimpleNamespace(placement_group=lambda bundles, strategy: group, remove_placement_group=removed.append)
+    monkeypatch.setattr(places, "ray", SimpleNamespace(util=util, available_resources=lambda: {"GPU": 3.0}))
+    with pytest.raises(places.WorkerLost, match="8 GPUs for 4 workers were not to be had within 60 s: 3 are free"):
+        places.reserved([2.0] * 4, "PACK")
+    assert removed == [group]

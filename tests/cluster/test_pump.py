@@ -17,7 +17,8 @@ from rlvr.config import ClusterConfig
 from rlvr.rollout.ahead import Ahead
 from rlvr.types import Completion, Sampling, Verdict
 from rlvr.verify.assembly import Assembly, Question
-from tests.cluster.fakes import Method, made, prompts
+from tests.cluster.conftest import NOTHING
+from tests.cluster.fakes import Method, Said, made, prompts
 
 SAMPLING = Sampling(4, 1.0, 8)
 
@@ -316,3 +317,18 @@ def test_what_was_flushed_never_comes_whoever_had_it(pipeline, held):
     assert [group.prompt.id for group in read(pipe.groups(prompts(1), SAMPLING))] == ["0"]
     settled(pipe)
     assert (len(old.arrived), pipe.pump.events.qsize()) == (0, 0)
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_engines_are_told_whether_new_weights_may_come_in_the_middle(pipeline, monkeypatch, in_flight):
+    monkeypatch.setattr(whole, "get", lambda said: said.value)
+    pipe = pipeline(engines=2)
+    pipe.cfg.rollout.update_in_flight = in_flight
+    asked = []
+    for seat in pipe.seats.all:
+        seat.actor.begin_update = Method(lambda value: asked.append(value) or Said(None))
+        seat.actor.load_weights, seat.actor.end_update = Method(lambda *_: Said(3)), Method(lambda: Said(None))
+        seat.actor.score = Method(lambda probe: Said([0.0]))
+    loaded = pipe.load_weights(NOTHING, 7, [1, 2])
+    assert asked == [in_flight] * 2
+    assert loaded.nbytes == 6 and loaded.scores() == {"engine 0": [0.0], "engine 1": [0.0]}

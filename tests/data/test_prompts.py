@@ -1,9 +1,11 @@
 """Rows become prompts that the model can read, and the stream loses none of them."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from rlvr.data.prompts import PromptStream, Renderer, load_prompts, refuse_overl
 from tests.builders import prompt
 from tests.data.tokenizers import byte_level_folder, ids, model_folder
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL = Path(os.environ.get("RLVR_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -325,3 +327,17 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 def test_without_shuffle_the_order_is_the_files():
     assert names(stream(3, shuffle=False), 1, 5) == ["train-1", "train-2", "train-0", "train-1", "train-2"]
+
+
+def test_the_recipes_split_is_that_of_a_data_set_whose_name_says_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    (tmp_path / "set").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "set" / f"{name}.jsonl").write_text(json.dumps({"problem": name, "answer": "1"}) + "\n")
+
+    def read(source, split):
+        data = DataConfig(train=source, split=split)
+        return [p.messages[0]["content"] for p in load_prompts(source, "data.train", data, lambda m: (1,), 9)]
+
+    assert read(str(tmp_path / "set"), "test") == ["test"] and read(f"{tmp_path}/set:train", "test") == ["train"]

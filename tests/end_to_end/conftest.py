@@ -1,7 +1,9 @@
-"""Several nodes on this machine."""
+"""Several nodes on this machine; and what these tests start goes on by itself, so that it is ended."""
 
 import importlib
+from contextlib import suppress
 
+import psutil
 import pytest
 
 
@@ -19,3 +21,17 @@ def nodes():
     cluster.wait_for_nodes()
     yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def no_run_goes_on():
+    """A test that fails would leave its run, with all that it has started, to those behind it."""
+    ours = psutil.Process()
+    before = set(ours.children())
+    yield
+    for run in set(ours.children()) - before:
+        with suppress(psutil.NoSuchProcess):
+            if "rlvr.cli" in run.cmdline():
+                for process in (run, *run.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()

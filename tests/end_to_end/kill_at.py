@@ -1,7 +1,8 @@
 """The command line, killed in the middle. A line of JSON for each run comes in, [PHASE, COUNT, words of rlvr ...]: it
-is killed at the COUNTth time that PHASE is reached; PHASE `none` lets it live. A line with its return code goes out.
-Each is a process of its own, forked from this one, which has imported what takes a while and done nothing else. In
-every run the batch of one place in the data breaks the run.
+is killed at the COUNTth time that PHASE is reached; PHASE `none` lets it live, and `stop` asks it to end after step
+COUNT, or kills it where that was done already. A line with its return code goes out. Each is a process of its own,
+forked from this one, which has imported what takes a while and done nothing else. In every run the batch of one place
+in the data breaks the run.
 """
 
 import json
@@ -56,6 +57,8 @@ def run(phase: str, left: int, *words: str) -> int:
     before("writing", writer, "written")
 
     def take(original: Callable, self: SampledRollouts, state: Any) -> Any:
+        if phase == "stop" and state.step + 1 >= left:
+            os.kill(os.getpid(), signal.SIGTERM if state.step + 1 == left else signal.SIGKILL)
         taken = original(self, state)
         broken = {"policy/kl_ref": math.nan} if state.cursor == BROKEN_CURSOR else {}
         return replace(taken, metrics=dict(taken.metrics) | broken)

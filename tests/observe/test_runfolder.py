@@ -1,6 +1,7 @@
 """A run folder tells the truth after any crash."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -157,6 +158,31 @@ def test_a_second_process_is_refused_and_let_in_once_the_first_has_gone(folder):
     assert "another process is running in this run folder" in refused.stderr.splitlines()[-1]
     folder.close()
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_two_runs_that_start_together_get_two_folders(tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def raced(path, *args, **kw):
+        if path.name == "toy-001" and not path.exists():
+            mkdir(path)  # the other one was a moment faster
+        return mkdir(path, *args, **kw)
+
+    monkeypatch.setattr(Path, "mkdir", raced)
+    folder = RunFolder.fresh("toy", tmp_path)
+    folder.close()
+    assert folder.path.name == "toy-002"
+
+
+def test_a_file_system_without_locks_is_gone_on_with(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", none)
+    folder = RunFolder.create(tmp_path / "run")
+    folder.log(1, {"accuracy": 0.5})
+    folder.close()
+    assert steps(folder) == [1]
 
 
 def test_a_killed_process_leaves_no_lock(folder):

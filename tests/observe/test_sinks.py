@@ -20,7 +20,7 @@ from rlvr.observe.sinks import Fanout, TensorboardSink, open_sinks
 class Broken:
     """Works until step 2."""
 
-    calls = 0
+    calls = closed = 0
 
     def log(self, step: int, metrics: object) -> None:
         self.calls += 1
@@ -30,7 +30,7 @@ class Broken:
     def event(self, kind: str, message: str, **fields: object) -> None: ...
 
     def close(self) -> None:
-        raise AssertionError("a dropped sink is not closed")
+        self.closed += 1  # an error raised here would be swallowed, as all that a sink raises is
 
 
 @pytest.fixture
@@ -55,6 +55,16 @@ def test_a_sink_that_fails_is_dropped_with_one_warning_and_the_run_goes_on(folde
     assert stream.getvalue() == "warning: Broken dropped: server gone\n"
     fanout.event("checkpoint", "saved")
     assert events(folder)[-1] == ("checkpoint", "saved")
+
+
+def test_a_sink_that_was_dropped_is_not_closed_and_one_that_was_not_is(folder):
+    broken, fine = Broken(), Broken()
+    fanout = Fanout(folder, [broken])
+    fanout.log(1, {"accuracy": 0.5})
+    fanout.log(2, {"accuracy": 0.5})
+    whole = Fanout(folder, [fine])
+    fanout.close(), whole.close()
+    assert (broken.calls, broken.closed, fine.closed) == (2, 0, 1)
 
 
 def test_a_record_that_fails_ends_the_run():
@@ -113,6 +123,40 @@ def test_wandb_goes_on_with_the_run_that_it_began(folder, monkeypatch):
     for _ in range(3):
         sinks.WandbSink(folder.path, "project", {})
     assert asked == [(None, "allow"), ("new-1", "allow"), ("new-1", "allow")]
+
+
+@pytest.mark.parametrize(("mode", "asked"), [(None, "offline"), ("online", "online")])
+def test_wandb_has_the_recipes_project_and_the_environments_mode(folder, monkeypatch, mode, asked):
+    seen = []
+
+    def init(**settings):
+        seen.append(settings)
+        return SimpleNamespace(id="one", define_metric=lambda *_, **__: None, log=lambda row: None, finish=lambda: None)
+
+    errors = SimpleNamespace(UsageError=RuntimeError, AuthenticationError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, errors=errors, Settings=lambda **_: None))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    log = LogConfig(wandb=True, wandb_project="mine")
+    open_sinks(folder, PlainDisplay(io.StringIO()), log, {"steps": 2}).close()
+    asked_for = [(s["project"], s["mode"], s["config"], s["dir"]) for s in seen]
+    assert asked_for == [("mine", asked, {"steps": 2}, folder.path)]
+
+
+def test_wandb_sends_word_of_what_needs_somebody_and_of_nothing_else():
+    alerts = []
+    sink = object.__new__(sinks.WandbSink)
+    sink._run = SimpleNamespace(log=lambda row: None, alert=lambda title, text: alerts.append((title, text)))
+    for kind in ("begin", "evaluation", "warning", "rollback", "restart", "interrupt", "stopped", "error", "healthy"):
+        sink.event(kind, f"of {kind}", step=1)
+    assert alerts == [("rollback", "of rollback"), ("stopped", "of stopped"), ("error", "of error")]
+
+
+def test_tensorboard_without_its_package_is_a_line(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    with pytest.raises(RecipeError, match=r"log\.tensorboard needs a package: pip install tensorboard"):
+        open_sinks(folder, PlainDisplay(io.StringIO()), LogConfig(tensorboard=True), {})
 
 
 def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:

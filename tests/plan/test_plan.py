@@ -357,3 +357,17 @@ def test_a_config_that_is_no_models_is_refused(tmp_path, capsys, change, complai
     path.write_text(json.dumps([] if change is None else config | change))
     code = main(["plan", "quickstart", "--model-config", str(path)])
     assert (code == 2 and complaint in capsys.readouterr().err) if complaint else code in (0, 3)
+
+
+def seconds(capsys, *words: str) -> dict:
+    """Of a step of the quickstart, as the command line plans it."""
+    assert main(["plan", "quickstart", "--gpu", "h100", "--json", *words]) in (0, 3)
+    return json.loads(capsys.readouterr().out)["seconds"]
+
+
+def test_what_is_sampled_trained_on_and_verified_for_a_step_takes_its_time(capsys):
+    usual = seconds(capsys)
+    more, fewer, slow = (seconds(capsys, *w) for w in (["--sampled", "3"], ["--trained", "0.25"], ["--verify-s", "5"]))
+    assert more["rollout"] > usual["rollout"] and more["train"] == usual["train"]
+    assert fewer["train"] < usual["train"] and fewer["rollout"] == usual["rollout"]
+    assert slow["step"] > usual["step"] + 4

@@ -365,10 +365,10 @@ def test_top_k_then_top_p_by_hand():
 
 
 @pytest.mark.slow
+@torch._dynamo.config.patch(disable=True)  # as the vLLM engine has it on a CPU
 def test_a_compiled_step_samples_what_an_uncompiled_one_does_also_with_new_weights():
     from rlvr.rollout.transformers import TransformersEngine
 
-    torch._dynamo.config.disable = True  # as the vLLM engine has it on a CPU
     counters = torch._dynamo.utils.counters
     counters.clear()
     plain, compiled = (

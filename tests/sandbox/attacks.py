@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 try:
@@ -61,8 +62,8 @@ class Baits:
 
 @contextmanager
 def baits() -> Iterator[Baits]:
-    os.environ["SECRET_OF_THE_JUDGE"] = SECRET
     with ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ, {"SECRET_OF_THE_JUDGE": SECRET}))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         os.chmod(folder, 0o755)
         hidden, canary = os.path.join(folder, "hidden_tests.py"), os.path.join(folder, "canary")

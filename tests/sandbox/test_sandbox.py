@@ -1,5 +1,7 @@
 """What a job gets, what ends it, and what the level says: each layer taken away shows in what the canaries observe."""
 
+import io
+import json
 import os
 import shutil
 import signal
@@ -305,3 +307,24 @@ def test_the_doctor_says_what_the_probe_says(capsys, words, code):
         said.append(capsys.readouterr())
     assert said[0] == said[1]
     assert said[0].out.startswith("sandbox level: ") or "below min_level=isolated" in said[0].err
+
+
+@pytest.mark.parametrize(("code", "ended", "end"), [(0, 0, "ok"), (3, 1, "nonzero_exit")])
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_program_is_run_from_the_command_line(tmp_path, capsys, monkeypatch, code, ended, end, piped):
+    text = "import sys\nprint(input()[::-1])\nsys.exit(int(input()))\n"
+    (tmp_path / "a.py").write_text(text)
+    (tmp_path / "in").write_text(f"abc\n{code}\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    source = "-" if piped else str(tmp_path / "a.py")
+    assert cli.main(["sandbox", "run", source, "--stdin", str(tmp_path / "in"), "--cpu-s", "1"]) == ended
+    said = json.loads(capsys.readouterr().out)
+    assert (said["end"], said["exit_code"], said["stdout"]) == (end, code, "cba\n")
+    assert said["limits"]["cpu_s"] == 1 and said["level"] in ("confined", "isolated")
+
+
+def test_a_program_that_is_not_there_is_a_line(tmp_path, capsys):
+    (tmp_path / "a.py").touch()
+    for words in (["nowhere.py"], [str(tmp_path / "a.py"), "--stdin", "nowhere"]):
+        assert cli.main(["sandbox", "run", *words]) == 2
+        assert capsys.readouterr().err.startswith("rlvr: ")

@@ -9,6 +9,8 @@ from rlvr_verifiers.reasoning_gym import load_library, reasoning_gym, scorer
 from rlvr.types import Outcome
 from rlvr.verify import Sample, kit
 
+ABSENT = "reasoning-gym is not installed: none of the project's extras brings it, `pip install reasoning-gym` does"
+
 
 def score_answer(answer, entry):
     if answer == "crash":
@@ -79,7 +81,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 
 
 def test_the_real_package_scores_its_own_answers():
-    package = pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    package = pytest.importorskip("reasoning_gym", reason=ABSENT)
     scorer.cache_clear()
     for task in ("leg_counting", "countdown", "basic_arithmetic"):
         entry = package.create_dataset(task, size=1, seed=1)[0]
@@ -90,7 +92,7 @@ def test_the_real_package_scores_its_own_answers():
 
 
 def test_the_kit_finds_nothing():
-    package = pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    package = pytest.importorskip("reasoning_gym", reason=ABSENT)
     cases = []
     for task in ("leg_counting", "basic_arithmetic"):
         entry = package.create_dataset(task, size=1, seed=1)[0]

@@ -1,6 +1,7 @@
 """Weighted criteria over a judge, patterns and other verifiers."""
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -165,6 +166,11 @@ def test_a_hostile_completion_earns_nothing(kind):
 
 def test_a_slow_judge_does_not_make_the_others_wait_in_turn():
     slow = [{"name": f"c{i}", "judge": f"It has an x. {i}"} for i in range(8)]
-    answer = lambda request, number: Said(verdict(request["messages"][0]["content"], 1), after_s=0.2)  # noqa: E731
+    together = threading.Barrier(len(slow))
+
+    def answer(request, number):
+        together.wait(20)  # nobody is answered before all have been asked
+        return Said(verdict(request["messages"][0]["content"], 1))
+
     said, _ = judged("x", slow, answer=answer)
     assert said.reward == 1.0

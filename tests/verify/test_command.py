@@ -18,8 +18,9 @@ from rlvr.observe.files import to_json
 from rlvr.records import completion_records
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Prompt
-from rlvr.verify import Judge
+from rlvr.verify import Judge, command
 from rlvr.verify.discover import load
+from rlvr.verify.plugin import PluginError
 from rlvr.verify.rescore import TOGETHER, Recorded, together
 
 PLUGIN = """
@@ -372,3 +373,38 @@ def test_whoever_waits_at_a_terminal_sees_that_something_goes_on(own, run_folder
     said = sys.stderr.getvalue()
     assert "reading " in said and "checking 1 rows ..." in said and "step 3: 4 completions judged again" in said
     assert said.endswith("\r\x1b[K")
+
+
+def test_samples_may_come_by_standard_input(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("def is_a(sample):\n    return sample.completion == 'a'\n")
+    rows = [{"prompt": "q", "completion": c, "reference": None} for c in "ab"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(row) + "\n" for row in rows)))
+    assert main(["verifiers", "run", f"{tmp_path}/mine.py:is_a", "-", "--processes", "1"]) == 0
+    assert [json.loads(line)["reward"] for line in capsys.readouterr().out.splitlines()] == [1.0, 0.0]
+    assert main(["verifiers", "run", f"{tmp_path}/mine.py:is_a", "-", "--processes", "0"]) == 2
+    assert "--processes 0: at least 1" in capsys.readouterr().err
+
+
+def test_a_verifier_that_cannot_be_loaded_is_listed_as_that_and_is_a_failure(monkeypatch, capsys):
+    def load(name):
+        raise PluginError("no such module")
+
+    monkeypatch.setattr(command, "installed", lambda: ["mine"])
+    monkeypatch.setattr(command, "load", load)
+    assert main(["verifiers", "list"]) == 1
+    assert "mine             cannot be loaded: no such module" in capsys.readouterr().out
+
+
+def test_options_may_stand_where_samples_would(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def is_a(sample, word='b'):\n    return sample.completion == word\n")
+    assert main(["verifiers", "test", f"{tmp_path}/mine.py:is_a", "word=a", "--form"]) == 0
+    assert "sound" in capsys.readouterr().out
+    assert main(["verifiers", "test", f"{tmp_path}/mine.py:is_a", "wrod=a", "--form"]) == 2
+    assert "did you mean word" in capsys.readouterr().err
+
+
+def test_a_line_of_samples_that_is_no_object_is_named(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def is_a(sample):\n    return True\n")
+    (tmp_path / "s.jsonl").write_text("[1]\n")
+    assert main(["verifiers", "run", f"{tmp_path}/mine.py:is_a", f"{tmp_path}/s.jsonl"]) == 2
+    assert "s.jsonl, line 1: a list, not an object" in capsys.readouterr().err
