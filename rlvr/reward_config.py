@@ -80,7 +80,7 @@ class VerifyConfig:
     mask_warn: float = 0.02
     """Share of them without a reward (abstained, failed) above which the run warns ..."""
     mask_stop: float = 0.2
-    """... and above which it stops. 1: never."""
+    """... and above which it stops. 1: never, but for a step in which no completion got a reward."""
     sudden: str = "stop"
     """When a verifier calls `window` completions all alike that it used to tell apart, and no longer stands by its
     earlier verdicts: `stop` or `warn`."""

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from rlvr import config
-from rlvr.checkpoint.disk import DiskCheckpoints
+from rlvr.checkpoint.disk import DiskCheckpoints, export
 from rlvr.config import Recipe, RecipeError
 from rlvr.data.prompts import PromptStream, Renderer, fingerprint, load_prompts, refuse_overlap
 from rlvr.data.tokenizer import check_stop
@@ -191,6 +191,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             trainer, rollouts, checkpoints, Watch(cfg.sentinel, mark(cfg)), recorder,
             lambda step: learning_rate(cfg.trainer, step, cfg.steps), stop,
         )  # fmt: skip
+        stack.enter_context(recorded(recorder))
         status = "finished"
         try:
             state = going_on(lambda: train(cfg, objective, parts), revive, recorder)
@@ -203,15 +204,22 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             state = checkpoints.best(trainer, diverged.onset)
             said = f"{diverged}: exporting the best good checkpoint, that of step {state.step}"
             recorder.event("stopped", said, step=state.step)
-        except BaseException as error:
-            recorder.event("error", f"{type(error).__name__}: {error}")
-            raise
         recorder.writing.settle()
         with display.phase("exporting the model"):
-            trainer.export(str((folder.path / "model").resolve()))  # its processes may stand in another folder
+            export(trainer, (folder.path / "model").resolve(), folder.path)  # trainers may stand in another folder
         summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)
         folder.write_summary(summary)
     return summary
+
+
+@contextmanager
+def recorded(recorder: "Recorder") -> Iterator[None]:
+    """The error that ends a run, be it of its last act, is an event of it."""
+    try:
+        yield
+    except BaseException as error:
+        recorder.event("error", f"{type(error).__name__}: {error}")
+        raise
 
 
 def going_on(trained: Callable[[], State], revive: Callable[[], str | None], recorder: "Recorder") -> State:

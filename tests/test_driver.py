@@ -1,6 +1,7 @@
 """What stands between a recipe and its loop: reading, recording, signals, a second try, and what an end leaves."""
 
 import copy
+import errno
 import io
 import json
 import os
@@ -9,12 +10,14 @@ import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from rlvr.checkpoint.disk import DiskCheckpoints, ResumeRefused
 from rlvr.collate import collate
-from rlvr.config import PartConfig, RecipeError
+from rlvr.config import PartConfig, RecipeError, RunError
 from rlvr.lineage import Lineage
 from rlvr.loop import Diverged
 from rlvr.objective.kl import KL, k3
@@ -297,6 +300,42 @@ def test_the_error_that_ends_a_run_is_an_event_of_it(folder, nine_steps, monkeyp
         launched(folder, nine_steps, train, monkeypatch)
     assert events(folder, "error") == ["ValueError: a bug"]
     assert not (folder.path / "model").exists()
+
+
+def full(trainer, folder):
+    Path(folder).mkdir()
+    Path(folder, "model.safetensors").write_text("half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+
+
+def test_a_full_disk_at_the_export_is_told_in_words_and_a_resume_exports_again(folder, nine_steps, monkeypatch):
+    (folder.path / "model").mkdir()
+    (folder.path / "model" / "weights.json").write_text("of an earlier end")
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="No space left on device") as caught:
+        patch.setattr(toy.ToyTrainer, "export", full)
+        launched(folder, nine_steps, finished, patch)
+    assert f"exported to {folder.path}/model: " in str(caught.value)
+    assert f"make room, `rlvr resume {folder.path}` exports it again" in str(caught.value)
+    assert events(folder, "error") == [f"CheckpointFailed: {caught.value}"]
+    assert [path.name for path in folder.path.glob("model*")] == ["model"], "no half of a model is left"
+    assert (folder.path / "model" / "weights.json").read_text() == "of an earlier end"
+    folder.write_config("name: toy\n")
+    launched(RunFolder.open(folder.path), nine_steps, finished, monkeypatch)
+    assert json.loads((folder.path / "model" / "weights.json").read_text()) == [0.0, 0.0]
+    assert (folder.path / "summary.json").exists()
+
+
+def test_a_run_that_gives_up_and_has_nothing_to_go_back_to_says_so_in_its_events(folder, nine_steps, monkeypatch):
+    def train(cfg, objective, parts):
+        raise Diverged("enough", 7)
+
+    def best(*_):
+        raise ResumeRefused("none is intact")
+
+    monkeypatch.setattr(DiskCheckpoints, "best", best)
+    with pytest.raises(ResumeRefused):
+        launched(folder, nine_steps, train, monkeypatch)
+    assert events(folder, "error") == ["ResumeRefused: none is intact"]
 
 
 def test_a_run_whose_last_completions_cannot_be_written_has_not_happened(folder, nine_steps, monkeypatch):

@@ -51,7 +51,8 @@ class ResumeRefused(RunError):
 
 
 class CheckpointFailed(RunError):
-    """The very first checkpoint could not be written: there would be no way back."""
+    """The very first checkpoint could not be written: there would be no way back. Or a model, at the end or to hold on
+    to."""
 
 
 @dataclass(frozen=True)
@@ -244,13 +245,9 @@ class DiskCheckpoints:
 
     def anchor(self, trainer: Saveable, name: str) -> str:
         """The weights that `trainer` now holds as a model folder, for a KL term to hold on to."""
-        folder, draft = self.root / f"anchor-{name}", self.root / "anchor.draft"
-        shutil.rmtree(draft, ignore_errors=True)
+        folder = self.root / f"anchor-{name}"
         if not folder.exists():
-            trainer.export(str(draft))
-            sync_all(draft)  # a rollback is noted with it next: what is noted must be there after a power cut, too
-            os.replace(draft, folder)
-            sync(self.root)
+            export(trainer, folder, self.root.parent)
         return str(folder)
 
     def _let_anchors_go(self) -> None:
@@ -301,3 +298,23 @@ class DiskCheckpoints:
                 f"{self.tolerance:g}: wrong model.path, or another version of the software; "
                 "trainer.probe_tolerance raises the limit"
             )
+
+
+def export(trainer: Saveable, folder: Path, run: Path) -> None:
+    """The weights that `trainer` now holds as a model folder, there whole or not at all, and after a power cut too.
+    CheckpointFailed where the disk has no room for it."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        trainer.export(str(draft))
+        sync_all(draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+        sync(folder.parent)
+    except (OSError, WriteFailed) as error:
+        free = free_bytes(folder.parent)
+        shutil.rmtree(draft, ignore_errors=True)  # whoever reports this needs the room
+        raise CheckpointFailed(
+            f"the model could not be exported to {folder}: {getattr(error, 'strerror', None) or error} "
+            f"({free / 2**20:.0f} MB free): make room, `rlvr resume {run}` exports it again"
+        ) from error

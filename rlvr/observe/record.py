@@ -5,7 +5,7 @@ in two is counted, not raised.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -26,6 +26,7 @@ class Record:
     path: Path
     config: str
     metrics: list[dict[str, float]]  # a row a step, in order
+    undone: list[list[dict[str, float]]]  # the rows that were taken back, in stretches of steps without a gap
     events: list[dict[str, Any]]
     summary: dict[str, Any]  # empty while there is none
     environment: dict[str, Any]
@@ -37,23 +38,30 @@ class Record:
         if not path.is_dir() or not any((path / name).is_file() for name in FILES):
             raise RecipeError(f"{path} is no run folder: it has none of {', '.join(FILES)}")
         rows, bad_rows = lines_of(path / "metrics.jsonl")
+        taken_back, bad_undone = lines_of(path / "undone.jsonl")
         events, bad_events = lines_of(path / "events.jsonl")
         environments = sorted(path.glob("environment*.json"), key=lambda p: (len(p.name), p.name))
         objects = [object_of(path / "summary.json"), object_of(environments[-1]) if environments else {}]
         completions, bad_completions = some_completions(path)
         metrics = [row for row in map(numbers, rows) if "step" in row]
-        bad = bad_rows + bad_events + bad_completions + sum(found is None for found in objects)
+        bad = bad_rows + bad_undone + bad_events + bad_completions + sum(found is None for found in objects)
         config = path / "config.yaml"
         return cls(
             path,
             config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
             sorted(metrics, key=lambda row: row["step"]),
+            stretches(row for row in map(numbers, taken_back) if "step" in row),
             [event for event in events if isinstance(event.get("fields"), dict)],
             objects[0] or {},
             objects[1] or {},
             completions,
             bad,
         )
+
+
+    def all_rows(self) -> list[dict[str, float]]:
+        """Undone ones too."""
+        return [*self.metrics, *(row for stretch in self.undone for row in stretch)]
 
 
 def lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -88,6 +96,17 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in read.items() if is_number(value)}
 
 
+def stretches(rows: Iterable[dict[str, float]]) -> list[list[dict[str, float]]]:
+    """Of one step after the other; a rollback may have undone the same ones as the one before."""
+    found: list[list[dict[str, float]]] = []
+    for row in rows:
+        if found and row["step"] == found[-1][-1]["step"] + 1:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1000)
 
@@ -118,7 +137,9 @@ def completions_in(path: Path) -> tuple[list[dict[str, Any]], int]:
         last = messages[-1] if isinstance(messages, list) and messages else {}
         question = last.get("content", "") if isinstance(last, dict) else ""
         short = {name: record[name] for name in kept if name in record}
-        records.append(short | {"question": shortened(str(question)), "completion": shortened(record["completion"])})
+        text = record["completion"]
+        short |= {"question": shortened(str(question)), "completion": shortened(text)}
+        records.append(short | {"observed": of_shortened(spans(record.get("observed"), len(text)), len(text))})
     return records, bad
 
 
@@ -132,4 +153,29 @@ def picked(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def shortened(text: str) -> str:
     left_out = len(text) - 2 * LONG
-    return text if left_out <= 0 else f"{text[:LONG]}\n[... {left_out:,} characters ...]\n{text[-LONG:]}"
+    return text if left_out <= 0 else f"{text[:LONG]}{gap(left_out)}{text[-LONG:]}"
+
+
+def gap(left_out: int) -> str:
+    return f"\n[... {left_out:,} characters ...]\n"
+
+
+def spans(value: Any, length: int) -> list[tuple[int, int]]:
+    """(start, end) of what tools wrote into a text of this length; none where the record does not hold such pairs."""
+    try:
+        found = [(int(start), int(end)) for start, end in value or ()]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    places = [0, *(place for span in found for place in span), length]
+    return found if places == sorted(places) else []
+
+
+def of_shortened(found: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """Where the spans of a text of this length lie once it is `shortened`; what lies in its gap is gone."""
+    left_out = length - 2 * LONG
+    if left_out <= 0:
+        return list(found)
+    tail = length - LONG
+    shift = len(gap(left_out)) - left_out
+    before = [(start, min(end, LONG)) for start, end in found if start < LONG]
+    return before + [(max(start, tail) + shift, end + shift) for start, end in found if end > tail]

@@ -45,19 +45,26 @@ STYLE = """
 body{margin:0 auto;max-width:1180px;padding:12px;background:var(--page);color:var(--ink);
 font:15px/1.45 system-ui,sans-serif}
 h1{font-size:1.35rem;margin:.3em 0}h2{font-size:1.1rem;margin:1.6em 0 .5em}
-.outcome{font-size:1.05rem}.dim,figcaption,svg text{color:var(--dim);fill:var(--dim)}
+.outcome{font-size:1.05rem}.status{border:1px solid;border-radius:6px;padding:0 8px;margin-right:6px}
+.dim,figcaption,svg text{color:var(--dim);fill:var(--dim)}
 .grid-of{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
 figure,.card{margin:0;padding:10px;background:var(--card);border:1px solid var(--line);border-radius:8px;min-width:0}
-svg{width:100%;height:auto;display:block}svg text{font-size:10px}svg .grid{stroke:var(--line)}
-.timeline svg{max-width:40rem}.legend{font-size:.8rem}.legend span{margin-right:12px;white-space:nowrap}
+svg{width:100%;height:auto;display:block}figure svg{max-width:420px}
+svg text{font-size:10px}svg .grid{stroke:var(--line)}
+.timeline{margin-bottom:10px;overflow-x:auto}.timeline svg{min-width:560px;max-width:640px}
+.legend{font-size:.8rem}p.legend{margin:0 0 8px}.legend span{margin-right:12px;white-space:nowrap}
 i{display:inline-block;width:10px;height:10px;border-radius:5px}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
+i.dashed,i.mark{width:14px;height:3px;border-radius:0;vertical-align:middle}
+i.mark{height:0;border-top:2px dashed}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}table+div{margin-top:12px}td.kind{white-space:nowrap}
 td,th{padding:3px 10px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 pre{margin:6px 0;padding:8px;background:var(--page);border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere;
 max-height:22em;overflow:auto;font-size:.8rem}
 bdi{unicode-bidi:isolate}summary{cursor:pointer}
+.tool{background:#2f6fde2e;border-radius:3px}
 .bad{color:#c0392b}.good{color:#1f9d61}.message{overflow-wrap:anywhere}
+@media(prefers-color-scheme:dark){.bad{color:#ff7b6b}}
 """
 
 
@@ -79,18 +86,38 @@ def page(record: Record) -> str:
     )  # fmt: skip
     marks = marks_of(record)
     sections = [
-        ("Curves", curves(record, marks)),
+        ("Curves", [key(record, marks), curves(record, marks)]),
         ("What happened", [timeline(record.events), event_table(record.events)]),
-        ("Verifiers", monitors(record.metrics, marks)),
+        ("Verifiers", monitors(record.metrics, marks, record.undone)),
         ("Completions", completions(record.completions)),
         ("Where the time went", throughput(record.metrics)),
         ("The run", machine(record)),
     ]
     body = tag(
-        "body", tag("h1", name), tag("p", outcome(record), class_="outcome"), unreadable(record),
+        "body", tag("h1", name), tag("p", status(record), outcome(record), counted(record), class_="outcome"),
+        unreadable(record),
         [(tag("h2", title), content) for title, content in sections],
     )  # fmt: skip
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def status(record: Record) -> Markup:
+    """In one word. Nothing follows an error but a resume, which is an event of its own."""
+    said = str(record.summary.get("status", "unfinished"))
+    word = "failed" if failed(record) else said
+    colour = {"finished": "good", "failed": "bad", "stopped": "bad"}.get(word, "dim")
+    return tag("b", word, class_=f"status {colour}")
+
+
+def failed(record: Record) -> bool:
+    return bool(record.events) and record.events[-1].get("kind") == "error"
+
+
+def counted(record: Record) -> str:
+    """How often something happened that somebody should know of."""
+    kinds = [event.get("kind") for event in record.events]
+    often = [(kinds.count(kind), kind) for kind in ("warning", "restart", "rollback")]
+    return "".join(f"; {n} {kind}{'s' * (n != 1)}" for n, kind in often if n)
 
 
 def outcome(record: Record) -> str:
@@ -100,7 +127,8 @@ def outcome(record: Record) -> str:
     if not is_number(said.get("steps")) or not is_number(said.get("wall_s")):
         heard = [e for e in record.events if e.get("kind") in ("error", "stopped", "interrupt")]
         why = f"; the last it said: {heard[-1].get('message')}" if heard else ""
-        return f"No result: the run is going on, or ended without one, after {steps} steps{why}"
+        what = "the run failed" if failed(record) else "the run is going on, or ended without one,"
+        return f"No result: {what} after {steps} steps{why}"
     how = {"finished": "finished", "interrupted": "interrupted", "stopped": "stopped by the sentinel"}
     status = str(said.get("status"))
     begin = f"{how.get(status, status)} after {said['steps']} steps in {duration(said['wall_s'])}"
@@ -111,9 +139,7 @@ def outcome(record: Record) -> str:
         if is_number(before) and is_number(after):
             times = f" ({gain(before, after)})" if before > 0 else ""
             found.append(f"{decoding} {percent(before)} to {percent(after)}{times}")
-    rollbacks = sum(event.get("kind") == "rollback" for event in record.events)
     parts = [begin, *([f"held-out accuracy: {', '.join(found)}"] if found else [])]
-    parts += [f"{rollbacks} rollback{'s' * (rollbacks != 1)}"] if rollbacks else []
     return f"{said.get('recipe')}, seed {said.get('seed')}: " + "; ".join(parts)
 
 
@@ -123,23 +149,27 @@ def unreadable(record: Record) -> Markup | None:
     return tag("p", f"{record.unreadable} lines or files of this run cannot be read and are left out.", class_="bad")
 
 
+def key(record: Record, marks: Sequence[Mark]) -> Markup | None:
+    """What lines mean that are no curve."""
+    kinds = dict.fromkeys(mark.kind for mark in marks)
+    said = [tag("span", tag("i", "", class_="mark", style=f"color:{colour_of(k)}"), f" {k}") for k in kinds]
+    if record.undone:
+        said.append(tag("span", "dashed and pale: steps that were undone"))
+    return tag("p", said, class_="legend") if said else None
+
+
 def curves(record: Record, marks: Sequence[Mark]) -> Markup:
     evaluated = evaluations(record.events)
     figures = []
     for title, names, share in CURVES:
-        lines = [Curve(name, points) for name in names if (points := series(record.metrics, name))]
-        lines = [line for line in lines if line.name not in evaluated]
+        lines = [Curve.of(name, record.metrics, record.undone) for name in names if name not in evaluated]
         lines += [Curve(name, evaluated[name], dots=True) for name in names if name in evaluated]
         figures.append(chart(title, lines, marks, share))
-    rewards = {name for row in record.metrics for name in row if name.startswith("reward/")}
+    rewards = {name for row in record.all_rows() for name in row if name.startswith("reward/")}
     parts = sorted(rewards - {"reward/mean", "reward/std"})
-    figures.insert(1, chart("Reward by part", [Curve(n, series(record.metrics, n)) for n in parts], marks))
+    figures.insert(1, chart("Reward by part", [Curve.of(n, record.metrics, record.undone) for n in parts], marks))
     drawn = [figure for figure in figures if figure is not None]
     return tag("div", drawn, class_="grid-of") if drawn else tag("p", "No step was taken yet.", class_="dim")
-
-
-def series(rows: Sequence[dict[str, float]], name: str) -> Points:
-    return [(row["step"], row[name]) for row in rows if name in row]
 
 
 def evaluations(events: Sequence[dict[str, Any]]) -> dict[str, Points]:
@@ -171,16 +201,16 @@ def timeline(events: Sequence[dict[str, Any]]) -> Markup | None:
         return None
     begin, end = min(at for at, _ in timed), max(at for at, _ in timed)
     kinds = list(dict.fromkeys(str(e.get("kind")) for _, e in timed))
-    height = 16 * len(kinds) + 22
+    height, left, right = 16 * len(kinds) + 22, 110, 632
     drawn = [tag("text", kind, x=0, y=16 * n + 14) for n, kind in enumerate(kinds)]
     for at, event in timed:
         n = kinds.index(str(event.get("kind")))
-        x = round(80 + (at - begin) / max(end - begin, 1) * 272, 1)
+        x = round(left + (at - begin) / max(end - begin, 1) * (right - left), 1)
         dot = tag("circle", cx=x, cy=16 * n + 10, r=3.5, fill=colour_of(kinds[n]))
         drawn.append(tag("g", tag("title", f"{duration(at - begin)} {event.get('message')}"), dot))
-    drawn += [tag("text", "0:00", x=80, y=height - 4)]
-    drawn += [tag("text", duration(end - begin), x=352, y=height - 4, text_anchor="end")]
-    svg = tag("svg", drawn, viewBox=f"0 0 360 {height}", role="img", aria_label="events over time")
+    drawn += [tag("text", "0:00", x=left, y=height - 4)]
+    drawn += [tag("text", duration(end - begin), x=right, y=height - 4, text_anchor="end")]
+    svg = tag("svg", drawn, viewBox=f"0 0 640 {height}", role="img", aria_label="events over time")
     return tag("figure", svg, class_="timeline")
 
 
@@ -201,7 +231,7 @@ def event_table(events: Sequence[dict[str, Any]]) -> Markup:
         at = seconds(event)
         dot = tag("i", "", style=f"background:{colour_of(str(event.get('kind')))}")
         when = duration(at - first) if at is not None and at >= first else ""
-        rows.append(tag("tr", tag("td", when, class_="n"), tag("td", dot, " ", str(event.get("kind"))),
+        rows.append(tag("tr", tag("td", when, class_="n"), tag("td", dot, " ", str(event.get("kind")), class_="kind"),
                         tag("td", str(event.get("message"))[:1000], class_="message")))  # fmt: skip
     left_out = len(events) - len(shown)
     note = tag("p", f"{left_out} events in the middle are left out: events.jsonl has them.") if left_out else None
@@ -221,8 +251,8 @@ def throughput(rows: Sequence[dict[str, float]]) -> Markup:
         cells = tag("td", label), tag("td", short(value), class_="n"), tag("td", percent(value / whole), class_="n")
         lines.append(tag("tr", *cells))
     figures = [
-        chart("Seconds a step", [Curve(label, p) for n, label in PHASES.items() if (p := series(timed, n))]),
-        chart("Sampled tokens per second", [Curve("tokens/per_s", series(timed, "tokens/per_s"))]),
+        chart("Seconds a step", [Curve.of(name, timed, label=label) for name, label in PHASES.items()]),
+        chart("Sampled tokens per second", [Curve.of("tokens/per_s", timed)]),
     ]
     return tag("div", tag("div", tag("table", lines), class_="card scroll"), figures, class_="grid-of")
 

@@ -19,31 +19,35 @@ RECENT = 20  # steps of "lately"
 MOST = 20  # outcomes that are listed
 
 
-def monitors(rows: Sequence[dict[str, float]], marks: Sequence[Mark]) -> Markup:
+def monitors(
+    rows: Sequence[dict[str, float]], marks: Sequence[Mark], undone: Sequence[Sequence[dict[str, float]]] = ()
+) -> Markup:
     """For each reward part: its shares in the whole run and lately, their curves, and what its verdicts said."""
     names = (name for row in rows for name in row if name.startswith(("passed/", "masked/")))
     parts = list(dict.fromkeys(name.partition("/")[2] for name in names))
     if not parts:
         return tag("p", "No verdict was recorded.", class_="dim")
-    return tag("div", [of_part(part, rows, marks) for part in parts])
+    return tag("div", [of_part(part, rows, marks, undone) for part in parts])
 
 
-def of_part(part: str, rows: Sequence[dict[str, float]], marks: Sequence[Mark]) -> Markup:
+def of_part(
+    part: str, rows: Sequence[dict[str, float]], marks: Sequence[Mark], undone: Sequence[Sequence[dict[str, float]]]
+) -> Markup:
     lately = f"last {RECENT} steps"
     lines = [tag("tr", tag("th", "share"), tag("th", "whole run", class_="n"), tag("th", lately, class_="n"))]
     drawn = []
     for word in WATCHED:
         name = f"{word}/{part}"
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        if not points:
+        curve = Curve.of(name, rows, undone, label=word.replace("_", " "))
+        if not curve.points:
             continue
         metric = find(name)
         lines.append(tag(
-            "tr", tag("td", word.replace("_", " "), title=metric.meaning if metric else ""),
+            "tr", tag("td", curve.name, title=metric.meaning if metric else ""),
             tag("td", share_of(rows, word, part), class_="n"),
             tag("td", share_of(rows[-RECENT:], word, part), class_="n"),
         ))  # fmt: skip
-        drawn.append(Curve(word.replace("_", " "), points))
+        drawn.append(curve)
     table = tag("div", tag("table", lines), outcomes(part, rows), class_="card scroll")
     figure = chart(f"{part}: shares", drawn, marks, True)
     return tag("div", tag("h3", part), tag("div", table, figure, class_="grid-of"))
@@ -125,11 +129,23 @@ def completion(step: int, record: dict[str, Any]) -> Markup:
     ]
     colour = "good" if is_number(reward) and reward > 0 else "bad"
     who = tag("bdi", str(record.get("prompt"))[:100])
+    by_tools = record.get("observed") or ()
+    note = tag("p", tag("span", "Tinted", class_="tool"), ": what a tool said.", class_="dim") if by_tools else None
     return tag(
         "div",
-        tag("div", tag("b", verdict, class_=colour), f" {said}, step {step}, ", who),
-        tag("details", tag("summary", "prompt"), tag("pre", tag("bdi", record["question"]))),
-        tag("pre", tag("bdi", record["completion"])),
+        tag("div", tag("b", verdict, class_=colour), f" {said}, step {step}, prompt ", who),
+        tag("details", tag("summary", "prompt"), tag("pre", tag("bdi", record["question"])), open=""),
+        tag("pre", tag("bdi", tinted(record["completion"], by_tools))), note,
         tag("table", listed),
         class_="card",
     )
+
+
+def tinted(text: str, spans: Sequence[tuple[int, int]]) -> list[Markup | str]:
+    """What the policy wrote, and what tools wrote between: the (start, end) in `spans`, in order."""
+    found: list[Markup | str] = []
+    place = 0
+    for start, end in spans:
+        found += [text[place:start], tag("span", text[start:end], class_="tool", title="what a tool said")]
+        place = end
+    return [*found, text[place:]]

@@ -23,7 +23,8 @@ from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
 from rlvr.state import State, Taken
-from rlvr.types import Group, Prompt, Sampling
+from rlvr.types import Group, Outcome, Prompt, Sampling
+from rlvr.verify.discover import load
 from rlvr.verify.health import FEW, Health, VerifiersFailed
 from rlvr.weights import Destination, Source, transfer
 
@@ -206,12 +207,21 @@ class SampledRollouts:
         elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
         for name, sampling in (("greedy", greedy), ("sampled", sampled)):
             verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
-            masked += (unsaid := [not judged(verdict, self.main_part) for verdict in verdicts])
+            unsaid = [not judged(verdict, self.main_part) for verdict in verdicts]
             if not all(unsaid):
                 result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
+            elif self._compares() and all(verdict.outcome != Outcome.ERROR for verdict in verdicts):
+                continue  # so few completions of a problem are nothing to compare
+            masked += unsaid
         right = [correct(v, self.main_part) if judged(v, self.main_part) else None for v in verdicts]
         result |= pass_at(right, cfg.evaluation.samples)  # of the sampled ones
-        return result | {"eval/masked": self._bearable(masked), "eval/seconds": perf_counter() - began}
+        if masked:
+            result["eval/masked"] = self._bearable(masked)
+        return result | {"eval/seconds": perf_counter() - began}
+
+    def _compares(self) -> bool:
+        """Whether the main part judges a completion by the others of its prompt."""
+        return load(self.cfg.reward.parts[self.main_part].verifier).scope == "group"
 
     def _bearable(self, masked: list[bool]) -> float:
         """The share of masked verdicts of an evaluation, told of where it is large."""

@@ -57,7 +57,7 @@ from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.packing import Layout, Row, layout
 from rlvr.train.policy import Policy, dtype_of, load_policy, pack, prompts_of, scatter
 from rlvr.train.proof import prove
-from rlvr.train.saving import TAG, CopyThenWrite, load_checkpoint
+from rlvr.train.saving import TAG, CopyThenWrite, load_checkpoint, told_in_words
 from rlvr.weights import cut
 
 Weights = dict[str, Tensor]
@@ -297,6 +297,7 @@ class DeepSpeedTrainer:
     def _gathered(self, parameters: Iterable[Tensor]) -> AbstractContextManager:
         return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.cfg.zero_stage == 3)
 
+    @told_in_words()
     def export(self, folder: str) -> None:
         """A plain Hugging Face folder, written by rank 0: weights, config, tokenizer with the chat template of the
         recipe. Adapters are merged, and once more by themselves in `adapter`."""

@@ -7,19 +7,30 @@ import copy
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
+from safetensors import SafetensorError
 
 from rlvr.checkpoint.files import Fingerprint
-from rlvr.checkpoint.writer import BackgroundWriter
+from rlvr.checkpoint.writer import BackgroundWriter, WriteFailed
 from rlvr.config import RunError
 
 TAG = "deepspeed"
+
+
+@contextmanager
+def told_in_words() -> Iterator[None]:
+    """WriteFailed for what the disk refuses: safetensors does not call it an OSError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WriteFailed(getattr(error, "strerror", None) or str(error)) from error
 
 
 class CopyThenWrite(CheckpointEngine):

@@ -16,6 +16,7 @@ from rlvr.checkpoint import disk
 from rlvr.checkpoint.disk import CheckpointFailed, ResumeRefused
 from rlvr.checkpoint.files import fingerprint, what_is_wrong
 from rlvr.checkpoint.ledger import Ledger
+from rlvr.checkpoint.writer import WriteFailed
 from rlvr.lineage import Lineage
 from rlvr.state import State
 from tests.checkpoint.fakes import Trainer, at, files, flip, name, names, reopened, save
@@ -390,6 +391,19 @@ def test_nothing_is_renamed_before_it_is_on_the_disk_nor_removed_before_the_rena
         assert not order.unsafe
     assert order.renamed == [name(4), "ledger.json", "ledger.copy.json", name(5), "ledger.json", "ledger.copy.json"]
     assert name(2) in order.removed
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), WriteFailed("I/O error")])
+def test_an_anchor_that_the_disk_has_no_room_for_is_told_in_words(three, monkeypatch, error):
+    def export(self, folder):
+        Path(folder).mkdir()
+        raise error
+
+    monkeypatch.setattr(Trainer, "export", export)
+    said = rf"anchor-{name(2)}: {error.args[-1]} \(\d+ MB free\): make room, `rlvr resume {three.root.parent}` exports"
+    with pytest.raises(CheckpointFailed, match=said):
+        three.anchor(Trainer(0.2), name(2))
+    assert not list(three.root.glob("*anchor*"))
 
 
 def test_an_anchor_is_on_the_disk_before_a_rollback_is_noted_with_it(three, monkeypatch):

@@ -1,25 +1,42 @@
 """The page of a run: whole, hostile, half, empty."""
 
 import json
+import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 from xml.dom import minidom
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlvr import cli
 from rlvr.config import RecipeError
-from rlvr.observe.charts import MANY, Curve, Mark, chart, short
+from rlvr.observe.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    MANY,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Curve,
+    Mark,
+    chart,
+    colour_of,
+    framed,
+    short,
+    ticks,
+)
 from rlvr.observe.console import open_display
 from rlvr.observe.html import Markup, tag
-from rlvr.observe.record import Record
-from rlvr.observe.report import evaluations, page, throughput, write_report
+from rlvr.observe.record import LONG, Record, of_shortened, shortened, spans
+from rlvr.observe.report import evaluations, page, status, throughput, timeline, write_report
 from rlvr.observe.report_command import at_end
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.summary import Summary
-from rlvr.observe.verifiers import share_of
+from rlvr.observe.verifiers import share_of, tinted
 from rlvr.types import Completion, Group, Outcome, Prompt, Provenance, Verdict
 from rlvr.verify.monitor import metrics
 from tests import builders
@@ -155,6 +172,8 @@ def write_run(path, steps=12, texts=("4", "5", "6"), summary=True):
         folder.log(step, row)
         folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts)] * 2)
     folder.event("rollback", "kl 1.73 > 1.0: rolled back from step 9 to 5", step=9, to=5, alarm={})
+    folder.event("warning", "one")
+    folder.event("warning", "two")
     folder.event("evaluation", "held-out accuracy", step=steps, **{"eval/accuracy_greedy": 0.75})
     if summary:
         folder.write_summary(Summary("toy", 7, "stopped", steps, 75.0, 100.0, 900.0, 200, 1, 0.15, 0.75))
@@ -176,7 +195,8 @@ def test_a_page_tells_the_outcome_the_events_and_what_the_verifiers_did(tmp_path
     text = write_report(write_run(tmp_path / "run-001")).read_text()
     document, said = parsed(text), words(text)
     assert "toy, seed 7: stopped by the sentinel after 12 steps in 1:15" in said
-    assert "greedy 15.0% to 75.0% (5.0 times); 1 rollback" in said
+    assert "run-001 stopped toy, seed 7" in said and 'class="status bad">stopped<' in text
+    assert "greedy 15.0% to 75.0% (5.0 times); 2 warnings; 1 rollback" in said
     assert "kl 1.73 &gt; 1.0: rolled back from step 9 to 5" in said
     assert "suspicious 25.0%" in said and "disagreement 12.5%" in said and "masked 6.2%" in said
     assert "error/crashed 36 37.5%" in said  # 12 steps x 3 of 8 verdicts
@@ -219,7 +239,7 @@ def test_a_run_that_was_killed_has_a_page_too(tmp_path):
     text = write_report(path).read_text()
     parsed(text)
     said = words(text)
-    assert "No result: the run is going on, or ended without one, after 12 steps" in said
+    assert "failed No result: the run failed after 12 steps" in said
     assert "the last it said: RuntimeError: out of &lt;memory&gt;" in said
     assert "6 lines or files of this run cannot be read" in said
 
@@ -288,8 +308,185 @@ def test_a_long_run_is_drawn_with_few_points():
 
 
 def test_marks_stand_on_the_curve_and_say_what_they_are():
-    figure = chart("x", [Curve("x", [(1, 1.0), (3, 2.0)])], [Mark(2, "rollback", "a < b"), Mark(9, "warning", "off")])
-    assert "<title>rollback: a &lt; b</title>" in figure and "off" not in figure
+    figure = chart("x", [Curve("x", [(1, 1.0), (3, 2.0)])], [Mark(2, "rollback", "a < b")])
+    assert "<title>rollback: a &lt; b</title>" in figure
+
+
+def test_a_mark_beyond_the_curve_widens_the_axis():
+    """A rollback stands where the run broke, and its curve may end where it went back to."""
+    marks = [Mark(9, "rollback", "kl"), Mark(math.inf, "odd", "nowhere")]
+    figure = chart("x", [Curve("x", [(1, 1.0), (3, 2.0)])], marks)
+    assert "<title>rollback: kl</title>" in figure and "nowhere" not in figure
+    assert f'x1="{WIDTH - RIGHT}.0"' in figure, "at the right end"
+    assert f'points="{LEFT},' in figure and max(x for x, _ in places(figure)) < (LEFT + WIDTH) / 2
+
+
+def test_what_was_undone_is_drawn_pale_and_dashed(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config("name: toy\n")
+    for step in range(1, 8):
+        folder.log(step, {"policy/entropy": 0.5, "passed/math": 0.5})
+    folder.undo_after(4, "rollback", {"step": 8, "policy/entropy": math.nan, "passed/math": 0.0})
+    for step in (5, 6):
+        folder.log(step, {"policy/entropy": 0.5, "passed/math": 0.5})
+    folder.undo_after(5, "begin")
+    folder.close()
+    record = Record.of(tmp_path / "run")
+    assert [[row["step"] for row in stretch] for stretch in record.undone] == [[5, 6, 7, 8], [6]]
+    text = page(record)
+    parsed(text)
+    for title in ("Entropy, nats", "math: shares"):
+        figure = text.partition(f"<figcaption>{title}</figcaption>")[2].partition("</figure>")[0]
+        pale = figure.partition('<g opacity="0.65">')[2].partition("</g>")[0]
+        assert pale.count("stroke-dasharray") == 1 and pale.count("<circle") == 1, title  # steps 5 to 7 or 8; and 6
+    assert "dashed and pale: steps that were undone" in text
+
+
+def test_a_run_of_which_all_was_undone_shows_what_it_was(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config("name: toy\n")
+    for step in (1, 2, 3):
+        folder.log(step, {"reward/mean": 0.5, "reward/math": step})
+    folder.undo_after(0, "rollback")
+    folder.event("rollback", "back to the start", step=3, to=0)
+    folder.close()
+    text = write_report(tmp_path / "run").read_text()
+    parsed(text)
+    assert "<figcaption>Reward by part</figcaption>" in text and "No step was taken yet." not in text
+
+
+@pytest.mark.parametrize(
+    ("events", "summary", "word"),
+    [
+        (["begin"], {}, "unfinished"),
+        (["begin", "error"], {}, "failed"),
+        (["begin", "error", "begin"], {}, "unfinished"),
+        (["begin", "error"], {"status": "finished"}, "failed"),  # resumed after its end
+        (["begin"], {"status": "finished"}, "finished"),
+        (["begin", "interrupt"], {"status": "interrupted"}, "interrupted"),
+        ([], {}, "unfinished"),
+    ],
+)
+def test_how_a_run_ended_is_the_first_word_of_its_page(tmp_path, events, summary, word):
+    record = replace(
+        Record.of(write_run(tmp_path / "run")), summary=summary,
+        events=[{"kind": kind, "message": "", "fields": {}} for kind in events],
+    )  # fmt: skip
+    colour = {"finished": "good", "failed": "bad"}.get(word, "dim")
+    assert status(record) == f'<b class="status {colour}">{word}</b>'
+    assert ("the run is going on" in page(record)) == (word in ("unfinished", "interrupted", "finished"))
+
+
+def places(figure):
+    """Of the points of all lines."""
+    lines = re.findall(r'points="([^"]*)"', figure)
+    return [tuple(map(float, pair.split(","))) for line in lines for pair in line.split()]
+
+
+def test_from_the_seventh_curve_on_colours_come_again_dashed():
+    figure = chart("parts", [Curve(str(n), [(1, n), (2, n)]) for n in range(10)])
+    assert figure.count('stroke-dasharray="4 2"') == 4 == figure.count('class="dashed"')
+    looks = re.findall(r'<polyline points="[^"]*" (.*?)/>', figure)
+    assert len(set(looks)) == len(looks) == 10
+
+
+@given(st.lists(st.floats(0.1, 2.0), min_size=20, max_size=400), st.floats(10.0, 1e12), st.data())
+def test_one_spike_flattens_no_curve(usual, spike, data):
+    at = data.draw(st.integers(0, len(usual)))
+    values = [*usual[:at], spike, *usual[at:]]
+    figure = chart("grad_norm", [Curve("grad_norm", list(enumerate(values)))])
+    assert f"<title>step {at}: {short(spike)}</title>" in figure and f"\u25b2 up to {short(spike)}" in figure
+    frame = framed([Curve("grad_norm", list(enumerate(values)))], [], False)
+    assert frame.high_y <= 4 * max(usual) and frame.low_y == min(values)
+    assert all(TOP <= y <= HEIGHT - BOTTOM for _, y in places(figure))
+
+
+@given(st.lists(st.floats(-10.0, 10.0), min_size=1, max_size=60))
+def test_an_axis_without_a_spike_ends_where_its_curve_does(values):
+    values = sorted(values)
+    frame = framed([Curve("x", list(enumerate(values)))], [], False)
+    far = min(values[0], 0.0)
+    if len(values) < 8 or max(values) - far <= 4 * (values[int(0.98 * (len(values) - 1))] - far):
+        assert frame.low_y <= min(values) and frame.high_y >= max(values)
+        assert "\u25b2" not in chart("x", [Curve("x", list(enumerate(values)))])
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(FINITE, FINITE)
+@example(0.0, 5e-324)
+@example(1.0, 1.0 + 2**-52)
+@example(-1.7e308, 1.7e308)
+def test_an_axis_has_a_few_round_numbers(one, other):
+    frame = framed([Curve("x", [(1, one), (2, other)])], [], False)
+    found = ticks(frame.low_y, frame.high_y)
+    assert 2 <= len(found) <= 7
+    assert all(f"{b - a:.0e}"[0] in "125" for a, b in pairwise(found))
+    slack = 1e-6 * (frame.high_y - frame.low_y)
+    assert all(frame.low_y - slack <= tick <= frame.high_y + slack for tick in found)
+
+
+def test_an_axis_says_what_it_is_and_numbers_of_it_differ():
+    assert ticks(1, 100, least=1) == [20, 40, 60, 80, 100] and ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert ticks(1, 2, least=1) == [1, 2]
+    figure = chart("x", [Curve("x", [(1, 1000.1), (2, 1000.4)])])
+    said = re.findall(r"<text[^>]*>([^<]*)</text>", figure)
+    assert "step" in said and len(set(said)) == len(said) and "1000.2" in said
+
+
+def test_marks_are_explained_without_a_mouse(tmp_path):
+    said = words(write_report(write_run(tmp_path / "run")).read_text())
+    assert "Curves rollback Reward" in said and "undone" not in said
+
+
+def test_names_of_events_do_not_run_into_their_dots():
+    names = ("checkpoint_failed", "evaluation")
+    events = [{"time": f"2026-01-01T00:00:0{n}", "kind": kind, "fields": {}} for n, kind in enumerate(names)]
+    drawn = parsed("<!doctype html>\n" + timeline(events))
+    dots = [float(dot.getAttribute("cx")) for dot in drawn.getElementsByTagName("circle")]
+    assert min(dots) > 6 * len("checkpoint_failed") and max(dots) < 640  # letters of 6 units
+
+
+def test_restarts_have_a_colour_of_their_own():
+    assert colour_of("restart") != colour_of("a kind that nobody knows")
+
+
+# ---- completions that called a tool ---------------------------------------------------------------------------------
+
+
+def test_what_a_tool_said_is_set_apart(tmp_path):
+    path = write_run(tmp_path / "run", steps=1)
+    (path / "completions" / "step-000001.jsonl").write_text(
+        json.dumps({"prompt": "7", "completion": "2*3=<6>, so 6", "observed": [[4, 7], [12, 13]], "reward": 1.0}) + "\n"
+    )
+    text = write_report(path).read_text()
+    parsed(text)
+    assert re.findall('<span class="tool" title[^>]*>([^<]*)</span>', text) == ["&lt;6&gt;", "6"]
+    assert "prompt <bdi>7</bdi>" in text and '<details open="">' in text and ": what a tool said." in text
+    assert 'class="tool"' not in page(replace(Record.of(path), completions=[]))
+
+
+@pytest.mark.parametrize("odd", [None, 3, "ab", [[1]], [[0, "x"]], [[5, 2]], [[0, 99]], [[-1, 2]], [[0, 2], [1, 3]]])
+def test_spans_that_are_none_set_nothing_apart(odd):
+    assert spans(odd, 10) == []
+
+
+@given(st.integers(0, 3 * LONG), st.lists(st.integers(0, 3 * LONG), max_size=8))
+def test_what_a_tool_said_is_the_same_in_a_text_that_is_shortened(length, cuts):
+    """Each character tells whether a tool wrote it; the note in the gap is nobody's."""
+    places = sorted(min(cut, length) for cut in cuts[: len(cuts) // 2 * 2])
+    found = spans(list(zip(places[::2], places[1::2], strict=True)), length)
+    text = ["p"] * length
+    for start, end in found:
+        text[start:end] = "t" * (end - start)
+    short_text = shortened("".join(text))
+    pieces = tinted(short_text, of_shortened(found, length))
+    kept = re.sub("<[^>]*>", "", "".join(pieces))
+    assert kept == short_text
+    for piece in pieces:
+        said = re.sub(r"<[^>]*>|\n\[\.\.\. [\d,]+ characters \.\.\.\]\n", "", piece)
+        assert set(said) <= {"t" if isinstance(piece, Markup) else "p"}
 
 
 def test_a_curve_of_nothing_finite_is_not_drawn():

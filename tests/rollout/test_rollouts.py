@@ -8,15 +8,16 @@ import pytest
 
 from rlvr.reward_config import PartConfig
 from rlvr.rollout.rollouts import SampledRollouts
-from rlvr.types import Provenance
+from rlvr.types import Outcome, Provenance
 from rlvr.verify.health import VerifiersFailed
 from tests import builders, toy
 from tests.verify.test_health import group
 
 
 def rollouts() -> SampledRollouts:
-    pipeline = SimpleNamespace(verify=lambda groups: groups)
-    return SampledRollouts(toy.recipe(3), toy.GRPO, pipeline, None, (), ([1, 2], 1e-3), lambda text: None)
+    pipeline, cfg = SimpleNamespace(verify=lambda groups: groups), toy.recipe(3)
+    cfg.reward.parts["math"] = PartConfig("math")
+    return SampledRollouts(cfg, toy.GRPO, pipeline, None, (), ([1, 2], 1e-3), lambda text: None)
 
 
 def test_a_resumed_run_knows_what_the_verifiers_have_said(tmp_path):
@@ -104,6 +105,37 @@ def test_what_could_not_be_judged_is_no_wrong_answer():
     nothing, _ = evaluated(problems=40, masked=40)
     assert nothing | {"eval/seconds": 0} == {"eval/problems": 40, "eval/masked": 1.0, "eval/seconds": 0}
     assert evaluated(problems=100, masked=1)[1] == []
+
+
+def compared(samples: int, alone: Outcome, verifier: str = "majority") -> dict[str, float]:
+    """An evaluation whose main part says `alone` of one completion, and has rewards for a group of four."""
+    one = rollouts()
+    one.cfg.reward.parts["math"] = PartConfig(verifier)
+    one.cfg.evaluation.samples = samples
+    one.heldout = [builders.prompt(position) for position in range(100)]
+    unsaid = replace(builders.verdict(None), outcome=alone)
+
+    def groups(prompts, sampling):
+        for prompt in prompts:
+            if sampling.completions == 4:
+                yield builders.group([1.0, 1.0, 1.0, 0.0], of=prompt)
+            else:
+                yield replace(builders.group([None], of=prompt), verdicts=(unsaid,))
+
+    one.pipeline.groups = groups
+    return one.evaluate()
+
+
+def test_one_completion_of_a_problem_is_no_group_to_compare_and_no_fault_of_its_verifier():
+    said = compared(4, Outcome.ABSTAIN)
+    assert (said["eval/accuracy_sampled"], said["eval/masked"]) == (0.75, 0.0) and "eval/accuracy_greedy" not in said
+    assert compared(1, Outcome.ABSTAIN).keys() == {"eval/problems", "eval/seconds"}
+
+
+@pytest.mark.parametrize(("alone", "verifier"), [(Outcome.ERROR, "majority"), (Outcome.ABSTAIN, "format")])
+def test_a_verifier_that_fails_or_compares_nothing_has_no_such_excuse(alone, verifier):
+    with pytest.raises(VerifiersFailed, match="of an evaluation are masked"):
+        compared(1, alone, verifier)
 
 
 def test_an_evaluation_whose_verifiers_fail_is_an_error():

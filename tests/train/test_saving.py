@@ -1,5 +1,6 @@
 """What a rank saves while it trains on is what it was, and comes back bit for bit, on another number of ranks too."""
 
+import errno
 import gc
 import json
 from pathlib import Path
@@ -7,7 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from rlvr.checkpoint.writer import WriteFailed
 from rlvr.config import ModelConfig, RunError, TrainerConfig
 from rlvr.trainer_config import LoraConfig
 from tests.train.processes import as_ranks, free_port
@@ -183,6 +186,25 @@ def run(rank: int, ranks: int, port: int, model: str, stage: int, what: str, pla
     if rank == 0:
         (place.parents[1] / f"{what}-{ranks}.json").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("raised", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("os error 28")])
+def test_what_the_disk_refuses_is_told_in_words_whichever_library_writes(raised):
+    from rlvr.train.saving import told_in_words
+
+    @told_in_words()
+    def export():
+        raise raised
+
+    for _ in range(2):
+        with pytest.raises(WriteFailed, match=r"^(No space left on device|os error 28)$"):
+            export()
+
+
+def test_a_model_that_cannot_be_exported_is_told_in_words(build, tmp_path):
+    (tmp_path / "model" / "model.safetensors").mkdir(parents=True)  # where a file is to be written
+    with pytest.raises(WriteFailed):
+        build().export(str(tmp_path / "model"))
 
 
 def test_a_copy_shares_nothing_with_the_training():
