@@ -129,8 +129,11 @@ class Recorder:
         every = self.cfg.log.completions_every
         if every and state.step % every == 0:
             sizes = [len(group.completions) for group in taken.groups]
-            advantages = [part.flatten().tolist() for part in batch.advantages_B1.split(sizes)] if sizes else []
-            self.writing.begin(partial(self.folder.write_completions, state.step, taken.groups, advantages))
+            parts = batch.advantages_B1.split(sizes) if sizes else ()
+            places = [group.prompt.position for group in taken.groups]
+            trained = {place: part.flatten().tolist() for place, part in zip(places, parts, strict=True)}
+            advantages = [trained.get(group.prompt.position) for group in taken.sampled]
+            self.writing.begin(partial(self.folder.write_completions, state.step, taken.sampled, advantages))
         self.sinks.log(state.step, row)
 
     def evaluation(self, state: State, metrics: Mapping[str, float]) -> None:

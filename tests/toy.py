@@ -127,7 +127,8 @@ class ToyRollouts:
         self.states.append(state)
         time.sleep(self.nap)
         positions = range(state.cursor, state.cursor + GROUPS)
-        return Taken(tuple(map(self._group, positions)), state.cursor + GROUPS, {"groups/sampled": GROUPS})
+        groups = tuple(map(self._group, positions))
+        return Taken(groups, state.cursor + GROUPS, {"groups/sampled": GROUPS}, groups)
 
     def _group(self, position: int) -> Group:
         made = [self._completion(position, index) for index in range(SIZE)]

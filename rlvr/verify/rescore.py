@@ -16,7 +16,7 @@ from rlvr.verify.monitor import words
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A group as it was written, with the step that trained on it."""
+    """A group as it was written, with the step that it was sampled for."""
 
     step: int
     group: Group

@@ -104,8 +104,8 @@ def test_a_run_that_samples_ahead_loses_nothing_to_the_death_of_an_engine(tmp_pa
     assert {row["groups/sampled"] for row in rows} == {4}
     assert max(row["staleness/max"] for row in rows) == 1
     lines = [line for path in (folder / "completions").iterdir() for line in path.read_text().splitlines()]
-    trained = [(record["position"], record["index"]) for record in map(json.loads, lines)]
-    assert len(trained) == len(set(trained)) and {position for position, _ in trained} <= set(range(32))
+    sampled = [(record["position"], record["index"]) for record in map(json.loads, lines)]
+    assert len(sampled) == len(set(sampled)) and {position for position, _ in sampled} == set(range(32))
     last = max((folder / "checkpoints").glob("step-00000008-*")) / "state.json"
     assert json.loads(last.read_text())["state"]["cursor"] == 32  # eight steps of four prompts each
 

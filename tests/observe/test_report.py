@@ -153,7 +153,7 @@ def write_run(path, steps=12, texts=("4", "5", "6"), summary=True):
             "tokens/per_s": 900.0,
         }
         folder.log(step, row)
-        folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts)] * 2)
+        folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts), None])
     folder.event("rollback", "kl 1.73 > 1.0: rolled back from step 9 to 5", step=9, to=5, alarm={})
     folder.event("evaluation", "held-out accuracy", step=steps, **{"eval/accuracy_greedy": 0.75})
     if summary:
@@ -181,6 +181,7 @@ def test_a_page_tells_the_outcome_the_events_and_what_the_verifiers_did(tmp_path
     assert "suspicious 25.0%" in said and "disagreement 12.5%" in said and "masked 6.2%" in said
     assert "error/crashed 36 37.5%" in said  # 12 steps x 3 of 8 verdicts
     assert "sampling and verifying 1 50.0%" in said
+    assert "advantage +1.000" in said and "advantage none: its group was not trained on" in said
     titles = {node.firstChild.data for node in document.getElementsByTagName("figcaption")}
     assert {"Reward", "Accuracy", "Entropy, nats", "Length, tokens", "Gradient norm, before clipping"} <= titles
 
