@@ -230,7 +230,7 @@ SHOWN = 10  # rows a data set
 
 def rescore(args: argparse.Namespace, saved: Saved) -> int:
     from rlvr.verify.judge import Judge
-    from rlvr.verify.rescore import Change, changes, recorded, summary
+    from rlvr.verify.rescore import Change, changes, recorded, summary, together
 
     run = Path(args.run)
     cfg = saved(run, args.config_dir)
@@ -252,9 +252,11 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     found: list[Change] = []
     groups = completions = 0
     try:
-        for entry in recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)):
-            groups, completions = groups + 1, completions + len(entry.group.completions)
-            found += changes(entry, judge, renamed)
+        every = recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr))
+        for entries in together(every, judge.plan):
+            groups += len(entries)
+            completions += sum(len(entry.group.completions) for entry in entries)
+            found += changes(entries, judge, renamed)
     finally:
         judge.close()
     print("\n".join(summary(found, groups, completions)))

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from rlvr.records import group_of
 from rlvr.types import Group, Provenance
 from rlvr.verify.judge import Judge
 from rlvr.verify.monitor import words
+from rlvr.verify.plan import Plan
+
+REWARD = "reward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,16 @@ def groups_in(path: Path, warn: Callable[[str], None]) -> Iterator[list[dict[str
         yield group
 
 
+def together(entries: Iterable[Recorded], plan: Plan) -> Iterator[list[Recorded]]:
+    """What must be judged at once: a group, or all groups of a step where a verifier compares all that it is asked
+    about."""
+    for _, of_step in groupby(entries, lambda entry: entry.step):
+        groups = list(of_step)
+        asked = (plan.chain(part, entry.group.prompt) for entry in groups for part in plan.chains)
+        whole = any(one.verifier.scope == "batch" for chain in asked for one in chain)
+        yield from [groups] if whole else ([entry] for entry in groups)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One verdict that is not what it was. Change(12, "train-7", 3, "math", "ok equal 1", "ok differs 0")"""
@@ -61,14 +75,19 @@ class Change:
     step: int
     prompt: str
     index: int
-    part: str  # `reward` for what was made of the parts
+    part: str  # REWARD for what was made of the parts
     before: str
     after: str
 
 
-def changes(entry: Recorded, judge: Judge, renamed: dict[str, str]) -> Iterator[Change]:
-    """What each part says now and said then. `renamed`: a part's own name, where another verifier stands in for it."""
-    now = judge.verify_group(entry.group)
+def changes(entries: Sequence[Recorded], judge: Judge, renamed: dict[str, str]) -> Iterator[Change]:
+    """What each part says now, asked about all of these at once, and said then. `renamed`: a part's own name, where
+    another verifier stands in for it."""
+    for entry, now in zip(entries, judge.verify_groups([entry.group for entry in entries]), strict=True):
+        yield from changed(entry, now, renamed)
+
+
+def changed(entry: Recorded, now: Group, renamed: dict[str, str]) -> Iterator[Change]:
     for i, ((_, old), (_, new)) in enumerate(zip(words([entry.group]), words([now]), strict=True)):
         for part, records in new.items():
             before = old.get(renamed.get(part, part))
@@ -77,7 +96,7 @@ def changes(entry: Recorded, judge: Judge, renamed: dict[str, str]) -> Iterator[
                 yield Change(entry.step, entry.group.prompt.id, i, part, *pair)
         before_v, after_v = entry.group.verdicts[i], now.verdicts[i]
         if not renamed and before_v.reward != after_v.reward:
-            yield Change(entry.step, entry.group.prompt.id, i, "reward", f"{before_v.reward}", f"{after_v.reward}")
+            yield Change(entry.step, entry.group.prompt.id, i, REWARD, f"{before_v.reward}", f"{after_v.reward}")
 
 
 def said(record: Provenance) -> str:
@@ -88,7 +107,9 @@ def said(record: Provenance) -> str:
 
 def summary(found: Sequence[Change], groups: int, completions: int) -> list[str]:
     """In sentences: how many of how many, which ways, and where to look."""
-    lines = [f"{completions} completions of {groups} groups judged again; {len(found)} verdicts changed"]
+    rewards = sum(change.part == REWARD for change in found)  # what parts' verdicts became is not counted with them
+    counted = f"{len(found) - rewards} verdicts changed" + (f", and {rewards} rewards" if rewards else "")
+    lines = [f"{completions} completions of {groups} groups judged again; {counted}"]
     for (part, before, after), count in Counter((c.part, c.before, c.after) for c in found).most_common(20):
         example = next(c for c in found if (c.part, c.before, c.after) == (part, before, after))
         where = f"step {example.step}, prompt {example.prompt}, completion {example.index}"
