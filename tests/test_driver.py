@@ -248,6 +248,21 @@ def finished(cfg, objective, parts):
     return State(step=9, lineage=Lineage(10))
 
 
+@pytest.mark.parametrize(
+    ("to", "before"), [((), 9), ((9,), 9), ((8,), 8), ((9, 4), 4), ((9, 4, 6), 4), ((0,), 0)]
+)  # begun there, and gone back since
+def test_a_summary_tells_the_steps_of_earlier_starts_from_those_that_its_time_is_of(
+    folder, nine_steps, monkeypatch, to, before
+):
+    def train(cfg, objective, parts):
+        for step in to:
+            parts.observer.event("begin", "from there", to=step)
+        return finished(cfg, objective, parts)
+
+    summary = launched(folder, nine_steps, train, monkeypatch)
+    assert (summary.steps, summary.steps_before) == (9, before)
+
+
 @pytest.mark.parametrize(("lines", "missing"), [(0, 9), (7, 2), (9, 0)])
 def test_lines_that_a_kill_kept_from_the_disk_are_told_of(folder, nine_steps, monkeypatch, lines, missing):
     for step in range(1, lines + 1):

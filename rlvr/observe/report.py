@@ -103,7 +103,9 @@ def outcome(record: Record) -> str:
         return f"No result: the run is going on, or ended without one, after {steps} steps{why}"
     how = {"finished": "finished", "interrupted": "interrupted", "stopped": "stopped by the sentinel"}
     status = str(said.get("status"))
-    begin = f"{how.get(status, status)} after {said['steps']} steps in {duration(said['wall_s'])}"
+    resumed = is_number(before := said.get("steps_before")) and before > 0
+    last = f", the last {said['steps'] - before}" if resumed else ""
+    begin = f"{how.get(status, status)} after {said['steps']} steps{last} in {duration(said['wall_s'])}"
     found = []
     for decoding in ("greedy", "sampled"):
         suffix = "" if decoding == "greedy" else "_sampled"

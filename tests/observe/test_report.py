@@ -186,6 +186,14 @@ def test_a_page_tells_the_outcome_the_events_and_what_the_verifiers_did(tmp_path
     assert {"Reward", "Accuracy", "Entropy, nats", "Length, tokens", "Gradient norm, before clipping"} <= titles
 
 
+def test_the_time_of_a_resumed_run_is_said_to_be_that_of_its_last_steps(tmp_path):
+    path = write_run(tmp_path / "run", summary=False)
+    folder = RunFolder.open(path)
+    folder.write_summary(Summary("toy", 7, "finished", 12, 75.0, 100.0, 900.0, steps_before=8))
+    folder.close()
+    assert "toy, seed 7: finished after 12 steps, the last 4 in 1:15" in words(write_report(path).read_text())
+
+
 def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path):
     text = write_report(write_run(tmp_path / "run", texts=HOSTILE[:6])).read_text()
     document = parsed(text)
