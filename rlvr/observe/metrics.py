@@ -58,7 +58,7 @@ TABLE = (
     Metric("policy/clipped", "share", "mean", "trained tokens with an advantage that the clip keeps from teaching"),
     Metric("policy/kl_ref", "nats", "mean", "KL estimate of the policy from the reference, over the trained tokens"),
     Metric("policy/kl_anchor", "nats", "mean", "instead of it, where `anchor` holds on to a checkpoint: KL from that"),
-    Metric("policy_version", "", "last", "publication of weights that sampled the step; only ever grows"),
+    Metric("policy_version", "", "last", "last publication before the step; completions may be staleness/max older"),
     Metric("mismatch/mean_abs", "nats", "mean", "|log pi_old - log pi_rollout| over the trained tokens"),
     Metric("mismatch/max_abs", "nats", "max", "the same at the worst token"),
     Metric("mismatch/ess", "share", "mean", "effective sample size of pi_old/pi_rollout, as a share of the tokens"),

@@ -241,6 +241,17 @@ def test_a_step_that_was_evaluated_again_counts_as_it_was_last():
     assert evaluations(events) == {"eval/accuracy_greedy": [(0, 0.1), (4, 0.5), (8, 0.75)]}
 
 
+@pytest.mark.parametrize("kind", ["rollback", "begin"])
+def test_an_evaluation_of_a_step_that_was_undone_is_not_drawn(kind):
+    first, again = (
+        {"kind": "evaluation", "fields": {"step": n, "eval/accuracy_greedy": x}} for n, x in ((50, 0.9), (40, 0.5))
+    )
+    back = {"kind": kind, "fields": {"step": 54, "to": 40}}
+    assert evaluations([again, first, back, again]) == {"eval/accuracy_greedy": [(40, 0.5)]}
+    assert evaluations([first, back]) == {}
+    assert evaluations([again, first, {"kind": kind, "fields": {"to": 50}}])["eval/accuracy_greedy"][-1] == (50, 0.9)
+
+
 def test_the_machine_is_that_of_the_last_start(tmp_path):
     for n in range(1, 12):
         name = "environment.json" if n == 1 else f"environment-{n}.json"
