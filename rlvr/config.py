@@ -81,7 +81,7 @@ class LogConfig:
     console: bool = True
     """The live display; false: only errors and the result."""
     completions_every: int = 1
-    """Steps between records of all completions with their verdicts; 0: never."""
+    """Steps between records of all sampled completions, trained on or not, with their verdicts; 0: never."""
     wandb: bool = False
     """Log to Weights & Biases; `WANDB_MODE` decides between offline (default here) and online."""
     wandb_project: str = "rlvr"

@@ -87,11 +87,11 @@ def check_fresh(taken: Taken, state: State, max_staleness: int) -> None:
 
 
 def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, cfg: SentinelConfig) -> State:
-    """Back to good weights from before the trouble, but forward in the data, with one more remedy of the ladder."""
+    """Back to good weights from before the trouble, forward in the data and what rollouts remember; one more remedy."""
     if state.rollbacks >= cfg.max_rollbacks:  # a resume may have lowered it
         said = f"{alarm}; already rolled back sentinel.max_rollbacks={cfg.max_rollbacks} times in a row"
         raise Diverged(said, alarm.onset)
-    saved = run.checkpoints.roll_back(run.trainer, state, alarm.onset)
+    saved = replace(run.checkpoints.roll_back(run.trainer, state, alarm.onset), rollouts=run.rollouts.memory())
     assert saved.restored is not None, "it says which checkpoint it was"
     remedies = next_remedies(cfg, state.remedies)
     back = replace(

@@ -12,9 +12,10 @@ VERDICT, PROVENANCE = ([field.name for field in fields(kind)] for kind in (Verdi
 
 
 def completion_records(
-    groups: Sequence[Group], advantages: Sequence[Sequence[float]] | None = None
+    groups: Sequence[Group], advantages: Sequence[Sequence[float] | None] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One flat record a completion; groups that are not verified yet have no verdict columns."""
+    """One flat record a completion; groups that are not verified yet have no verdict columns. `advantages[n]` is None
+    where group n was not trained on."""
     for n, group in enumerate(groups):
         for i, completion in enumerate(group.completions):
             record = {
@@ -41,7 +42,7 @@ def completion_records(
             if group.verdicts:
                 record |= verdict_record(group.verdicts[i])
             if advantages is not None:
-                record["advantage"] = float(advantages[n][i])
+                record["advantage"] = None if (given := advantages[n]) is None else float(given[i])
             yield record
 
 

@@ -124,8 +124,10 @@ class Recorder:
     """The loop's Observer: everything into the run folder first, then to display, wandb, tensorboard. The completions
     of a step are written while the next one goes on, as many long ones take a while: a kill may lose the last ones."""
 
-    def __init__(self, cfg: Recipe, folder: RunFolder, sinks: Fanout):
+    def __init__(self, cfg: Recipe, folder: RunFolder, sinks: Fanout, done: int = 0):
+        """`done`: steps that earlier starts of the run took."""
         self.cfg, self.folder, self.sinks = cfg, folder, sinks
+        self.done = done  # and that were not taken again since
         self.last = perf_counter()
         self.writing = Beside("completions")
 
@@ -138,8 +140,11 @@ class Recorder:
         every = self.cfg.log.completions_every
         if every and state.step % every == 0:
             sizes = [len(group.completions) for group in taken.groups]
-            advantages = [part.flatten().tolist() for part in batch.advantages_B1.split(sizes)] if sizes else []
-            self.writing.begin(partial(self.folder.write_completions, state.step, taken.groups, advantages))
+            parts = batch.advantages_B1.split(sizes) if sizes else ()
+            places = [group.prompt.position for group in taken.groups]
+            trained = {place: part.flatten().tolist() for place, part in zip(places, parts, strict=True)}
+            advantages = [trained.get(group.prompt.position) for group in taken.sampled]
+            self.writing.begin(partial(self.folder.write_completions, state.step, taken.sampled, advantages))
         self.sinks.log(state.step, row)
 
     def evaluation(self, state: State, metrics: Mapping[str, float]) -> None:
@@ -154,6 +159,7 @@ class Recorder:
         if kind in ("begin", "rollback"):  # steps behind it are taken again
             self.writing.settle()
             self.folder.undo_after(fields["to"], kind, fields.get("metrics"))
+            self.done = min(self.done, fields["to"])
             self.last = perf_counter()
         self.sinks.event(kind, message, **fields)
 
@@ -171,7 +177,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         folder.undo_after(done, "begin")
         sinks = open_sinks(folder, display, cfg.log, asdict(cfg), first_step=done + 1)
         stack.callback(sinks.close)
-        recorder = Recorder(cfg, folder, sinks)
+        recorder = Recorder(cfg, folder, sinks, done)
         stack.callback(recorder.writing.close)
         lost = done - len(folder.read_metrics())  # a checkpoint is on the disk before its step's line may be
         for note in (*inputs.notes, *([f"the lines of {lost} steps are missing in metrics.jsonl"] if lost > 0 else [])):
@@ -207,7 +213,8 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         recorder.writing.settle()
         with display.phase("exporting the model"):
             export(trainer, (folder.path / "model").resolve(), folder.path)  # trainers may stand in another folder
-        summary = summarise(cfg, folder, status, state, len(inputs.heldout), perf_counter() - started, memory)
+        wall_s, problems = perf_counter() - started, len(inputs.heldout)
+        summary = summarise(cfg, folder, status, state, problems, wall_s, memory, recorder.done)
         folder.write_summary(summary)
     return summary
 
@@ -238,8 +245,9 @@ def going_on(trained: Callable[[], State], revive: Callable[[], str | None], rec
 
 
 def summarise(
-    cfg: Recipe, folder: RunFolder, status: Any, state: State, problems: int, wall_s: float, memory: PeakMemory
-) -> Summary:
+    cfg: Recipe, folder: RunFolder, status: Any, state: State, problems: int, wall_s: float, memory: PeakMemory,
+    steps_before: int = 0,
+) -> Summary:  # fmt: skip
     rows = folder.read_metrics()
     seconds = sum(row["time/step"] for row in rows)
     evaluations = [event["fields"] for event in folder.read_events() if event["kind"] == "evaluation"]
@@ -265,6 +273,7 @@ def summarise(
         accuracy_after=after.get("eval/accuracy_greedy"),
         accuracy_before_sampled=before.get("eval/accuracy_sampled"),
         accuracy_after_sampled=after.get("eval/accuracy_sampled"),
+        steps_before=min(steps_before, state.step),  # a run that gives up may export the model of an earlier one
     )
 
 

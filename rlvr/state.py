@@ -47,3 +47,4 @@ class Taken:
     groups: tuple[Group, ...]
     cursor: int
     metrics: Mapping[str, float]
+    sampled: tuple[Group, ...]  # all of the step, those that the filter dropped included

@@ -31,7 +31,10 @@ from rlvr.state import State, Taken
 from tests import builders, toy
 from tests.data.tokenizers import model_folder
 
-TAKEN = Taken((builders.group([1.0, 0.0]),), 1, {})
+SAMPLED_GROUPS = tuple(
+    builders.group(rewards, of=builders.prompt(n)) for n, rewards in enumerate([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+)
+TAKEN = Taken(SAMPLED_GROUPS[1:2], 3, {}, SAMPLED_GROUPS)
 BATCH = collate(TAKEN.groups, toy.GRPO, {"math": 1.0})
 SAMPLED = {"tokens/sampled": 6}
 
@@ -123,6 +126,22 @@ def test_completions_are_written_as_often_as_the_recipe_says(folder, every, writ
     found = sorted(path.name for path in folder.path.glob("completions/*"))
     assert found == [f"step-{step:06d}.jsonl" for step in written]
     assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("trained", [(), (1,), (0, 2), (0, 1, 2)])
+def test_all_that_was_sampled_is_written_and_only_what_was_trained_on_has_an_advantage(folder, trained):
+    """A group that all solve, or that none does, teaches nothing, and is what a broken reward is seen by."""
+    taken = replace(TAKEN, groups=tuple(SAMPLED_GROUPS[n] for n in trained))
+    recorder = Recorder(toy.recipe(9), folder, Fanout(folder))
+    recorder.step(State(step=1), taken, collate(taken.groups, toy.GRPO, {"math": 1.0}), SAMPLED)
+    recorder.writing.settle()
+    recorder.writing.close()
+    records = [json.loads(line) for line in (folder.path / "completions/step-000001.jsonl").read_text().splitlines()]
+    assert [(r["position"], r["index"]) for r in records] == [(n, i) for n in range(3) for i in range(2)]
+    assert [r["reward"] for r in records] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert {r["position"] for r in records if r["advantage"] is not None} == set(trained)
+    right, wrong = (r["advantage"] for r in records[2:4])
+    assert right == wrong is None or right > 0 > wrong
 
 
 @pytest.mark.parametrize("kind", ["begin", "rollback"])
@@ -244,6 +263,21 @@ def nine_steps(folder, made):
 
 def finished(cfg, objective, parts):
     return State(step=9, lineage=Lineage(10))
+
+
+@pytest.mark.parametrize(
+    ("to", "before"), [((), 9), ((9,), 9), ((8,), 8), ((9, 4), 4), ((9, 4, 6), 4), ((0,), 0)]
+)  # begun there, and gone back since
+def test_a_summary_tells_the_steps_of_earlier_starts_from_those_that_its_time_is_of(
+    folder, nine_steps, monkeypatch, to, before
+):
+    def train(cfg, objective, parts):
+        for step in to:
+            parts.observer.event("begin", "from there", to=step)
+        return finished(cfg, objective, parts)
+
+    summary = launched(folder, nine_steps, train, monkeypatch)
+    assert (summary.steps, summary.steps_before) == (9, before)
 
 
 @pytest.mark.parametrize(("lines", "missing"), [(0, 9), (7, 2), (9, 0)])

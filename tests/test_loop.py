@@ -122,7 +122,8 @@ def test_checkpoints_are_step_0_the_interval_and_the_last_step(tmp_path):
 
 
 def taken(*versions: int) -> Taken:
-    return Taken(tuple(group([1.0], [completion(policy_version=v)]) for v in versions), 0, {})
+    groups = tuple(group([1.0], [completion(policy_version=v)]) for v in versions)
+    return Taken(groups, 0, {}, groups)
 
 
 def test_fresh_groups_pass_and_a_single_stale_one_does_not():

@@ -105,6 +105,7 @@ class ToyRollouts:
         self.hook, self.nap = hook, nap
         self.weight, self.versions = 0.0, [0]
         self.states: list[State] = []  # as `take` saw them
+        self.taken = 0  # steps, those of a run's earlier starts and the undone ones included
 
     def publish(self, trainer: ToyTrainer, lineage: Lineage) -> dict[str, float]:
         self.hook("publish")
@@ -117,17 +118,19 @@ class ToyRollouts:
         return max(self.versions)
 
     def memory(self) -> dict:
-        return {"taken": len(self.states)}
+        return {"taken": self.taken}
 
     def remember(self, memory: dict) -> None:
-        self.remembered = memory
+        self.remembered, self.taken = memory, memory.get("taken", 0)
 
     def take(self, state: State) -> Taken:
         self.hook("take")
         self.states.append(state)
+        self.taken += 1
         time.sleep(self.nap)
         positions = range(state.cursor, state.cursor + GROUPS)
-        return Taken(tuple(map(self._group, positions)), state.cursor + GROUPS, {"groups/sampled": GROUPS})
+        groups = tuple(map(self._group, positions))
+        return Taken(groups, state.cursor + GROUPS, {"groups/sampled": GROUPS}, groups)
 
     def _group(self, position: int) -> Group:
         made = [self._completion(position, index) for index in range(SIZE)]
@@ -203,7 +206,8 @@ class Finished:
     @property
     def outcome(self) -> tuple:
         """What must be the same however often a run was interrupted."""
-        return self.trainer.weight, self.trainer.momentum, self.state.step, self.state.cursor, self.state.rollbacks
+        state, trainer = self.state, self.trainer
+        return trainer.weight, trainer.momentum, state.step, state.cursor, state.rollbacks, self.rollouts.taken
 
 
 def recipe(steps: int, every: int = 3, evaluate_every: int = 0, max_rollbacks: int = 3, probation: int = 2) -> Recipe:

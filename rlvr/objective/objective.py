@@ -76,7 +76,8 @@ def largest(values: Sequence[float]) -> float:
 
 @dataclass(slots=True)
 class Statistics:
-    """What one loss saw. Everything adds up over micro-batches and ranks (`maxima` by max), then `means` divides."""
+    """What one loss saw. Everything adds up over micro-batches, ranks and the updates of a step (`maxima` by max), then
+    `means` divides."""
 
     sums: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
@@ -104,6 +105,8 @@ class Statistics:
             # Kish's effective sample size of the importance weights, as a share of the tokens: 1 when all are equal
             "mismatch/ess": weight**2 / self.sums["mismatch_weight_squared"] / tokens,
         }
+        if "entropy" in self.sums:  # the trainer adds it: a loss does not see it
+            means["policy/entropy"] = self.sums["entropy"] / tokens
         if "kl_ref" in self.sums:
             means["policy/kl_ref"] = self.sums["kl_ref"] / tokens
         if "mismatch_masked" in self.sums:

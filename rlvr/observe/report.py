@@ -131,7 +131,9 @@ def outcome(record: Record) -> str:
         return f"No result: {what} after {steps} steps{why}"
     how = {"finished": "finished", "interrupted": "interrupted", "stopped": "stopped by the sentinel"}
     status = str(said.get("status"))
-    begin = f"{how.get(status, status)} after {said['steps']} steps in {duration(said['wall_s'])}"
+    resumed = is_number(before := said.get("steps_before")) and before > 0
+    last = f", the last {said['steps'] - before}" if resumed else ""
+    begin = f"{how.get(status, status)} after {said['steps']} steps{last} in {duration(said['wall_s'])}"
     found = []
     for decoding in ("greedy", "sampled"):
         suffix = "" if decoding == "greedy" else "_sampled"
@@ -173,15 +175,19 @@ def curves(record: Record, marks: Sequence[Mark]) -> Markup:
 
 
 def evaluations(events: Sequence[dict[str, Any]]) -> dict[str, Points]:
-    """Metric -> points, by step; a step that was evaluated again (after a rollback) counts as it was last."""
+    """Metric -> points, by step; a step that was evaluated again (after a rollback) counts as it was last, and one that
+    was undone, and was not evaluated again, not at all."""
     found: dict[str, dict[float, float]] = defaultdict(dict)
     for event in events:
         fields = event["fields"]
+        if event.get("kind") in ("begin", "rollback") and is_number(to := fields.get("to")):
+            for name, points in found.items():
+                found[name] = {step: value for step, value in points.items() if step <= to}
         if event.get("kind") == "evaluation" and is_number(step := fields.get("step")):
             for name, value in fields.items():
                 if find(name) is not None and is_number(value):
                     found[name][step] = value
-    return {name: sorted(points.items()) for name, points in found.items()}
+    return {name: sorted(points.items()) for name, points in found.items() if points}
 
 
 def marks_of(record: Record) -> list[Mark]:

@@ -7,7 +7,7 @@
         metrics.jsonl          one line a step: {"step": 12, "reward/mean": 0.41, ...}; every step exactly once
         undone.jsonl           the lines of steps that were taken again, with why: `rollback`, or `begin` (a resume)
         events.jsonl           what happened: {"time": ..., "kind": "checkpoint", "message": ..., "fields": {...}}
-        completions/step-000012.jsonl   one line a completion, with its verdict
+        completions/step-000012.jsonl   one line a completion that was sampled, with its verdict
         summary.json           the result, written at the end; gone while the run goes on
         report.html            all of it as a page to look at
 
@@ -152,9 +152,10 @@ class RunFolder:
         return self._events.read()
 
     def write_completions(
-        self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]] | None = None
+        self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float] | None] | None = None
     ) -> None:
-        """All completions of a step with their verdicts; `advantages[n][i]` belongs to completion i of group n."""
+        """All completions of a step with their verdicts; `advantages[n][i]` belongs to completion i of group n, and
+        `advantages[n]` is None where that group was not trained on."""
         folder = self.path / "completions"
         with usable(folder):
             folder.mkdir(exist_ok=True)

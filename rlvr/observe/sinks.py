@@ -38,10 +38,14 @@ class Sink(Protocol):
 class Fanout:
     """Itself a sink. `record` must not fail, the others may."""
 
-    def __init__(self, record: Sink, others: Sequence[Sink] = ()) -> None:
+    def __init__(self, record: Sink, others: Sequence[Sink] = (), history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`history`: the events of the run's earlier starts."""
         self._record = record
         self._others = list(others)
         self._unknown: set[str] = set()
+        self._evaluated: dict[int, Any] = {}  # step -> of how many problems
+        for event in history:
+            self._fresh(event["kind"], event["fields"])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._record.log(step, metrics)
@@ -53,11 +57,23 @@ class Fanout:
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         self._record.event(kind, message, **fields)
-        self._each("event", kind, message, **fields)
+        self._each("event", kind, message, **self._fresh(kind, fields))
 
     def close(self) -> None:
         self._each("close")
         self._record.close()
+
+    def _fresh(self, kind: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the metrics of an evaluation that is made again after a resume or a rollback: of the same weights and
+        problems, it is no second point of a curve."""
+        if kind in ("begin", "rollback"):
+            self._evaluated = {step: of for step, of in self._evaluated.items() if step <= fields.get("to", step)}
+        if kind != "evaluation" or "step" not in fields:
+            return fields
+        step, problems = fields["step"], fields.get("eval/problems")
+        known = step in self._evaluated and self._evaluated[step] == problems
+        self._evaluated[step] = problems
+        return {name: value for name, value in fields.items() if name not in NAMES} if known else fields
 
     def _each(self, method: str, *arguments: Any, **fields: Any) -> None:
         for sink in list(self._others):
@@ -191,7 +207,7 @@ def open_sinks(
             raise
         except Exception as error:
             failed[name] = error
-    fanout = Fanout(folder, others)
+    fanout = Fanout(folder, others, folder.read_events())
     for name, reason in failed.items():
         fanout.event("warning", f"log.{name} does not start, going on without: {reason}", error=type(reason).__name__)
     return fanout

@@ -19,7 +19,7 @@ class Summary:
     seed: int
     status: Literal["finished", "interrupted", "stopped"]  # all steps; Ctrl-C; the sentinel gave up
     steps: int  # taken, those before a resume included
-    wall_s: float  # from the command to this summary, start-up and evaluations included
+    wall_s: float  # from the start of the workers, the last one, to this summary; evaluations included
     peak_rss_mb: float  # see rlvr.observe.memory
     tokens_per_s: float  # sampled tokens over the time of the steps that sampled them
     problems: int = 0
@@ -28,6 +28,7 @@ class Summary:
     accuracy_after: float | None = None
     accuracy_before_sampled: float | None = None
     accuracy_after_sampled: float | None = None
+    steps_before: int = 0  # of `steps`, those that earlier starts took: their time is not in `wall_s`
 
     def accuracies(self) -> dict[str, tuple[float | None, float | None]]:
         return {
@@ -44,9 +45,11 @@ def words(summary: Summary, folder: Path) -> list[str]:
             times = f" ({gain(before, after)})" if before > 0 else ""
             lines.append(f"Held-out accuracy, {decoding}: {percent(before)} before, {percent(after)} after{times}")
     how = {"finished": "", "interrupted": " (interrupted)", "stopped": " (stopped by the sentinel)"}[summary.status]
+    before = summary.steps_before
+    steps = f"{summary.steps - before} of {summary.steps}" if before else f"{summary.steps}"
     return [
         *lines,
-        f"{summary.recipe}, seed {summary.seed}: {summary.steps} steps{how} in {duration(summary.wall_s)} "
+        f"{summary.recipe}, seed {summary.seed}: {steps} steps{how} in {duration(summary.wall_s)} "
         f"({summary.wall_s:.0f} s)",
         f"{summary.tokens_per_s:,.0f} tokens/s, peak memory {summary.peak_rss_mb:,.0f} MB",
         f"Run folder: {folder}",

@@ -110,6 +110,12 @@ def completions(chosen: Sequence[tuple[int, dict[str, Any]]]) -> Markup:
     return tag("div", [completion(step, record) for step, record in chosen], class_="grid-of")
 
 
+def advantage_of(record: dict[str, Any]) -> str:
+    if "advantage" in record and record["advantage"] is None:
+        return "none: its group was not trained on"
+    return f"{advantage:+.3f}" if is_number(advantage := record.get("advantage")) else ""
+
+
 def completion(step: int, record: dict[str, Any]) -> Markup:
     reward = record.get("reward")
     verdict = f"{reward:.4g}" if is_number(reward) else "no reward"
@@ -120,7 +126,7 @@ def completion(step: int, record: dict[str, Any]) -> Markup:
         "reference": record.get("reference"),
         "detail": record.get("detail"),
         "tokens": f"{record.get('tokens')}, ended by {record.get('stop_reason')}",
-        "advantage": f"{advantage:+.3f}" if is_number(advantage := record.get("advantage")) else None,
+        "advantage": advantage_of(record),
     }
     listed = [
         tag("tr", tag("th", name), tag("td", tag("bdi", str(value)[:1000]), class_="message"))

@@ -56,6 +56,11 @@ class Setting:
         return any(of.values()) if isinstance(of, Mapping) else bool(of)
 
     @property
+    def kl_in_reward(self) -> bool:
+        """Whether that term is a penalty in the reward, which is made of the old logprobs."""
+        return self.kl and self.cfg.algorithm["kl"].get("place") == "reward"
+
+    @property
     def reference(self) -> bool:
         """Whether a KL term keeps a second model, taken to be as large as the first; with LoRA the policy without its
         adapters is the reference, unless another is named."""

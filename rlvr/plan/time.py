@@ -107,7 +107,7 @@ def train(setting: Setting) -> float:
     forward = setting.model.forward(once.tokens, once.attended) / (device.flops * device.train_efficiency)
     frozen = bool(cfg.lora.rank)  # no gradients of the weights then
     passes = cfg.epochs * (3 - frozen + cfg.gradient_checkpointing)
-    passes += (cfg.epochs * cfg.mini_batches > 1) + setting.kl
+    passes += (cfg.epochs * cfg.mini_batches > 1 or setting.kl_in_reward) + setting.kl
     a_pass = device.compiled_pass_s if cfg.compiles(not device.cpu) else device.train_pass_s
     fixed = once.micro_batches * a_pass * passes / 3
     moved = shared(setting, once.micro_batches)
@@ -115,10 +115,12 @@ def train(setting: Setting) -> float:
 
 
 def shared(setting: Setting, micro_batches: int) -> float:
-    """Gathers of ZeRO-3 in every pass, and the reduction of gradients. None of it is hidden: overlap_comm is off."""
+    """Gathers of ZeRO-3 in every pass, and the reduction of gradients. None of it is hidden: overlap_comm is off.
+    `micro_batches`: of an epoch, all its updates together."""
     cfg, b = setting.cfg.trainer, setting.train_bytes
-    gathers = 2 * micro_batches if setting.zero_stage == 3 else float(b == 2)  # forward, backward; or when updated
-    reductions = micro_batches if setting.zero_stage >= 2 else 1
+    updates = cfg.mini_batches
+    gathers = 2 * micro_batches if setting.zero_stage == 3 else updates * (b == 2)  # forward, backward; or when updated
+    reductions = micro_batches if setting.zero_stage >= 2 else updates
     moved = gathers * setting.model.parameters * b + reductions * setting.trainable * b
     return _gathered(setting, moved * cfg.epochs)
 

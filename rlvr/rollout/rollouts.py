@@ -139,7 +139,7 @@ class SampledRollouts:
             "staleness/updated": sum(bool(c.updates) for g in sampled for c in g.completions)
             / sum(len(g.completions) for g in sampled),
         }
-        return Taken(tuple(kept), self.ahead.cursor, metrics)
+        return Taken(tuple(kept), self.ahead.cursor, metrics, tuple(sampled))
 
     def _begin(self, position: int, count: int) -> Iterator[Group]:
         rollout = self.cfg.rollout

@@ -41,7 +41,6 @@ from rlvr.checkpoint.files import Fingerprint
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
 from rlvr.data.prompts import template_of
 from rlvr.objective import Batch, Objective, Statistics
-from rlvr.objective.objective import largest
 from rlvr.train import process_group
 from rlvr.train.exporting import make_writable, write_model
 from rlvr.train.lora import (
@@ -143,8 +142,8 @@ class DeepSpeedTrainer:
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics are the means over those that had tokens, the
-        same on every rank."""
+        """`epochs` x `mini_batches` optimizer steps on the batch. Metrics, the same on every rank, are of all the
+        tokens that these trained on; loss, gradient norm and packing are means over those that had any."""
         started = perf_counter()
         torch.set_num_threads(self.cfg.threads)
         for group in self.optimizer.param_groups:
@@ -154,33 +153,32 @@ class DeepSpeedTrainer:
         parts = self.cfg.mini_batches
         cuts = [batch] if parts == 1 else [objective.part(batch, slice(n, None, parts)) for n in range(parts)]
         updates = [self._update(cut, objective) for _ in range(self.cfg.epochs) for cut in cuts]
-        counted = [update for update in updates if update["tokens/trained"]] or updates  # an empty one dilutes no mean
-        found = {name: [update[name] for update in counted] for name in counted[0]}
-        metrics = {name: (largest if "max" in name else mean)(values) for name, values in found.items()}
-        for name in ("tokens/trained", "time/gradient", "time/optimizer"):
-            metrics[name] = sum(update[name] for update in updates)
+        total = sum((seen for seen, _ in updates), Statistics())
+        counted = [said for seen, said in updates if seen.tokens] or [said for _, said in updates]
+        metrics = total.means() | {name: mean(said[name] for said in counted) for name in counted[0]}
+        for name in ("time/gradient", "time/optimizer"):
+            metrics[name] = sum(said[name] for _, said in updates)
         times = {"time/logprobs": prepared, "time/train": perf_counter() - started}
-        return metrics | {"policy/lr": learning_rate} | times
+        return metrics | {"tokens/trained": total.tokens, "policy/lr": learning_rate} | times
 
-    def _update(self, batch: Batch, objective: Objective) -> dict[str, float]:
+    def _update(self, batch: Batch, objective: Objective) -> tuple[Statistics, dict[str, float]]:
+        """What it saw, for those of a step to be added up, and what is its own."""
         started = perf_counter()
         plan = self._layout(batch)
-        total, loss, entropy = Statistics(), 0.0, 0.0
+        total, loss = Statistics(), 0.0
         for rows in plan.micro_batches[self.rank]:
-            micro_loss, micro_entropy, statistics = self._forward_backward(batch, rows, objective)
-            total, loss, entropy = total + statistics, loss + micro_loss, entropy + micro_entropy
-        total, (loss, entropy) = self._over_ranks(total, loss, entropy)
+            micro_loss, statistics = self._forward_backward(batch, rows, objective)
+            total, loss = total + statistics, loss + micro_loss
+        total, loss = self._over_ranks(total, loss)
         ready = perf_counter()
-        metrics = total.means() | {
-            "policy/loss": loss,
-            "policy/entropy": entropy / max(total.tokens, 1.0),
+        metrics = {
             "packing/padding_waste": plan.padding_waste,
             "packing/shared": plan.shared,
-            "tokens/trained": total.tokens,
             "time/gradient": ready - started,
         }
-        metrics |= self._step() if total.tokens else {"policy/grad_norm": 0.0, "policy/skipped": 0.0}
-        return metrics | {"time/optimizer": perf_counter() - ready}
+        if total.tokens:  # else there is no update, and no number that were of one
+            metrics |= {"policy/loss": loss} | self._step()
+        return total, metrics | {"time/optimizer": perf_counter() - ready}
 
     def _step(self) -> dict[str, float]:
         self.engine.step()
@@ -222,7 +220,7 @@ class DeepSpeedTrainer:
             batch.lengths_B.tolist(), cfg.ranks, row_tokens, cfg.micro_batch_tokens, policy.attention_tokens, prompts
         )  # fmt: skip
 
-    def _forward_backward(self, batch: Batch, rows: list[Row], objective: Objective) -> tuple[float, float, Statistics]:
+    def _forward_backward(self, batch: Batch, rows: list[Row], objective: Objective) -> tuple[float, Statistics]:
         mine = [i for row in rows for document in row for i in document]
         micro, local = batch.rows(mine), count()  # the same rows, of its own indices
         packed = pack(micro, [[[next(local) for _ in document] for document in row] for row in rows], micro.mask_BT)
@@ -231,15 +229,14 @@ class DeepSpeedTrainer:
         logprobs_N, entropy_N = self.engine(packed, self.temperature, self.cfg.logprob_chunk_tokens)
         loss, statistics = objective.loss(scatter(logprobs_N, packed, micro), micro)
         self.engine.backward(loss * self.cfg.ranks, scale_wrt_gas=False)
-        return float(loss.detach()), float(entropy_N.sum()), statistics
+        return float(loss.detach()), statistics + Statistics({"entropy": float(entropy_N.sum())})
 
-    def _over_ranks(self, total: Statistics, *sums: float) -> tuple[Statistics, list[float]]:
+    def _over_ranks(self, total: Statistics, loss: float) -> tuple[Statistics, float]:
         if self.cfg.ranks == 1:
-            return total, list(sums)
+            return total, loss
         gathered: list = [None] * self.cfg.ranks
-        dist.all_gather_object(gathered, (total, sums))
-        everyone = sum((statistics for statistics, _ in gathered), Statistics())
-        return everyone, [sum(column) for column in zip(*(s for _, s in gathered), strict=True)]
+        dist.all_gather_object(gathered, (total, loss))
+        return sum((statistics for statistics, _ in gathered), Statistics()), sum(loss for _, loss in gathered)
 
     def _reference_logprobs(self, batch: Batch, path: str | None) -> Tensor:
         """The reference is loaded when it is first asked for. Offloaded, it is on the GPU only while it computes."""

@@ -77,8 +77,9 @@ def load_checkpoint(engine: Any, folder: Path, rank: int, ranks: int) -> None:
     """Collective. What another number of ranks has saved is converted first, into a folder beside it. Weights and
     moments come from there; the optimizer's settings stay the recipe's, which a resume may have changed.
 
-    RunError where another ZeRO stage, model or adapters saved it, on every rank alike.
+    RunError where another type of numbers, ZeRO stage, model or adapters saved it, on every rank alike.
     """
+    refuse_another_dtype(engine.bfloat16_enabled(), folder / TAG)
     refuse_another_stage(engine.zero_optimization_stage(), folder / TAG)
     refuse_other_weights(engine.module, folder / TAG)
     optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)  # what is below ZeRO
@@ -113,6 +114,14 @@ def settle_counters(optimizer: torch.optim.Optimizer) -> None:
         if "step" in state:
             step = torch.as_tensor(state["step"], dtype=torch.float32).clone()
             state["step"] = step.to(parameter.device if fused else "cpu")
+
+
+def refuse_another_dtype(half: bool, folder: Path) -> None:
+    """By the files' names: DeepSpeed looks for others in bfloat16, whatever the stage."""
+    saved = any(folder.glob("bf16_zero_*_optim_states.pt"))
+    if half != saved:
+        then, now = ("bfloat16" if x else "float32" for x in (saved, half))
+        raise RunError(f"model.dtype is {now} here: {folder} was saved in {then}, and only that can read it")
 
 
 def refuse_another_stage(stage: int, folder: Path) -> None:

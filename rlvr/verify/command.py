@@ -255,7 +255,8 @@ def rescore(args: argparse.Namespace, saved: Saved) -> int:
     judge = Judge(reward, cfg.verify.processes)
     tally, written = Tally(), None
     try:
-        for entries in together(recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr)), judge.plan):
+        every = recorded(run, lambda said: print(f"warning: {said}", file=sys.stderr))
+        for entries in together(every, judge.plan):
             found = list(changes(entries, judge, renamed))
             tally.add(entries, found)
             alive(f"step {entries[-1].step}: {tally.completions:,} completions judged again")

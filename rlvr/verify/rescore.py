@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from rlvr.verify.judge import Judge
 from rlvr.verify.monitor import words
 from rlvr.verify.plan import Plan
 
-TOGETHER = 32  # groups that are judged at a time
+TOGETHER = 32  # groups that are judged at a time, for all processes to have work
+REWARD = "reward"
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A group as it was written, with the step that trained on it."""
+    """A group as it was written, with the step that it was sampled for."""
 
     step: int
     group: Group
@@ -70,18 +71,15 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def together(entries: Iterable[Recorded], plan: Plan) -> Iterator[list[Recorded]]:
-    """Some groups at a time, for all processes to have work: of one size, and each alone that is judged as a batch,
-    where others would have a say."""
-    numbers = count()
-
-    def alike(entry: Recorded) -> tuple[int, int]:
-        first = [plan.chain(part, entry.group.prompt)[0] for part in plan.chains]
-        alone = any(asked.verifier.scope == "batch" for asked in first)
-        return len(entry.group.completions), next(numbers) if alone else -1
-
-    for _, some in groupby(entries, alike):
-        while share := list(islice(some, TOGETHER)):
-            yield share
+    """What is judged at once: some groups of a step, or all of them where a verifier compares all that it is asked
+    about."""
+    for _, of_step in groupby(entries, lambda entry: entry.step):
+        groups = list(of_step)
+        asked = (plan.chain(part, entry.group.prompt) for entry in groups for part in plan.chains)
+        whole = any(one.verifier.scope == "batch" for chain in asked for one in chain)
+        for _, some in groupby(groups, lambda entry: len(entry.group.completions)):
+            while share := list(islice(some, len(groups) if whole else TOGETHER)):
+                yield share
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +89,28 @@ class Change:
     step: int
     prompt: str
     index: int
-    part: str  # `reward` for what was made of the parts
+    part: str  # REWARD for what was made of the parts
     before: str
     after: str
 
 
 def changes(entries: Sequence[Recorded], judge: Judge, renamed: dict[str, str]) -> Iterator[Change]:
-    """What each part says now and said then. `renamed`: a part's own name, where another verifier stands in for it."""
+    """What each part says now, asked about all of these at once, and said then. `renamed`: a part's own name, where
+    another verifier stands in for it."""
     for entry, now in zip(entries, judge.verify_groups([entry.group for entry in entries]), strict=True):
-        for i, ((_, old), (_, new)) in enumerate(zip(words([entry.group]), words([now]), strict=True)):
-            for part, records in new.items():
-                before = old.get(renamed.get(part, part))
-                pair = said(before[-1]) if before else "nothing", said(records[-1])
-                if pair[0] != pair[1]:
-                    yield Change(entry.step, entry.group.prompt.id, i, part, *pair)
-            before_v, after_v = entry.group.verdicts[i], now.verdicts[i]
-            if not renamed and before_v.reward != after_v.reward:
-                yield Change(entry.step, entry.group.prompt.id, i, "reward", f"{before_v.reward}", f"{after_v.reward}")
+        yield from changed(entry, now, renamed)
+
+
+def changed(entry: Recorded, now: Group, renamed: dict[str, str]) -> Iterator[Change]:
+    for i, ((_, old), (_, new)) in enumerate(zip(words([entry.group]), words([now]), strict=True)):
+        for part, records in new.items():
+            before = old.get(renamed.get(part, part))
+            pair = said(before[-1]) if before else "nothing", said(records[-1])
+            if pair[0] != pair[1]:
+                yield Change(entry.step, entry.group.prompt.id, i, part, *pair)
+        before_v, after_v = entry.group.verdicts[i], now.verdicts[i]
+        if not renamed and before_v.reward != after_v.reward:
+            yield Change(entry.step, entry.group.prompt.id, i, REWARD, f"{before_v.reward}", f"{after_v.reward}")
 
 
 def said(record: Provenance) -> str:
@@ -133,8 +136,9 @@ class Tally:
             self.examples.setdefault(way, change)
 
     def sentences(self) -> list[str]:
-        judged = f"{self.completions} completions of {self.groups} groups judged again"
-        lines = [f"{judged}; {self.ways.total()} verdicts changed"]
+        rewards = sum(times for (part, *_), times in self.ways.items() if part == REWARD)
+        counted = f"{self.ways.total() - rewards} verdicts changed" + (f", and {rewards} rewards" if rewards else "")
+        lines = [f"{self.completions} completions of {self.groups} groups judged again; {counted}"]
         for way, times in self.ways.most_common(20):
             part, before, after = way
             example = self.examples[way]

@@ -58,7 +58,7 @@ def test_the_gradient_is_that_of_the_policys_own_tokens_and_verdicts_can_be_give
         assert row["tokens/sampled"] == tokens and row["mismatch/max_abs"] < 1e-3
         assert row["tools/calls"] == pytest.approx(sum(len(record.get("observed", ())) for record in mine) / len(mine))
         policy.zero_grad()
-        for record in mine:
+        for record in (record for record in mine if record["advantage"] is not None):
             prompt = tokenizer.apply_chat_template(record["messages"], add_generation_prompt=True, return_dict=False)
             ids = torch.tensor([[*prompt, *record["token_ids"]]])
             own = torch.tensor(record.get("loss_mask", [True] * len(record["token_ids"])))
@@ -83,5 +83,5 @@ def test_through_ray_ahead_with_vllm_an_engine_dies_between_turns(tmp_path):
     assert max(row["mismatch/max_abs"] for row in done if not row["staleness/max"]) < 1e-2
     assert all(row["tools/calls"] > 0 and row["tools/failed"] == 0 for row in done)
     check_answers(found := records(folder))
-    trained = [(record["position"], record["index"]) for record in found]
-    assert len(trained) == len(set(trained))
+    sampled = [(record["position"], record["index"]) for record in found]
+    assert len(sampled) == len(set(sampled))

@@ -170,7 +170,7 @@ def write_run(path, steps=12, texts=("4", "5", "6"), summary=True):
             "tokens/per_s": 900.0,
         }
         folder.log(step, row)
-        folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts)] * 2)
+        folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts), None])
     folder.event("rollback", "kl 1.73 > 1.0: rolled back from step 9 to 5", step=9, to=5, alarm={})
     folder.event("warning", "one")
     folder.event("warning", "two")
@@ -201,8 +201,17 @@ def test_a_page_tells_the_outcome_the_events_and_what_the_verifiers_did(tmp_path
     assert "suspicious 25.0%" in said and "disagreement 12.5%" in said and "masked 6.2%" in said
     assert "error/crashed 36 37.5%" in said  # 12 steps x 3 of 8 verdicts
     assert "sampling and verifying 1 50.0%" in said
+    assert "advantage +1.000" in said and "advantage none: its group was not trained on" in said
     titles = {node.firstChild.data for node in document.getElementsByTagName("figcaption")}
     assert {"Reward", "Accuracy", "Entropy, nats", "Length, tokens", "Gradient norm, before clipping"} <= titles
+
+
+def test_the_time_of_a_resumed_run_is_said_to_be_that_of_its_last_steps(tmp_path):
+    path = write_run(tmp_path / "run", summary=False)
+    folder = RunFolder.open(path)
+    folder.write_summary(Summary("toy", 7, "finished", 12, 75.0, 100.0, 900.0, steps_before=8))
+    folder.close()
+    assert "toy, seed 7: finished after 12 steps, the last 4 in 1:15" in words(write_report(path).read_text())
 
 
 def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path):
@@ -250,6 +259,17 @@ def test_a_step_that_was_evaluated_again_counts_as_it_was_last():
         {"kind": "evaluation", "fields": {"step": step, "eval/accuracy_greedy": accuracy}} for step, accuracy in said
     ]
     assert evaluations(events) == {"eval/accuracy_greedy": [(0, 0.1), (4, 0.5), (8, 0.75)]}
+
+
+@pytest.mark.parametrize("kind", ["rollback", "begin"])
+def test_an_evaluation_of_a_step_that_was_undone_is_not_drawn(kind):
+    first, again = (
+        {"kind": "evaluation", "fields": {"step": n, "eval/accuracy_greedy": x}} for n, x in ((50, 0.9), (40, 0.5))
+    )
+    back = {"kind": kind, "fields": {"step": 54, "to": 40}}
+    assert evaluations([again, first, back, again]) == {"eval/accuracy_greedy": [(40, 0.5)]}
+    assert evaluations([first, back]) == {}
+    assert evaluations([again, first, {"kind": kind, "fields": {"to": 50}}])["eval/accuracy_greedy"][-1] == (50, 0.9)
 
 
 def test_the_machine_is_that_of_the_last_start(tmp_path):

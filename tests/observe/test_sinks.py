@@ -203,6 +203,46 @@ def test_wandb_has_an_evaluation_once_at_the_step_that_it_is_of(monkeypatch):
     assert logged == [{"step": 4, "eval/accuracy_greedy": 0.5}, {"step": 5, "accuracy": 0.25}]
 
 
+def evaluated(fanout: Fanout, step: int, accuracy: float, problems: int = 5) -> None:
+    fields = {"step": step, "eval/problems": problems, "eval/accuracy_greedy": accuracy}
+    fanout.event("evaluation", "held-out", **fields)
+
+
+def test_an_evaluation_made_again_after_a_rollback_or_a_resume_is_one_point(folder):
+    log = LogConfig(tensorboard=True)
+    fanout = open_sinks(folder, PlainDisplay(io.StringIO()), log, {}, first_step=1)
+    fanout.event("begin", "from the start", to=0)
+    evaluated(fanout, 0, 0.125)
+    for step in (1, 2, 3, 4):
+        fanout.log(step, {"accuracy": step / 8})
+        if step % 2 == 0:
+            evaluated(fanout, step, step / 8)
+    folder.undo_after(2, "rollback")
+    fanout.event("rollback", "back", step=5, to=2)
+    evaluated(fanout, 2, 0.25)
+    for step in (3, 4):
+        fanout.log(step, {"accuracy": 0.5})
+    evaluated(fanout, 4, 0.75)  # other weights than those of the step 4 before
+    fanout._others[-1].close()  # a kill: the folder stays open, as a test has but one
+    fanout = open_sinks(folder, PlainDisplay(io.StringIO()), log, {}, first_step=5)
+    fanout.event("begin", "going on", to=4)
+    evaluated(fanout, 4, 0.75)
+    fanout.log(5, {"accuracy": 0.5})
+    fanout._others[-1].close()
+    points = read_tensorboard(folder.path)["eval/accuracy_greedy"]
+    assert points == [(0, 0.125), (2, 0.25), (4, 0.75)]
+    assert len([event for event in folder.read_events() if event["kind"] == "evaluation"]) == 6, "the record has all"
+
+
+def test_an_evaluation_of_other_problems_is_another_point():
+    seen = []
+    sink = SimpleNamespace(event=lambda kind, message, **fields: seen.append(sinks.measured(fields)))
+    fanout = Fanout(SimpleNamespace(event=lambda *_, **__: None), [sink])
+    for problems in (5, 5, 9):
+        evaluated(fanout, 4, 0.5, problems)
+    assert [bool(metrics) for metrics in seen] == [True, False, True]
+
+
 WANDB_RUN = """
 import io, sys
 from rlvr.config import LogConfig

@@ -45,6 +45,11 @@ def test_a_run_that_ended_early_says_so_and_claims_no_accuracy(status, said):
     assert lines[0] == f"toy, seed 1: 7 steps {said} in 1:01:15 (3675 s)"
 
 
+def test_the_time_of_a_resumed_run_is_that_of_the_steps_it_took_since():
+    lines = words(Summary("toy", 1, "finished", 6, 21.0, 10.0, 5.0, steps_before=4), Path("runs/toy-001"))
+    assert lines[0] == "toy, seed 1: 2 of 6 steps in 0:21 (21 s)"
+
+
 def test_durations_read_like_a_clock():
     assert [duration(s) for s in (0.4, 75, 3675)] == ["0:00", "1:15", "1:01:15"]
     assert [duration(s) for s in (float("nan"), float("inf"))] == ["-:--", "-:--"]

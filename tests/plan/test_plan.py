@@ -20,6 +20,7 @@ from rlvr.plan.model import PUBLISHED, from_config, read
 from rlvr.plan.report import fits, rank_bytes, report
 from rlvr.plan.setting import Setting
 from rlvr.plan.time import decode, decoding_step, shared, times, train
+from rlvr.plan.work import work
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "recipes" / "tiny"
@@ -146,11 +147,13 @@ def test_what_is_offloaded_is_shared_among_ranks_in_host_memory():
 
 
 def test_ranks_send_one_another_what_each_of_them_lacks():
-    """ZeRO-1 on two H100s: a rank sends half of the gradients and half of the weights, in each epoch."""
+    """ZeRO-1 on two H100s: a rank sends half of the gradients and half of the weights, in each update."""
     one = setting(trainer__ranks=2, trainer__zero_stage=1)
     rate = one.device.link * one.device.link_efficiency
     assert shared(one, 7) == pytest.approx((2 + 2) * 8_190_735_360 / 2 / rate)
     assert shared(setting(trainer__ranks=2, trainer__zero_stage=1, trainer__epochs=3), 7) == 3 * shared(one, 7)
+    updates = {"trainer__epochs": 3, "trainer__mini_batches": 2}
+    assert shared(setting(trainer__ranks=2, trainer__zero_stage=1, **updates), 7) == 6 * shared(one, 7)
     alone = setting(trainer__ranks=1, trainer__zero_stage=1)
     assert shared(alone, 7) == 0.0
     gathered = shared(setting(trainer__ranks=8, trainer__zero_stage=3), 7)  # twice a micro-batch, and 7 reductions
@@ -219,6 +222,23 @@ def test_a_reference_counts_where_one_is_loaded(coefficient, reference, rank, lo
     weights = memory.trainer(without)["weights"]
     assert rank_bytes(with_kl) - rank_bytes(without) == weights * loaded
     assert (train(with_kl) > train(without)) == asked
+
+
+@pytest.mark.parametrize(
+    ("place", "coefficient", "mini_batches", "passes"),
+    [("loss", 0.1, 1, 4), ("reward", 0.1, 1, 5), ("reward", 0.0, 1, 3), ("loss", 0.1, 2, 5), ("reward", 0.1, 2, 5)],
+)
+def test_a_kl_penalty_in_the_reward_costs_the_old_logprobs_too(place, coefficient, mini_batches, passes):
+    one = setting(algorithm="grpo", trainer__zero_stage=1, trainer__mini_batches=mini_batches)
+    one.cfg.algorithm["kl"] |= {"place": place, "coefficient": coefficient}
+    without = setting(algorithm="dapo", trainer__zero_stage=1)
+    without.cfg.algorithm = one.cfg.algorithm | {"kl": None}
+    without.cfg.trainer.mini_batches = mini_batches
+    bare = 3 + (mini_batches > 1)
+    counted = work(one)
+    forward = one.model.forward(counted.tokens, counted.attended) / (one.device.flops * one.device.train_efficiency)
+    a_pass = forward + counted.micro_batches * one.device.compiled_pass_s / 3
+    assert train(one) - train(without) == pytest.approx((passes - bare) * a_pass)
 
 
 def test_a_program_can_read_the_plan(capsys):

@@ -126,6 +126,7 @@ def test_what_is_taken_and_told_of_groups_without_signal(
     rollouts = taker(cfg, no_signal)
     taken = rollouts.take(STATE)
     assert [group.prompt.position for group in taken.groups] == kept
+    assert [group.prompt.position for group in taken.sampled] == [place for places in asked for place in places]
     assert taken.cursor == asked[-1][-1] + 1, "the next step takes none of them again"
     assert {name: taken.metrics[name] for name in told} == pytest.approx(told)
     assert taken.metrics["time/rollout"] == 2.5

@@ -124,7 +124,25 @@ def test_mini_batches_without_a_token_dilute_no_metric(build):
     for name in ("policy/entropy", "policy/grad_norm", "policy/loss", "mismatch/mean_abs", "tokens/trained"):
         assert two[name] == pytest.approx(one[name], rel=1e-5) and one[name] != 0, name
     nothing = build(mini_batches=2).step(replace(of, mask_BT=mask_BT * 0), GRPO, 1e-3)
-    assert nothing["policy/grad_norm"] == nothing["tokens/trained"] == nothing["policy/skipped"] == 0
+    assert nothing["tokens/trained"] == 0 and nothing["policy/lr"] == 1e-3
+    logged = {name for name in nothing if name.startswith(("policy/", "mismatch/"))}
+    assert logged == {"policy/lr"}, "a 0 would be drawn as an entropy that has collapsed"
+    no_group = build().step(collate([], GRPO, {"math": 1.0}), GRPO, 1e-3)
+    assert no_group["tokens/trained"] == 0 and "policy/entropy" not in no_group
+
+
+@pytest.mark.parametrize("settings", [{"mini_batches": 2}, {"mini_batches": 3}, {"mini_batches": 2, "epochs": 2}])
+def test_into_how_many_updates_a_step_is_cut_changes_no_metric_of_its_tokens(build, settings):
+    """Completions of the parts differ in length: a mean of their means would not be one over the tokens."""
+    of, one, several = batch(LEASHED), build(), build(**settings)
+    rollout_BT = one._logprobs(one.engine, of) + torch.linspace(-2, 2, len(of))[:, None]
+    of = replace(of, rollout_logprobs_BT=rollout_BT)
+    whole, cut = (trainer.step(of, LEASHED, 1e-12) for trainer in (one, several))
+    for name in ("policy/entropy", "policy/ratio_mean", "policy/clipped", "policy/kl_ref", "mismatch/mean_abs",
+                 "mismatch/max_abs", "mismatch/ess"):  # fmt: skip
+        assert cut[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-6), name
+    assert whole["mismatch/ess"] < 0.5 and whole["policy/entropy"] > 0
+    assert cut["tokens/trained"] == settings.get("epochs", 1) * whole["tokens/trained"]
 
 
 @pytest.mark.parametrize("settings", [{}, {"mini_batches": 2}, {"mini_batches": 2, "micro_batch_tokens": 12}])

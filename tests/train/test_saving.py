@@ -19,12 +19,12 @@ from tests.train.test_deepspeed import GRPO, batch, weights
 pytest.importorskip("deepspeed")
 
 
-def build(folder: str, rank: int = 0, address: str = "", **cfg):
+def build(folder: str, rank: int = 0, address: str = "", dtype: str = "float32", **cfg):
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
     gc.collect()  # while a ZeRO-3 trainer lives on, transformers loads every model in shards
     settings = TrainerConfig(**{"weight_decay": 0.1, "micro_batch_tokens": 24, "row_tokens": 12} | cfg)
-    return DeepSpeedTrainer(ModelConfig(path=folder, dtype="float32"), settings, 1.0, rank, address)
+    return DeepSpeedTrainer(ModelConfig(path=folder, dtype=dtype), settings, 1.0, rank, address)
 
 
 def test_the_conversion_does_not_import_from_the_folder_that_a_run_is_started_in(tmp_path, monkeypatch):
@@ -121,6 +121,18 @@ def test_a_trainer_says_which_zero_stage_it_needs(model_folder, tmp_path, stage,
     trainer.saved(wait=True)
     with pytest.raises(RunError, match=rf"trainer\.zero_stage={other}: .* was saved with {stage}"):
         build(model_folder, zero_stage=other).load(str(tmp_path))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+@pytest.mark.parametrize(("then", "now"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_another_type_of_numbers_is_refused_in_words(model_folder, tmp_path, stage, then, now):
+    """Not as a file that DeepSpeed does not find, nor as a ZeRO stage that nobody asked for."""
+    trainer = build(model_folder, dtype=then, zero_stage=stage)
+    trainer.save(str(tmp_path))
+    trainer.saved(wait=True)
+    trainer.load(str(tmp_path))
+    with pytest.raises(RunError, match=rf"^model\.dtype is {now} here: .* was saved in {then}, and only that can read"):
+        build(model_folder, dtype=now, zero_stage=stage).load(str(tmp_path))
 
 
 NONE, WIDER = LoraConfig(), {"wider": True}

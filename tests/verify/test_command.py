@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
@@ -35,6 +36,11 @@ def ends(sample, scale: float = 1.0):
 
 def always(sample):
     return 1.0
+
+@verifier("longest", scope="batch")
+def longest(samples):
+    most = max(len(sample.completion) for sample in samples)
+    return [float(len(sample.completion) == most) for sample in samples]
 """
 
 CONFIG = """
@@ -235,9 +241,30 @@ def test_rescore_finds_what_changed_and_nothing_else(run_folder, capsys):
     changes = run_folder / "changes.jsonl"
     assert main(["rescore", str(run_folder), "--changes", str(changes)]) == 0
     said = capsys.readouterr().out
-    assert "4 completions of 2 groups judged again; 2 verdicts changed" in said
+    assert "4 completions of 2 groups judged again; 1 verdicts changed, and 1 rewards\n" in said
     assert "ends: ok right 1 -> ok wrong 0   e.g. step 3, prompt p0, completion 1" in said
     assert [json.loads(line)["part"] for line in changes.read_text().splitlines()] == ["ends", "reward"]
+
+
+def test_rescore_asks_who_compares_all_completions_about_all_of_a_step(run_folder, own, capsys):
+    """Each group's longest completion is not the step's: asked about one at a time, an unchanged verifier changes."""
+    config = run_folder / "config.yaml"
+    reward = f'reward: {{parts: {{ends: {{verifier: "{own}/mine.py:longest"}}}}}}'
+    config.write_text(re.sub(r"reward: .*", reward, CONFIG))
+    judge = Judge(RewardConfig({"ends": PartConfig(f"{own}/mine.py:longest")}), 1)
+    for step, texts in {3: (("1", "22"), ("333", "4444")), 4: (("55555", "6"), ("7", "8"))}.items():
+        groups = [
+            Group(
+                Prompt(f"p{n}", n, ({"role": "user", "content": "q"},), (1,), "5"),
+                tuple(Completion((1,), (True,), (0.0,), 0, text, "eos") for text in of_group),
+            )
+            for n, of_group in enumerate(texts)
+        ]
+        lines = [to_json(record) for record in completion_records(judge.verify_groups(groups))]
+        (run_folder / "completions" / f"step-{step:06d}.jsonl").write_text("\n".join(lines) + "\n")
+    judge.close()
+    assert main(["rescore", str(run_folder)]) == 0
+    assert "8 completions of 4 groups judged again; 0 verdicts changed" in capsys.readouterr().out
 
 
 def test_rescore_needs_no_algorithm_and_says_at_once_where_it_cannot_write(run_folder, capsys, monkeypatch):
@@ -300,7 +327,7 @@ def test_rescore_finds_modules_in_ones_own_folder(run_folder, own, capsys, monke
     assert main(["rescore", str(run_folder)]) == 2
     load.cache_clear()
     assert main(["rescore", str(run_folder), "--config-dir", "more"]) == 0
-    assert "2 verdicts changed" in capsys.readouterr().out
+    assert "1 verdicts changed, and 1 rewards" in capsys.readouterr().out
 
 
 def test_rescore_leaves_out_the_group_of_a_torn_line_and_says_which(run_folder, capsys):
@@ -311,7 +338,7 @@ def test_rescore_leaves_out_the_group_of_a_torn_line_and_says_which(run_folder, 
     path.write_bytes(b"\n".join([*lines[:3], torn[: torn.index("é".encode()) + 1]]))
     assert main(["rescore", str(run_folder)]) == 0
     said = capsys.readouterr()
-    assert "2 completions of 1 groups judged again; 2 verdicts changed" in said.out
+    assert "2 completions of 1 groups judged again; 1 verdicts changed, and 1 rewards\n" in said.out
     assert "step-000003.jsonl, line 4: no record of a completion" in said.err
     path.write_bytes(b"\n".join([lines[0], lines[1][:20], *lines[2:]]))  # or a damaged one further up
     assert main(["rescore", str(run_folder)]) == 0
