@@ -304,18 +304,18 @@ def test_rescore_keeps_what_was_judged_when_it_is_stopped(run_folder, monkeypatc
     assert len(judged) == 1 and len(changes.read_text().splitlines()) == 2
 
 
-def test_groups_are_judged_together_that_have_one_size_and_no_say_in_each_other():
-    def entry(size: int, scope: str) -> Recorded:
+def test_groups_of_a_step_are_judged_together_all_of_them_where_a_verifier_compares_them():
+    def entry(step: int, size: int, scope: str) -> Recorded:
         completions = (Completion((1,), (True,), (0.0,), 0, "x", "eos"),) * size
-        return Recorded(0, Group(Prompt("p", 0, (), (1,), "", row={"scope": scope}), completions))
+        return Recorded(step, Group(Prompt("p", 0, (), (1,), "", row={"scope": scope}), completions))
 
     def chain(part, prompt):
         return (SimpleNamespace(verifier=SimpleNamespace(scope=prompt.row["scope"])),)
 
-    kinds = [(2, "sample")] * (TOGETHER + 1) + [(3, "group"), (2, "sample")] + [(2, "batch")] * 2 + [(2, "group")] * 2
+    kinds = [(0, 2, "sample")] * (TOGETHER + 1) + [(0, 3, "group"), (0, 2, "sample"), (1, 2, "sample")]
+    kinds += [(2, 2, "batch")] + [(2, 2, "group")] * (TOGETHER + 1)
     shares = list(together([entry(*kind) for kind in kinds], SimpleNamespace(chains={"x": ()}, chain=chain)))
-    assert list(map(len, shares)) == [TOGETHER, 1, 1, 1, 1, 1, 2]
-    assert [(len(one.group.completions), one.group.prompt.row["scope"]) for share in shares for one in share] == kinds
+    assert list(map(len, shares)) == [TOGETHER, 1, 1, 1, 1, TOGETHER + 2]
 
 
 def test_rescore_finds_modules_in_ones_own_folder(run_folder, own, capsys, monkeypatch):
