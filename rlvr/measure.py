@@ -10,11 +10,12 @@ from typing import Any
 
 from rlvr.config import Recipe
 
+TOOL = "rollout.tool"  # none is no value: marks of recipes without one are what they always were
 MEASURED_BY = (
     "model.dtype", "model.chat_template", "data", "reward", "algorithm", "rollout.engine", "rollout.dtype",
     "rollout.groups_per_step", "rollout.group_size", "rollout.temperature", "rollout.top_p", "rollout.top_k",
     "rollout.max_tokens", "rollout.stop", "rollout.max_staleness", "rollout.update_in_flight",
-    "rollout.tool",
+    TOOL,
 )  # fmt: skip
 """Keys and sections. Not `evaluation.limit`: an evaluation itself says of how many problems it is."""
 NO_MEASURE = ("timeout_s", "audit")  # of a reward part: how long it may take, and who is reported beside it
@@ -23,7 +24,7 @@ NO_MEASURE = ("timeout_s", "audit")  # of a reward part: how long it may take, a
 def mark(cfg: Recipe) -> int:
     """The same for recipes that measure alike, and only for those; below 2**53, so that it is exact as a float too."""
     recipe = asdict(cfg)
-    values = "\n".join(text(recipe, key) for key in MEASURED_BY)
+    values = "\n".join(text(recipe, key) for key in MEASURED_BY if value(recipe, key) is not None or key != TOOL)
     return int.from_bytes(sha256(values.encode()).digest()[:6], "big")
 
 
@@ -39,6 +40,9 @@ def text(recipe: Mapping[str, Any], key: str) -> str:
 
 def value(recipe: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
+    if key == TOOL:
+        tool = recipe[section].get(name) or {}
+        return {n: x for n, x in tool.items() if n not in ("processes", "timeout_s")} if tool.get("name") else None
     if key == "reward":
         return recipe[section] | {"parts": {n: judging(part) for n, part in recipe[section]["parts"].items()}}
     return recipe[section][name] if name else recipe[section]

@@ -63,6 +63,7 @@ class Completion(Record):
     kept_ids: Sequence[Sequence[int]] | None = None  # of each token: what top-p/top-k left to choose from; None: all
     updates: Sequence[tuple[int, int]] = ()  # (token, policy version) from which on newer weights sampled it
     observed: Sequence[tuple[int, int]] = ()  # (start, end) of the characters of `text` that a tool wrote
+    failure: str = ""  # why it was aborted
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}

@@ -87,3 +87,11 @@ def test_a_run_that_goes_on_has_the_mark_that_it_began_with(name):
 def test_the_mark_is_exact_as_a_float_and_its_keys_exist():
     assert int(float(mark(quickstart()))) == mark(quickstart()) < 2**53
     assert all(value(asdict(quickstart()), key) is not ... for key in MEASURED_BY)
+
+
+def test_a_recipe_without_a_tool_has_the_mark_that_it_had_before_there_were_tools():
+    calls = "rollout.tool.name=mine.py:calculator"
+    assert mark(quickstart("rollout.tool.processes=9", "rollout.tool.max_calls=7")) == mark(QUICKSTART)
+    assert mark(quickstart(calls)) != mark(QUICKSTART)
+    assert mark(quickstart(calls, "rollout.tool.processes=9")) == mark(quickstart(calls))
+    assert mark(quickstart(calls, "rollout.tool.max_calls=7")) != mark(quickstart(calls))

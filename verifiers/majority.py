@@ -24,7 +24,8 @@ def majority(
     Masked as a whole where the most frequent answer is given by less than the share `agreement` of the completions, or
     as often as another, or where fewer than `least` answered at all.
     """
-    answers = [answer_of(sample) for sample in samples]
+    answers = [answer_of(sample) if sample.stop_reason != "abort" else None for sample in samples]
+    whole = sum(sample.stop_reason != "abort" for sample in samples)
     said_any = Counter(answer for answer in answers if answer is not None)
     (winner, count), *others = said_any.most_common(2) or [("", 0)]
     doubt = ""
@@ -34,12 +35,12 @@ def majority(
         doubt = f"{said_any.total()} answers, least is {least}"
     elif others and others[0][1] == count:
         doubt = f"{winner!r} and {others[0][0]!r} are equally frequent"
-    elif count < agreement * len(samples):
-        doubt = f"{winner!r} is said by {count} of {len(samples)}, agreement is {agreement:g}"
+    elif count < agreement * whole:
+        doubt = f"{winner!r} is said by {count} of {whole}, agreement is {agreement:g}"
     if doubt:
         reason = "undecided" if unlabelled else "off"
         return [abstained(reason, doubt, answer=answer) for answer in answers]
-    return [one_verdict(answer, winner, f"{count} of {len(samples)} say {winner!r}") for answer in answers]
+    return [one_verdict(answer, winner, f"{count} of {whole} say {winner!r}") for answer in answers]
 
 
 def one_verdict(answer: str | None, winner: str, detail: str) -> Verdict:

@@ -79,7 +79,7 @@ async def steps(
     values = [value for _, value in valued]
     reward = {"mean": sum(values) / len(values), "min": min(values), "until_wrong": until_wrong(values)}[total]
     within: tuple[tuple[int, int, float], ...] = ()
-    if tokenizer and sample.token_ids:
+    if tokenizer and sample.token_ids and not sample.transcript:  # behind a tool's answer they are no one text
         within = tokens_of([(*span, value) for span, value in valued], sample, tokenizer_of(tokenizer))
     detail = ", ".join(f"{value:g}" for value in values)
     wrong = any(value < 1 for value in values)

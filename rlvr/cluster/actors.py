@@ -63,6 +63,9 @@ class RolloutWorker:
     def sleep(self) -> None:
         self.server.engine.sleep()
 
+    def close(self) -> None:
+        self.server.engine.close()
+
     def ready(self) -> bool:
         return True
 

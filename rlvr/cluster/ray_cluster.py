@@ -101,7 +101,7 @@ class RayCluster:
 
     def __exit__(self, *_: object) -> None:
         self.pipeline.close()
-        closing = [seat.actor.close.remote() for seat in self.verifiers.all if seat.up]
+        closing = [seat.actor.close.remote() for seat in (*self.verifiers.all, *self.engines.all) if seat.up]
         ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
         for group in (self.engines, self.verifiers, self.trainer):
             group.kill()

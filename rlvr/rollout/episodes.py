@@ -8,6 +8,7 @@ Token in, token out: what was sampled is never decoded and encoded again. What t
 policy's: its `loss_mask` is False.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from rlvr.verify.plugin import Sample, sample_of
 from rlvr.verify.pool import Pool
 
 WAIT_S = 0.02  # for an answer, when there is nothing to decode
+THINK = "<think>"
 TURN = 1 << 40  # added to the seed for each turn: no other seed is ever theirs
 
 
@@ -48,14 +50,26 @@ class Words:
     def __init__(self, tokenizer: Any, cfg: ToolConfig):
         self.tokenizer, self.limit = tokenizer, cfg.max_characters
         self.before, self.after = (self._ids(text, plain=False) for text in (cfg.before, cfg.after))
+        self.thinks = cfg.after.rstrip().endswith(THINK)  # the turn behind an answer begins in thoughts
+        marks = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        self.marks = re.compile(f"({'|'.join(map(re.escape, marks))})") if marks else None
 
     def _ids(self, text: str, plain: bool) -> tuple[int, ...]:
-        """`plain`: the marks of a chat template are letters like others, so that no web page ends a turn."""
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain).input_ids)
 
+    def _letters(self, text: str) -> tuple[int, ...]:
+        """Of a text in which a chat template's marks are letters like others: no web page ends a turn."""
+        pieces = self.marks.split(text) if self.marks else [text]
+        # every second one is a mark, and is cut in two
+        cut = [part for n, p in enumerate(pieces) for part in ((p[:1], p[1:]) if n % 2 else (p,)) if part]
+        return tuple(token for part in cut for token in self._ids(part, plain=True))
+
     def observation(self, so_far: Completion, text: str) -> Completion:
-        ids = (*self.before, *self._ids(shortened(text, self.limit), plain=True), *self.after)
+        text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text to a tokenizer
+        ids = (*self.before, *self._letters(shortened(text, self.limit)), *self.after)
         shown, start = self.tokenizer.decode(ids, skip_special_tokens=True), len(so_far.text)
+        # that the next turn begins in thoughts is to be seen in what the policy wrote
+        end = shown.rfind(THINK) if self.thinks and THINK in shown else len(shown)
         return replace(
             so_far,
             token_ids=(*so_far.token_ids, *ids),
@@ -63,7 +77,7 @@ class Words:
             rollout_logprobs=(*so_far.rollout_logprobs, *[0.0] * len(ids)),
             kept_ids=None if so_far.kept_ids is None else (*so_far.kept_ids, *[()] * len(ids)),
             text=so_far.text + shown,
-            observed=(*so_far.observed, (start, start + len(shown))),
+            observed=(*so_far.observed, (start, start + end)),
         )
 
 
@@ -73,6 +87,7 @@ class Episode:
 
     request: Request
     so_far: Completion | None = None
+    answer: "Future[list[Verdict]] | None" = None  # that it waits for
 
 
 class Episodes:
@@ -106,12 +121,15 @@ class Episodes:
         return ended
 
     def _turn_ended(self, episode: Episode, turn: Completion) -> None:
+        prompt, first = episode.request.prompt, episode.so_far is None
         so_far = episode.so_far = joined(episode.so_far, turn)
         if turn.stop_reason not in ("eos", "stop") or len(so_far.observed) == self.max_calls:
             self._end(episode, so_far)
             return
-        sample = replace(sample_of(episode.request.prompt, turn), transcript=so_far.text, answer=None)
-        self.tool.ask(sample).add_done_callback(lambda answer: self._answers.put((episode, answer)))
+        thinking = prompt.thinking if first else self.words.thinks
+        sample = replace(sample_of(prompt, turn), transcript=so_far.text, answer=None, thinking=thinking)
+        episode.answer = self.tool.ask(sample)
+        episode.answer.add_done_callback(lambda answer: self._answers.put((episode, answer)))
 
     def _read_answers(self, wait_s: float) -> None:
         try:
@@ -126,11 +144,16 @@ class Episodes:
     def _go_on(self, episode: Episode, said: Verdict) -> None:
         request, so_far = episode.request, episode.so_far
         assert so_far is not None, "it was asked at the end of a turn"
-        if said.outcome in (Outcome.ABSTAIN, Outcome.ERROR):
-            self._end(episode, so_far if said.outcome == Outcome.ABSTAIN else replace(so_far, stop_reason="abort"))
+        late = said.reason == "no_answer_in_time"
+        if said.outcome == Outcome.ABSTAIN:
+            self._end(episode, so_far)
+            return
+        if said.outcome == Outcome.ERROR and not late:
+            failure = f"the tool failed: {said.detail or said.reason}"
+            self._end(episode, replace(so_far, stop_reason="abort", failure=failure))
             return
         # what used up its time or memory did so by the policy's doing, which is told
-        text = (said.answer or "") if said.outcome == Outcome.OK else f"error: {said.reason}"
+        text = (said.answer or "") if said.outcome == Outcome.OK else f"error: {'timeout' if late else said.reason}"
         more = self.words.observation(so_far, text)
         left = request.sampling.max_tokens - len(more.token_ids)
         if left < 1:
@@ -148,6 +171,9 @@ class Episodes:
 
     def abort(self) -> None:
         self.engine.abort()
+        for episode in self._episodes.values():
+            if episode.answer is not None:
+                episode.answer.cancel()  # nobody waits for it
         self._episodes, self._ended = {}, []
 
     def load_weights(self, weights: Iterable[Mapping[str, torch.Tensor]], policy_version: int) -> None:

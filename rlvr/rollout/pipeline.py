@@ -54,5 +54,7 @@ class InlinePipeline:
         return self.judge.verify_groups(groups)
 
     def close(self) -> None:
-        self.judge.close()
-        self.engine.close()
+        try:
+            self.judge.close()
+        finally:
+            self.engine.close()

@@ -28,6 +28,7 @@ from rlvr.verify.discover import load
 from rlvr.verify.health import FEW, Health, VerifiersFailed
 from rlvr.weights import Destination, Source, transfer
 
+MOST_FAILURES = 20  # kinds of aborted completions that are told of
 SAMPLED_EVALUATION = 2**40  # added to held-out positions: no training seed is ever theirs
 
 
@@ -83,6 +84,7 @@ class SampledRollouts:
         self.main_part = next(iter(cfg.reward.parts))
         self.health = Health(cfg, warn, pipeline.verify)
         self.ahead = Ahead(self._begin, (cfg.rollout.max_staleness + 1) * cfg.rollout.groups_per_step)
+        self.told: set[str] = set()
         pipeline.tell = warn
         self.evaluating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each evaluation: it is long
 
@@ -129,6 +131,7 @@ class SampledRollouts:
             sampled += fresh
             kept += self._teaching(fresh)
             refills = done
+        self._tell_of_failures(sampled)
         metrics = self.health.step(sampled) | self._metrics(sampled, len(kept))
         if not self.cfg.rollout.max_staleness:
             self.pipeline.rest()
@@ -140,6 +143,13 @@ class SampledRollouts:
             / sum(len(g.completions) for g in sampled),
         }
         return Taken(tuple(kept), self.ahead.cursor, metrics, tuple(sampled))
+
+    def _tell_of_failures(self, sampled: Sequence[Group]) -> None:
+        """Once of each kind: these completions are masked, and nothing else says why."""
+        for why in dict.fromkeys(c.failure for g in sampled for c in g.completions if c.failure):
+            if why not in self.told and len(self.told) < MOST_FAILURES:
+                self.told.add(why)
+                self.warn(f"a completion ended without the policy's doing, and is masked: {why}")
 
     def _begin(self, position: int, count: int) -> Iterator[Group]:
         rollout = self.cfg.rollout

@@ -111,14 +111,14 @@ class Assembly:
         said = {part: attributed(part, verdicts) for part, verdicts in group.said[i].items()}
         verdict = combine({part: said[part] for part in self.plan.chains}, self.plan.reward)
         if group.completions[i].stop_reason == "abort":  # it was not the policy that ended it
-            verdict = aborted(verdict)
+            verdict = aborted(verdict, group.completions[i].failure)
         audits = tuple(p for part, v in said.items() if part.startswith(AUDIT) for p in v.provenance)
         return with_audits(verdict, audits)
 
 
-def aborted(verdict: Verdict) -> Verdict:
+def aborted(verdict: Verdict, why: str) -> Verdict:
     """Nobody's verdict on what is no whole answer counts: neither as a reward nor in an accuracy."""
-    detail = "the engine, or the tool that the policy called, failed"
+    detail = why or "the engine gave up"
     said = tuple(replace(p, outcome=Outcome.ERROR.value, reward=None, reason="aborted") for p in verdict.provenance)
     return Verdict(None, Outcome.ERROR, reason="aborted", detail=detail, provenance=said)
 

@@ -10,10 +10,12 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from rlvr.config import DataConfig, Recipe, RecipeError
+from rlvr.records import completion_of
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, assignment, params_of
@@ -170,9 +172,14 @@ def sample_of(where: str, row: dict[str, Any], verifier: Verifier) -> Sample:
     if not isinstance(prompt, str) and (why := wrong_messages(prompt)):
         raise RecipeError(f"{where}: prompt={prompt!r:.80} {why}")
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
-    own = {*names, "prompt", "completion", "reward", "stop_reason", "token_ids", "row", "thinking"}
+    own = {*names, "prompt", "completion", "reward", "stop_reason", "token_ids", "row", "thinking", "observed",
+           "loss_mask"}  # fmt: skip
     columns = {key: value for key, value in row.items() if key not in own} | (row.get("row") or {})
     question = str(messages[-1]["content"])
+    if row.get("observed"):  # as a run recorded it: what a tool wrote is no answer
+        recorded = completion_of({"policy_version": 0, "stop_reason": "eos"} | row)
+        row |= {"completion": recorded.written}
+        ids = list(compress(recorded.token_ids, recorded.loss_mask))
     return Sample(
         question, row.get("completion") or "", row.get("reference", row.get("answer")), row.get("stop_reason") or "eos",
         tuple(ids), messages, columns, str(row.get("group", question)), bool(row.get("thinking")),

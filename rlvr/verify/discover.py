@@ -41,6 +41,8 @@ def load(reference: str) -> Verifier:
 
         return checker(load(rest)) if kind == "check" else only_set_up(load(rest))
     if kind == TOOL and colon:
+        if ":" not in rest:
+            raise PluginError(f"no tool {rest!r}: name it as file.py:function or package.module:function")
         return answering(load(rest))
     module, colon, attribute = reference.rpartition(":")
     if not colon:

@@ -175,6 +175,8 @@ class Pool:
         waiting, count = len(self._waiting), 1
         while self._waiting and len(jobs) < count:
             job = self._waiting.popleft()
+            if job.answers.future.cancelled():
+                continue
             alike = not jobs or (job.assignment.key == jobs[0].assignment.key and not job.alone)
             if not alike or job.avoid == slot:
                 passed.append(job)

@@ -35,6 +35,9 @@ class Letters:
             ids += [END, *(LETTER + ord(character) for character in piece)]
         return SimpleNamespace(input_ids=ids)
 
+    def get_added_vocab(self):
+        return {"|end|": END, "|more|": 5}
+
     def decode(self, ids, skip_special_tokens):
         assert skip_special_tokens
         return "".join(chr(t - LETTER) for t in ids if t >= LETTER)
@@ -106,7 +109,8 @@ class Answers:
     def some(self, count: int) -> None:
         for _ in range(min(count, len(self.open))):
             sample, future = self.open.pop(len(self.open) // 2)
-            future.set_result([self.answer(sample)])
+            if not future.cancelled():
+                future.set_result([self.answer(sample)])
 
     def close(self):
         self.closed = True
@@ -208,6 +212,38 @@ def test_marks_of_a_template_in_what_a_tool_says_are_letters():
     assert marks.token_ids[len(completion.token_ids) :] == (END, LETTER + ord("a"))
 
 
+def test_half_of_a_surrogate_pair_is_read_as_a_question_mark():
+    completion, _ = run(said("a\ud83db"), ONE, max_calls=1)
+    assert "<a?b>" in completion.text
+
+
+def test_thoughts_of_a_later_turn_are_seen_to_be_thoughts():
+    """The mark that opens them is the recipe's, behind the answer: what is cut off in them holds no answer."""
+    words = Words(Letters(), replace(CFG, before="", after="]<think>"))
+    assert words.thinks and not WORDS.thinks
+    turn = Completion((LETTER + 97,), (True,), (-0.1,), 0, "a", "eos")
+    more = words.observation(turn, "12")
+    assert more.text == "a12]<think>" and more.written == "a\n<think>" and not any(more.loss_mask[1:])
+    tool, engine = said("12"), Talking()
+    tested = Episodes(engine, tool, words, 2)
+    tested.add([replace(ONE, prompt=replace(ONE.prompt, thinking=False))])
+    while len(tool.asked) < 2 and tested.running:
+        tested.step()
+        tool.some(1)
+    assert [sample.thinking for sample in tool.asked] == [False, True]
+
+
+def test_calls_that_nobody_waits_for_any_more_are_not_made():
+    engine, tool = Talking(), Answers()
+    tested = Episodes(engine, tool, WORDS, 2)
+    tested.add([ONE])
+    while not tool.open:
+        tested.step()
+    tested.abort()
+    assert all(future.cancelled() for _, future in tool.open) and not tested.running
+    assert tested.step() == []
+
+
 def test_an_answer_without_room_for_a_turn_behind_it_ends_the_completion_as_too_long():
     completion, asked = run(said("x" * MAX_TOKENS), ONE)
     assert completion.stop_reason == "length" and not completion.observed and len(asked) == 1
@@ -226,7 +262,8 @@ def test_behind_the_last_call_there_is_one_more_turn():
 @pytest.mark.parametrize(
     ("verdict", "ends_as", "told"),
     [
-        (Verdict(None, Outcome.ERROR, reason="verifier_failed"), "abort", []),
+        (Verdict(None, Outcome.ERROR, reason="verifier_failed", detail="KeyError: 'x'"), "abort", []),
+        (Verdict(None, Outcome.ERROR, reason="no_answer_in_time"), "eos", ["<error: timeout>"]),
         (Verdict(None, Outcome.ABSTAIN, reason="no_call"), "eos", []),
         (Verdict(0.0, Outcome.REJECTED, reason="timeout"), "eos", ["<error: timeout>"]),
         (Verdict(0.0, Outcome.OK, answer=""), "eos", ["<>"]),
@@ -235,6 +272,7 @@ def test_behind_the_last_call_there_is_one_more_turn():
 def test_how_a_call_can_end(verdict, ends_as, told):
     completion, _ = run(Answers(lambda sample: verdict), ONE, max_calls=1)
     assert completion.stop_reason == ends_as
+    assert completion.failure == ("the tool failed: KeyError: 'x'" if ends_as == "abort" else "")
     assert [completion.text[start:end] for start, end in completion.observed] == told
 
 
@@ -272,7 +310,7 @@ def test_values_that_cannot_work_are_named(wrong, text):
 
 TOOLS = """
 import os
-from rlvr.verify import Sample, tool
+from rlvr.verify import Sample, tool, verifier
 
 def plus(sample, by: int = 1):
     return str(int(sample.completion) + by) if sample.completion.isdecimal() else None
@@ -291,6 +329,10 @@ def dies(sample):
 
 def number(sample):
     return 5
+
+@verifier("referee", check_answer=lambda answer: None)
+def referee(sample):
+    return True
 """
 
 
@@ -317,6 +359,13 @@ def test_a_tool_is_a_function_in_a_process_of_its_own(asked):
     assert (asked("sleepy", "1").outcome, asked("sleepy", "1").reason) == (Outcome.REJECTED, "timeout")
     assert asked("dies", "1").outcome == Outcome.ERROR
     assert "returned 5: expected text" in asked("number", "1").detail
+
+
+def test_what_is_no_tool_is_refused_in_words(asked):
+    with pytest.raises(RecipeError, match=r"rollout\.tool: 'referee' is a verifier, and no tool"):
+        asked("referee", "1")
+    with pytest.raises(RecipeError, match=r"rollout\.tool: no tool 'math': name it as file\.py:function or"):
+        Tool(ToolConfig("math"))
 
 
 def test_a_tool_with_wrong_options_is_refused_in_words(asked):

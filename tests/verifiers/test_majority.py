@@ -1,5 +1,7 @@
 """Agreement within a group, and when it is no ground for a reward."""
 
+from dataclasses import replace
+
 import pytest
 from rlvr_verifiers.majority import majority
 
@@ -36,6 +38,14 @@ def test_where_there_is_no_majority_the_whole_group_is_masked(answers, options, 
     verdicts = judged(*answers, **options)
     assert {(verdict.outcome, verdict.reason) for verdict in verdicts} == {(Outcome.ABSTAIN, "undecided")}
     assert said in verdicts[0].detail
+
+
+def test_what_the_policy_did_not_end_has_no_vote():
+    """Else two aborted ones beside six would mask them all: 4 of 8 is no more than half."""
+    samples = [Sample("q", f"\\boxed{{{answer}}}", None) for answer in ("1", "1", "1", "1", "2", "3")]
+    aborted = [replace(samples[0], completion="\\boxed{2}", stop_reason="abort")] * 3
+    verdicts = majority.function(samples + aborted, unlabelled=True, agreement=0.6)
+    assert [verdict.reward for verdict in verdicts[:6]] == [1.0] * 4 + [0.0] * 2
 
 
 def test_it_is_off_until_the_data_is_said_to_have_no_references():

@@ -174,6 +174,14 @@ def test_without_token_ids_there_is_a_reward_and_no_span(tokenizer):
     assert (verdict.reward, verdict.step_rewards) == (pytest.approx(2 / 3), ())
 
 
+def test_where_a_tool_has_answered_there_is_a_reward_and_no_span(tokenizer):
+    """The policy's tokens are then no one text, and a completion that called a tool is not to be masked for it."""
+    made, folder = tokenizer
+    sample = Sample("q", WORK, "5", token_ids=tuple(made.encode(WORK).ids[:-3]), transcript=f"{WORK} ...")
+    verdict = steps(sample, tokenizer=folder)
+    assert (verdict.reward, verdict.step_rewards) == (pytest.approx(2 / 3), ())
+
+
 def test_steps_stand_between_separators():
     assert steps_of("a\n\n b\nc\n", r"\n+") == [(0, 1), (3, 5), (6, 7)]
     assert steps_of("ab", "x*") == [(0, 2)]

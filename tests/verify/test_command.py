@@ -435,3 +435,12 @@ def test_a_line_of_samples_that_is_no_object_is_named(tmp_path, capsys):
     (tmp_path / "s.jsonl").write_text("[1]\n")
     assert main(["verifiers", "run", f"{tmp_path}/mine.py:is_a", f"{tmp_path}/s.jsonl"]) == 2
     assert "s.jsonl, line 1: a list, not an object" in capsys.readouterr().err
+
+
+def test_what_a_tool_wrote_into_a_recorded_completion_is_no_answer(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def boxed(sample):\n    return 'box' in sample.completion\n")
+    row = {"prompt": "q", "completion": "look: box. none", "reference": None, "observed": [[6, 10]],
+           "token_ids": [1, 2, 3], "loss_mask": [True, False, True]}  # fmt: skip
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["verifiers", "run", f"{tmp_path}/mine.py:boxed", f"{tmp_path}/s.jsonl", "--processes", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 0.0

@@ -18,7 +18,7 @@ from rlvr.types import Outcome, Verdict
 from rlvr.verify import messages, process
 from rlvr.verify.messages import CHUNK, LARGEST, Closed, Garbled, Messages
 from rlvr.verify.plugin import PluginError, Sample, verifier
-from rlvr.verify.pool import PACES, WORTH_S, Job, Pool
+from rlvr.verify.pool import PACES, WORTH_S, Answers, Job, Pool
 from rlvr.verify.process import Assignment
 
 PLUGIN = """
@@ -297,7 +297,7 @@ def test_the_next_call_is_what_a_look_at_all_that_waits_would_choose(kinds, work
     pool = Pool([], 0)
     pool.workers = workers
     pool._pace_s[SHARED["each"].key] = pace_s
-    jobs = [Job(SHARED[name], [], None, 0, alone=alone, avoid=avoid) for name, alone, avoid in kinds]
+    jobs = [Job(SHARED[name], [], Answers(1), 0, alone=alone, avoid=avoid) for name, alone, avoid in kinds]
     pool._waiting.extend(jobs)
     for slot in slots:
         expected = chosen(jobs, slot, workers, pool._pace_s)
@@ -316,10 +316,19 @@ def test_of_a_long_queue_only_the_head_is_looked_at():
 
     pool = Pool([], 0)
     pool.workers = 4
-    pool._waiting = Counting(Job(SHARED["list"], [], None, 0) for _ in range(3000))
+    pool._waiting = Counting(Job(SHARED["list"], [], Answers(1), 0) for _ in range(3000))
     while pool._next(0):
         pass
     assert Counting.looked == 3000
+
+
+def test_what_nobody_waits_for_any_more_is_not_asked():
+    pool = Pool([], 0)
+    pool.workers = 2
+    given_up, waited_for = (Job(SHARED["each"], [], Answers(1), 0) for _ in range(2))
+    pool._waiting.extend([given_up, waited_for])
+    assert given_up.answers.future.cancel()
+    assert pool._next(0) == [waited_for] and not pool._waiting
 
 
 def test_the_pace_of_what_was_not_asked_of_late_is_forgotten():
