@@ -47,6 +47,11 @@ def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
     }
     return "\n".join(f"  {name:10} {text}" for name, text in lines.items())
 
+# of a resume that means other prompts than the run began with
+OTHER_PROMPTS = (
+    "data.train", "data.split", "data.prompt", "data.answer", "data.system", "model.path", "model.chat_template",
+)  # fmt: skip
+
 
 def train(args: argparse.Namespace) -> int:
     from rlvr.compose import compose_recipe, to_yaml, typed
@@ -102,7 +107,7 @@ def resume(args: argparse.Namespace) -> int:
     before, known_by = folder.config_text(), RunFolder.prompts_of(args.run)
     composed = saved_recipe(before, args.overrides, folder.path / "config.yaml")
     cfg, objective = typed(composed)
-    others = any(override.startswith(("data", "model")) for override in args.overrides)
+    others = any(override.partition("=")[0] in OTHER_PROMPTS for override in args.overrides)
     say_reading(cfg)
     inputs = read_again(args.run, cfg, objective, others)
     show(cfg, composed, inputs)

@@ -250,7 +250,7 @@ def saved_recipe(text: str, overrides: Sequence[str] = (), where: Path = Path("c
     check_values(overrides)
     try:
         saved = OmegaConf.create(text)
-    except YAMLError as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise RecipeError(f"{where}: {explain(error, ())}") from None
     if not isinstance(saved, DictConfig) or not saved:
         raise RecipeError(f"{where}: {'empty' if not saved else 'a list'}, and no recipe")

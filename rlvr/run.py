@@ -65,16 +65,17 @@ def read_inputs(cfg: Recipe, objective: Objective, day: str | None = None) -> In
     render = Renderer(cfg.model, date.fromisoformat(day) if day else None)
     check_stop(render.tokenizer, cfg.rollout.stop)
     # a tokenizer may know tokens that its model does not, and a model more
-    vocabulary = min(len(render.tokenizer), check_policy(cfg.model))
+    rows = check_policy(cfg.model)
+    vocabulary = min(len(render.tokenizer), rows)
     check_reference(objective, vocabulary, cfg.model.max_context)
     room = cfg.model.max_context - cfg.rollout.max_tokens
-    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room, vocabulary)
+    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room, rows)
     known_by = {"day": render.day.isoformat(), "sha256": fingerprint(prompts)}
     plan.check_columns(prompts)
     plan.check_rows(prompts)
     heldout: list[Prompt] = []
     if cfg.data.heldout:
-        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room, vocabulary)
+        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room, rows)
         heldout = heldout[: cfg.evaluation.limit]
         plan.check_rows(heldout)
     data = {f"data.train={cfg.data.train}": prompts, f"data.heldout={cfg.data.heldout}": heldout}

@@ -114,8 +114,9 @@ def whole(python: Path) -> bool:
         made = (VENV / "pyvenv.cfg").read_text()
     except OSError:
         return False
-    here = re.search(rf"^command = .* {re.escape(str(VENV))}$", made, re.M)  # its programs hold its path
-    return said.strip() == sys.version and here is not None
+    place = re.search(r"^command = .* -m venv (?:--\S+ )*(.+)$", made, re.M)  # its programs hold the path; other tools do not say it
+    here = place is None or Path(place[1]).resolve() == VENV.resolve()
+    return said.strip() == sys.version and here
 
 
 def of_other_build(build: str) -> bool:

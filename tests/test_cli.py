@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from rlvr import cli
 from rlvr.compose import compose_recipe, escaped, quoted, saved_recipe, to_yaml, typed
+from rlvr.config import RecipeError
 from tests.data.tokenizers import WORDS, model_folder
 
 ALGORITHMS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes/algorithm").glob("*.yaml")))
@@ -782,3 +783,9 @@ def test_a_command_that_is_started_again_goes_on_with_its_own_run_and_no_other(o
     assert again("run.folder=run")
     assert cli.main(["train", "mine", "--config-dir", str(own), "--resume", here, "steps=4", "trainer.ranks=2"]) == 2
     assert f"the run in {run} was begun with another steps, trainer;" in capsys.readouterr().err
+
+
+def test_a_config_that_holds_a_broken_interpolation_is_refused_in_one_line():
+    """As runs wrote it before texts with `${` were escaped."""
+    with pytest.raises(RecipeError, match=r"config\.yaml: .*"):
+        saved_recipe("rollout: {stop: ['${']}")

@@ -105,6 +105,7 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
             until=0,
             lineage=newest.lineage.branch(),
             restored=name,
+            rollouts=newest.rollouts,  # what verifiers have said is not undone
         )
         ledger.doubt(name, args.to)  # whoever goes back by hand wants none of what is newer
         left = ledger.abandon_after(name)

@@ -42,12 +42,9 @@ class Renderer:
 
     def __call__(self, messages: Messages) -> tuple[int, ...]:
         """At least one token; RecipeError where the template refuses, breaks or writes nothing."""
-        prefilled = messages[-1]["role"] == "assistant"
         try:
             rendered = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=True, return_dict=False,
-                # the assistant's own last words are to go on
-                add_generation_prompt=not prefilled, continue_final_message=prefilled,
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False,
                 strftime_now=self.day.strftime,
             )  # fmt: skip
         except Exception as error:  # some refuse a system message, or two user messages in a row; others just break
@@ -164,6 +161,8 @@ def wrong_messages(messages: Any) -> str | None:
             return f"has no text as the content of message {place}, but {content!r:.40}"
         if re.search(r"[\ud800-\udfff]", content):
             return f"holds half of a surrogate pair in message {place}, which no tokenizer reads"
+    if messages and messages[-1]["role"] == "assistant":
+        return "ends in the assistant's own words: what the policy does not write is not judged with it; leave them out"
     return None if any(message["content"] for message in messages) else "is empty"
 
 

@@ -102,7 +102,11 @@ class RunFolder:
         """Empty where the run wrote none. It may go on meanwhile."""
         file = Path(path, PROMPTS)
         with usable(file):
-            known_by: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            text = file.read_text(encoding="utf-8") if file.is_file() else "{}"
+        try:
+            known_by: dict[str, str] = json.loads(text)
+        except ValueError as error:
+            raise RunFolderError(f"{file}: not JSON: mend or remove it ({error})") from None
         return known_by
 
     def write_environment(self) -> None:

@@ -65,20 +65,11 @@ def test_keys_that_a_table_padded_with_null_are_not_there(tmp_path):
     assert made.token_ids == ids("1 None assistant 2")
 
 
-def test_what_the_assistant_has_begun_is_gone_on_with(tmp_path, render):
+def test_what_the_assistant_has_begun_is_refused(tmp_path, render):
+    """It would be judged without its beginning: `The answer is \\boxed{` and then `42}.` has no box."""
     chat = [{"role": "user", "content": "what is 2"}, {"role": "assistant", "content": "2 +"}]
-    (made,) = load(tmp_path, [{"problem": chat, "answer": ""}], render)
-    assert made.token_ids == ids("user what is 2 <end> assistant 2 +")
-
-
-def test_a_beginning_that_the_template_leaves_out_is_refused(tmp_path, model):
-    own = tmp_path / "own.jinja"
-    own.write_text("{% for m in messages %}{{ m['content'].split('</think>')[-1] }} {% endfor %}")
-    chat = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "<think> 2 </think>"}]
-    with pytest.raises(RecipeError, match=r"row 0: the chat template .* refuses .*final message does not appear"):
-        load(
-            tmp_path, [{"problem": chat, "answer": ""}], Renderer(ModelConfig(path=model, chat_template=str(own)))
-        )  # fmt: skip
+    with pytest.raises(RecipeError, match=r"row 0: problem=.* ends in the assistant's own words"):
+        load(tmp_path, [{"problem": chat, "answer": ""}], render)
 
 
 def test_two_system_messages_are_refused(tmp_path, render):

@@ -213,10 +213,10 @@ def test_what_the_disk_refuses_is_told_in_words_whichever_library_writes(raised)
             export()
 
 
-def test_a_model_that_cannot_be_exported_is_told_in_words(build, tmp_path):
+def test_a_model_that_cannot_be_exported_is_told_in_words(model_folder, tmp_path):
     (tmp_path / "model" / "model.safetensors").mkdir(parents=True)  # where a file is to be written
     with pytest.raises(WriteFailed):
-        build().export(str(tmp_path / "model"))
+        build(model_folder).export(str(tmp_path / "model"))
 
 
 def test_a_copy_shares_nothing_with_the_training():

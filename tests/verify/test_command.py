@@ -58,6 +58,12 @@ algorithm:
 """
 
 
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    """Commands add the folder that they are started in."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
