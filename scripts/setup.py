@@ -114,7 +114,7 @@ def whole(python: Path) -> bool:
         made = (VENV / "pyvenv.cfg").read_text()
     except OSError:
         return False
-    place = re.search(r"^command = .* -m venv (?:--\S+ )*(.+)$", made, re.M)  # its programs hold the path; other tools do not say it
+    place = re.search(r"^command = .* -m venv (?:--\S+ )*(.+)$", made, re.M)  # other tools do not say it
     here = place is None or Path(place[1]).resolve() == VENV.resolve()
     return said.strip() == sys.version and here
 
