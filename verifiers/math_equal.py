@@ -97,13 +97,13 @@ def relettered(shape: Shape, new: dict[str, str]) -> Shape:
 
 def undecided(gold: Shape, answer: Shape) -> bool:
     """Whether two that were not found equal may be the same set all the same: nothing here can list a set builder."""
-    return answer.kind in SETS and any(shape.kind == "builder" for shape in within(gold))
+    return answer.kind in SETS and any(shape.kind == "builder" for shape in pieces(gold))
 
 
-def within(shape: Shape) -> Iterator[Shape]:
+def pieces(shape: Shape) -> Iterator[Shape]:
     yield shape
     for part in shape.parts:
-        yield from within(part)
+        yield from pieces(part)
 
 
 # -- relations ---------------------------------------------------------------------------------------------------------
