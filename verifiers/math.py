@@ -116,6 +116,8 @@ def compared(gold: Shape, answer: str, options: Options) -> Verdict:
         return rejected("too_large", f"{error} is beyond what is computed", answer=answer)
     except ArithmeticError as error:  # the reference has a value: what overflows or divides by zero is the answer
         return rejected("too_large", f"its value ends in {error!r}", answer=answer)
+    if not equal and math_equal.undecided(gold, shape):
+        return abstained("gold_unparsed", f"nothing can say whether that is {gold.text!r}", answer=answer)
     if equal is None:
         return abstained("gold_unparsed", f"nothing can read {gold.text!r}", answer=answer)
     numbers = gold.number is not None and shape.number is not None
@@ -153,7 +155,7 @@ def unreadable(shape: Shape) -> str:
         shape.kind == "literal" and "dots" in shape.text
     ):
         return ""
-    if shape.kind == "builder":  # compared piece by piece, or as it is
+    if shape.kind == "builder":  # equal piece by piece; a set that differs in one abstains
         return ""
     if shape.parts:
         return next(filter(None, map(unreadable, shape.parts)), "")

@@ -7,9 +7,10 @@ what it says, an answer may not change.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra, vanishes
@@ -24,6 +25,7 @@ NAME = re.compile(
     r"(?: ?_ ?(?:\w|\{[^{}]{1,12}\}))?(?: ?\( ?[^()=]{1,12} ?\))?"
 )
 VARIABLE = re.compile(r"(\\?[A-Za-z]{1,8})(?: ?_ ?\{?\w{1,3}\}?)?")
+LETTER = re.compile(r"\\(?:text|mathbb) ?\{[^{}]*\}|\\[A-Za-z]+|([A-Za-z](?:_\w)?)")
 POINT = re.compile(r"(?:[A-Za-z] ?)?\([A-Za-z](?:,[A-Za-z]){1,9}\)")
 
 
@@ -40,7 +42,7 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     if gold.kind == "text" or answer.kind in ("text", "literal"):
         return gold.kind == answer.kind and gold.text == answer.text
     if "builder" in (gold.kind, answer.kind):
-        return gold.kind == answer.kind and in_order(gold.parts, answer.parts, o)
+        return gold.kind == answer.kind and built(gold, answer, o)
     if "relation" in (gold.kind, answer.kind):
         return related(gold, answer, o)
     several = gold.kind in ("tuple", "list") and answer.kind in ("tuple", "list")
@@ -59,6 +61,49 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
 
 
 COLLECTIONS = ("list", "set", "tuple", "matrix")
+SETS = (*COLLECTIONS, "builder", "union", "without", "relation")  # what may be written where a set is meant
+
+
+# -- set builders ------------------------------------------------------------------------------------------------------
+
+
+def built(gold: Shape, answer: Shape, o: Options) -> bool:
+    """Piece by piece, whatever the bound letters are called: 2k for k in Z is 2n for n in Z."""
+    if in_order(gold.parts, answer.parts, o):
+        return True
+    ours, theirs = bound(gold), bound(answer)
+    free = set().union(*(letters(part) for part in answer.parts)) - set(theirs)
+    taken = {letter for name in free for letter in name.split("_")} & {*ours, *theirs}  # another's, or an index: a_n
+    if taken or not 0 < len(ours) == len(theirs) <= 3:
+        return False
+    called = (dict(zip(theirs, order, strict=True)) for order in permutations(ours))
+    return any(in_order(gold.parts, tuple(relettered(part, new) for part in answer.parts), o) for new in called)
+
+
+def letters(shape: Shape) -> set[str]:
+    return {found[1] for found in LETTER.finditer(shape.text) if found[1]}
+
+
+def bound(builder: Shape) -> list[str]:
+    """The letters that both its head and its condition speak of; e and i are numbers."""
+    head, condition = map(letters, builder.parts)
+    return sorted(head & condition - {"e", "i"})
+
+
+def relettered(shape: Shape, new: dict[str, str]) -> Shape:
+    found = read(LETTER.sub(lambda found: new.get(found[1], found[0]), shape.text))
+    return replace(found, unit=shape.unit, percent=shape.percent)
+
+
+def undecided(gold: Shape, answer: Shape) -> bool:
+    """Whether two that were not found equal may be the same set all the same: nothing here can list a set builder."""
+    return answer.kind in SETS and any(shape.kind == "builder" for shape in pieces(gold))
+
+
+def pieces(shape: Shape) -> Iterator[Shape]:
+    yield shape
+    for part in shape.parts:
+        yield from pieces(part)
 
 
 # -- relations ---------------------------------------------------------------------------------------------------------

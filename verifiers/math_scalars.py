@@ -11,7 +11,7 @@ from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra
 from rlvr_verifiers.math_shapes import Shape, undressed
 from rlvr_verifiers.math_syntax import Foreign, Tree, Unreadable, tree
-from rlvr_verifiers.math_units import doubtful
+from rlvr_verifiers.math_units import doubtful, same_unit
 from rlvr_verifiers.numbers import Quantity, ratio
 
 SPELT_RATIO = re.compile(r"([0-9.]{1,20}) ?(?:\\text ?\{ ?to ?\}|to) ?([0-9.]{1,20})")  # 4 to 7
@@ -86,9 +86,9 @@ def _scalar(gold: Shape, answer: Shape, o: Options) -> bool | None:
         return not calculated and quantities(gold.number, answer.number, o)
     if o.evaluated and gold.number:
         return False
-    if o.units == "required" and gold.unit != answer.unit and gold.unit:
-        return False
-    if gold.unit and answer.unit and gold.unit != answer.unit and o.units != "ignored":
+    required = o.units == "required"
+    needed = gold.unit and (required or answer.unit) and o.units != "ignored"
+    if needed and not same_unit(gold.unit, answer.unit, required):
         return False
     if undressed_equal(gold, answer):
         return True
@@ -132,8 +132,9 @@ def undressed_equal(gold: Shape, answer: Shape) -> bool:
 
 def quantities(gold: Quantity, answer: Quantity, o: Options) -> bool:
     """Units may be left out, not changed. A percent sign may be spelt out, or left out where the size says so."""
-    needed = o.units == "required" or answer.unit
-    if o.units != "ignored" and gold.unit and needed and gold.unit != answer.unit:
+    required = o.units == "required"
+    needed = gold.unit and (required or answer.unit) and o.units != "ignored"
+    if needed and not same_unit(gold.unit, answer.unit, required):
         return False
     if gold.percent == answer.percent:
         return within(gold, answer.number, o)

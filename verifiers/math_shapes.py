@@ -201,8 +201,10 @@ def _speaks_of(condition: Shape, name: str) -> bool:
     """Whether `\\{name : condition\\}` says what the condition alone says: no other name could be meant."""
     letters = set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", condition.text)))
     first = condition.parts[0] if condition.kind == "list" else condition
-    sides = [part.text for part in first.parts if HEAD.fullmatch(part.text) and part.text not in CONSTANTS]
-    return letters == {name} or sides == [name]
+    sides = [part.text for part in first.parts]
+    names = [side for side in sides if HEAD.fullmatch(side) and side not in CONSTANTS]
+    about = sides[1] if len(sides) == 3 else sides[0]  # of a < x < b and of x >= a it is x, and of a <= x too
+    return letters == {name} or names == [name] or (name in names and name in (about, max(names)))
 
 
 def _bracketed(opening: str, inside: str, closing: str, short: str) -> Shape:

@@ -15,7 +15,7 @@ CHARACTERS = str.maketrans(
         "\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
         "\u3000": " ", "×": "\\times ", "÷": "\\div ", "·": "\\cdot ", "⋅": "\\cdot ", "π": "\\pi ", "θ": "\\theta ",
         "α": "\\alpha ", "β": "\\beta ", "∞": "\\infty ", "±": "\\pm ", "∓": "\\mp ", "≤": "\\le ", "≥": "\\ge ",
-        "≠": "\\ne ",
+        "≠": "\\ne ", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}",
         "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "°": "^\\circ ",
         "²": "^2", "³": "^3", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}",
         "⅔": "\\frac{2}{3}", "√": "\\sqrt ", "≈": "\\approx ", "…": "\\ldots ", "≡": "\\equiv ", "〈": "\\langle ",
@@ -53,6 +53,7 @@ COLOUR = re.compile(r"\\(?:text)?color ?\{ ?[A-Za-z]{1,20} ?\}|\\underline ?(?=\
 OVER = re.compile(r"\{([^{}]{1,200})\\over(?![A-Za-z])([^{}]{1,200})\}")
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:(?:\{,\}|,\\! ?|\\, ?|\{,\\!\})\d{3}){1,100})(?![\d])")
 STARS = re.compile(r"(?<=[\w)}])[ ]?\*\*[ ]?(-?\d{1,300}|[A-Za-z])(?![\w.])")
+NUMBERS = re.compile(r"\\mathbb ([A-Z])(?![A-Za-z])")
 BRACED = re.compile(r"([\^_])\{ ?([A-Za-z\d]|\\[a-z]{1,10}) ?\}")
 FRACTION = re.compile(r"\\frac ?(\d|\{[^{}]*\}) ?(\d|\{[^{}]*\})")
 LOOSE = re.compile(r"(?<![0-9A-Za-z.]) +| +(?![0-9A-Za-z.])")
@@ -111,7 +112,7 @@ def normalised(text: str) -> str:
         text = re.sub(r"\\[,;:> ]", " ", text.replace("\\!", "").replace("\\$", "$").replace("\\%", "%"))
         text = CONSTANTS.sub(r"{\1}", OPERATORS.sub(r"\\\1 ", NO_BRACKET.sub("", text)))
         text = re.sub(WORDY + r" ?(?=\{)", r"\\text", text)
-        text = COMMAND.sub(_respelt, text)
+        text = NUMBERS.sub(r"\\mathbb {\1}", COMMAND.sub(_respelt, text))
         text = BRACED.sub(r"\1\2", BRACED.sub(r"\1\2", text.replace("{,}", ",")))
         text = FRACTION.sub(lambda found: "\\frac" + _braced(found[1]) + _braced(found[2]), text)
     text = re.sub(r"\s+", " ", text).strip()

@@ -19,6 +19,10 @@ s sec secs second seconds | min mins minute minutes | h hr hrs hour hours | day 
 year years yr yrs | g gram grams | kg kilogram kilograms | lb lbs pound pounds | oz ounce ounces | ton tons
 l liter liters litre litres | ml milliliter milliliters | degree degrees deg | rad radian radians
 dollar dollars usd | cent cents | euro euros | yen | mi/h mph | percent | unit units | km/h kmh kph | m/s
+gallon gallons gal | quart quarts qt | pint pints pt | cup cups | teaspoon teaspoons tsp | tablespoon tablespoons tbsp
+acre acres | hectare hectares ha | rupee rupees | peso pesos | pence | yuan | decade decades | century centuries
+mg milligram milligrams | calorie calories | n newton newtons | j joule joules
+w watt watts | kw kilowatt kilowatts | v volt volts | knot knots | nm nanometer nanometers nanometre nanometres
 """
 ALIASES = {
     name: names.split()[0]
@@ -26,7 +30,11 @@ ALIASES = {
     for names in line.split("|")
     for name in names.split()
 }
-PLAIN = {name for name in ALIASES if len(name) > 1} - {"in", "min", "sec"}  # read as units without \text around them
+# read as units without \text around them: no products of letters
+PLAIN = {name for name in ALIASES if len(name) > 1} - {"in", "min", "sec", "gal", "qt", "pt", "ha", "mg", "kw", "nm"}
+SCALES = {f"degree {name}": "degree C" for name in ("c", "celsius", "centigrade")} | {
+    f"degree {name}": "degree F" for name in ("f", "fahrenheit")
+}
 CURRENCIES = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen"}
 LETTERS = set("msghlLNJWVCFTK")  # units of one letter; any other letter may be a variable, or a million
 DOUBTFUL = {"k", "t"}  # kelvin or a thousand, tesla or a trillion: a unit only where the reference has it too
@@ -126,6 +134,12 @@ def doubtful(unit: str) -> bool:
     return unit.startswith(UNKNOWN) or re.split("[ /]", unit)[0] in DOUBTFUL
 
 
+def same_unit(gold: str, answer: str, required: bool = False) -> bool:
+    """Of degrees the scale is a unit of its own: it may be added, or left out unless it is required. C is not F."""
+    left_out = answer == "degree" and gold in SCALES.values() and not required
+    return gold == answer or left_out or (gold == "degree" and answer in SCALES.values())
+
+
 def _spelt(text: str, power: str | None) -> str:
     text = re.sub(r"^ *\(([^()]*)\) *$", r"\1", text)  # 12 (hours)
     text = text.replace(" per ", "/").replace(".", "").replace("^", "").replace("-", " ")
@@ -143,4 +157,5 @@ def _spelt(text: str, power: str | None) -> str:
     if names[-1][-1] in "23":
         names[-1], powers = names[-1][:-1], [*powers, f"^{names[-1][-1]}"]
     spelt = ["/".join(ALIASES.get(part, part) for part in name.split("/")) for name in names]
-    return " ".join(spelt) + "".join(powers)
+    unit = " ".join(spelt) + "".join(powers)
+    return SCALES.get(unit, unit)

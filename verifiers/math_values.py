@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from random import Random
 from typing import Any
-from zlib import crc32
 
 from rlvr_verifiers.math_arithmetic import Arithmetic, TooLarge, Undefined, context
 from rlvr_verifiers.math_syntax import Tree
@@ -19,7 +19,8 @@ from rlvr_verifiers.math_syntax import Tree
 DIGITS = 60  # of a first look; more where numbers of different sizes meet
 AGREE = 40  # digits that must agree below the smallest value on the way
 POINTS = 6
-MORE_POINTS = 12  # where those have no value: larger ones, and natural numbers
+MORE_POINTS = 24  # where those have no value: larger ones, then natural numbers
+MASKS = (1, 2, 4, 7, 3, 5, 6)  # bits of a point's number that give a name its sign: those of two names are independent
 MAX_SPAN = 20_000  # decimal digits between the largest and the smallest value
 
 
@@ -159,23 +160,46 @@ def _at_points(one: Tree, other: Tree) -> list[tuple[Value, Value]] | None:
         if len(found) > 1 or not names:
             return found
         skip = (Undefined, TooLarge)
-    found = [(left, right) for left, right in pairs(_naturals(names)) if left is not None and right is not None]
-    return found if len(found) >= MORE_POINTS // 3 else []
+    naturals = _naturals(names)
+    found = [(left, right) for left, right in pairs(naturals) if left is not None and right is not None]
+    return found if len(found) >= len(naturals) // 3 else []
 
 
 def _points(names: frozenset[str]) -> Iterator[list[dict[str, Fraction]]]:
-    yield [{name: coordinate(name, point) for name in names} for point in range(POINTS if names else 1)]
-    factors = [sign * 8 ** (1 + at // 2 % 3) for at in range(MORE_POINTS // 2) for sign in (1, -1)]
-    yield [{n: abs(coordinate(n, POINTS + at)) * factor for n in names} for at, factor in enumerate(factors)]
+    ranks = {name: rank for rank, name in enumerate(sorted(names))}
+    yield [
+        {name: coordinate(name, point) * (-1 if _negative(rank, point) else 1) for name, rank in ranks.items()}
+        for point in range(POINTS if names else 1)
+    ]
+    yield [
+        {n: coordinate(n, POINTS + at) * 9 ** (1 + at % 3) * _sign(rank, at) for n, rank in ranks.items()}
+        for at in range(MORE_POINTS)
+    ]
+
+
+def _sign(rank: int, at: int) -> int:
+    """All signs of up to three names occur, with all sizes: |y|\\sqrt{x-7} is not y\\sqrt{x-7}."""
+    return -1 if (at & MASKS[rank % len(MASKS)]).bit_count() % 2 else 1
+
+
+def _negative(rank: int, point: int) -> bool:
+    """Two points are all positive, one all negative; at the last three no two of up to eight names have the same
+    signs, for |xy| is xy wherever they have."""
+    return point == 2 or (point > 2 and bool((rank + 1) >> (point - 3) & 1))
 
 
 def _naturals(names: frozenset[str]) -> list[dict[str, Fraction]]:
-    """Half of them up to 12, so that towers stay low, and half from 21 to 60."""
-    seeds = [{name: crc32(f"{name}#{point}".encode()) for name in names} for point in range(MORE_POINTS)]
-    return [
-        {name: Fraction(seed % 12 + 1 if point % 2 else seed % 40 + 21) for name, seed in at.items()}
-        for point, at in enumerate(seeds)
-    ]
+    """Most of them from 1 to 12, so that towers stay low, and others from 21 to 60.
+
+    Each name takes the small ones twice, in an order of its own: (-1)^n says nothing where n is always even.
+    """
+    drawn = {}
+    for name in sorted(names):
+        random = Random(f"{name}#")  # not a checksum of the name and the point: the parities of two names would agree
+        small = [number for _ in range(2) for number in random.sample(range(1, 13), 12)]
+        drawn[name] = small + random.sample(range(21, 61), MORE_POINTS // 2)
+    rows = sorted(set(zip(*drawn.values(), strict=True)))
+    return [dict(zip(drawn, map(Fraction, row), strict=True)) for row in rows]
 
 
 def _value_or_none(
@@ -189,7 +213,9 @@ def _value_or_none(
 
 @lru_cache(maxsize=1024)
 def coordinate(name: str, point: int) -> Fraction:
-    """A rational that belongs to this name and point: two points positive, the others of either sign."""
-    seed = crc32(f"{name}/{point}".encode())
-    number = Fraction(seed % 1999 + 301, seed // 1999 % 997 + 503)
-    return -number if point == 2 or (point > 2 and (seed >> 20) & 1) else number
+    """A positive rational that belongs to this name and point.
+
+    Odd by even, by 16 at least: a negative number has no such power, where (-1)^(1/3) has a value that says nothing.
+    """
+    random = Random(f"{name}/{point}")
+    return Fraction(random.randrange(301, 2300, 2), random.randrange(512, 1500, 16))

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rlvr_verifiers.math_units import CURRENCIES, MULTIPLES, spelt_number, unit_of
+from rlvr_verifiers.math_units import CURRENCIES, MULTIPLES, SCALES, spelt_number, unit_of
 
 NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?"
 SIGNED = rf"[+-]? ?{NUMBER}"
@@ -24,7 +24,8 @@ SCIENTIFIC = re.compile(rf"({NUMBER}) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{{ ?([
 E_NOTATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]{1,3})")
 RATIO = re.compile(r"[0-9.]{1,20}(?: ?: ?[0-9.]{1,20}){1,9}")
 UNIT = re.compile(r"(.*?\S)(?: ?\^ ?(\\circ) ?| ?(\\text ?\{.*))")
-TEMPERATURE = re.compile(r"(.*?\S) ?\^ ?\\circ ?(?:([CF])|\\text ?\{ ?([CF]) ?\})")
+SCALE = "[CF]|[Cc]elsius|[Cc]entigrade|[Ff]ahrenheit"
+TEMPERATURE = re.compile(rf"(.*?\S) ?\^ ?\\circ ?(?:({SCALE})|\\text ?\{{ ?({SCALE}) ?\}})")
 PLAIN_UNIT = re.compile(r"(.*[0-9.})]) ?()([A-Za-z$€£¥].*)")
 SIMPLE = re.compile(r"(-?)(?:([0-9]{1,300})(?:\.([0-9]{1,18}))?|\\frac\{([0-9]{1,18})\}\{(0*[1-9][0-9]{0,17})\})")
 
@@ -83,7 +84,7 @@ def without_unit(text: str) -> tuple[str, bool, str | None]:
     if text.endswith("%") and not text[:-1].rstrip().endswith("%"):
         return text[:-1].rstrip(), True, ""
     if found := TEMPERATURE.fullmatch(text):
-        return found[1], False, f"degree {found[2] or found[3]}"
+        return found[1], False, SCALES[f"degree {found[2] or found[3]}".lower()]
     found = UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text)
     if found is None:
         return text, False, ""

@@ -5,12 +5,13 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import combinations, permutations
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlvr_verifiers import math_text, numbers
+from rlvr_verifiers import math_text, math_values, numbers
 from rlvr_verifiers.math import math, unusable, warm_up
 
 from rlvr.verify import Outcome, Sample
@@ -140,6 +141,54 @@ def test_a_reference_in_its_own_words_needs_no_reader():
     for gold in (r"\{2k \mid 1\le k\le 5\}", r"\{x\in\mathbb{Z} : 1\le x\le5\}", r"\langle 25,234\rangle"):
         assert unusable(gold) is None, gold
     assert unusable("7 twelfths")  # once the number 7
+
+
+EVENS = r"\{2k \mid k\in\mathbb{Z}\}"
+
+
+def test_a_set_builder_that_differs_in_a_piece_may_be_the_same_set_and_is_masked_unless_no_set_is_said():
+    assert unusable(EVENS) is None
+    for answer in (r"\{-2k \mid k\in\mathbb{Z}\}", r"\{2n+2 \mid n\in\mathbb{Z}\}", r"\{2,4\}", r"(0,2)", "1<x<2"):
+        for gold in (EVENS, rf"x\in {EVENS}", rf"{EVENS}\cup\{{1\}}"):
+            verdict = judged(gold, f"\\boxed{{{answer}}}")
+            assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "gold_unparsed"), (gold, answer)
+    for answer in ("5", "2k", r"\text{even}", r"\{2k \mid", "1:2"):
+        assert judged(EVENS, f"\\boxed{{{answer}}}").reward == 0.0, answer
+
+
+NAMES = "abcdfghjklmnopqrstuvwxyzABCDFGHJKLMNOPQRSTUVWXYZ"  # e, i, E and I may be numbers
+
+
+def test_no_two_letters_have_the_same_signs_or_parities_wherever_they_are_tried():
+    wrong = [
+        (gold, answer)
+        for a, b in combinations(NAMES, 2)
+        for gold, answer in (
+            (f"(-1)^{{{a}}} {a}{b}", f"(-1)^{{{b}}} {a}{b}"),
+            (f"(-1)^{{{a}}} {a}{b}", f"-(-1)^{{{b}}} {a}{b}"),
+            (f"{a}{b}", f"|{a}{b}|"),
+            (f"{a}{b}", f"-|{a}{b}|"),
+        )
+        if judged(gold, f"\\boxed{{{answer}}}").reward != 0.0
+    ]
+    wrong += [a for a in NAMES if judged(f"(-1)^{{{a}({a}+1)/2}}{a}", f"\\boxed{{(-1)^{{{a}}}{a}}}").reward != 0.0]
+    assert wrong == []
+
+
+def test_where_only_half_of_the_natural_points_count_they_still_tell_two_letters_apart():
+    alike = []
+    for a, b in permutations(NAMES, 2):
+        points = [(at[a], at[b]) for at in math_values._naturals(frozenset((a, b))) if at[a] <= at[b]]
+        if len({(one + other) % 2 for one, other in points}) < 2 or len(points) < 8:
+            alike.append((a, b))
+    assert alike == []
+
+
+@given(letter=st.sampled_from(NAMES), other=st.sampled_from(NAMES), head=st.sampled_from(["2#", "#^2+1", "(#,2#)"]))
+@settings(deadline=None)
+def test_a_set_builder_is_the_same_whatever_its_letter(letter, other, head):
+    one, two = (rf"\{{{head.replace('#', name)} \mid {name}\in\mathbb{{Z}}\}}" for name in (letter, other))
+    assert judged(one, f"\\boxed{{{two}}}").reward == 1.0
 
 
 terms = st.sampled_from(["x", "-y", "2", "-n!", "(-1)^n", "-2^n", "\\sqrt{x-7}", "-\\ln(y-20)", "\\binom{n}{2}"])
