@@ -152,7 +152,7 @@ class Recorder:
         if metrics:
             shares = [(n, x) for name, x in metrics.items() if (n := name.removeprefix("eval/accuracy_")) != name]
             said = ", ".join(f"{name} {value:.1%}" for name, value in shares) or "nothing could be judged"
-            where = {"step": state.step, "version": state.lineage.version}
+            where = {"step": state.step, "version": state.lineage.version, "mark": mark(self.cfg)}
             self.event("evaluation", f"held-out accuracy after step {state.step}: {said}", **where, **metrics)
             self.last += metrics.get("eval/seconds", 0.0)  # not step time; what lay before it, a checkpoint's copy, is
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlvr.lineage import Lineage
+from rlvr.measure import mark
 from rlvr.observe.memory import PeakMemory
 from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.runfolder import RunFolder
@@ -63,6 +64,8 @@ def test_a_step_is_timed_without_the_evaluation_and_with_the_copy_of_the_checkpo
     row = {"tokens/sampled": 170, "time/rollout": 8.0, "time/train": 1.0, "time/publish": 3.0}
     recorder.step(State(step=1), None, None, evaluation | row)
     (said,) = folder.read_metrics()
+    (event,) = folder.read_events()
+    assert event["fields"]["mark"] == mark(recorder.cfg)
     recorder.writing.close()
     folder.close()
     assert (said["time/step"], said["time/driver"], said["tokens/per_s"]) == (17.0, 5.0, 10.0)

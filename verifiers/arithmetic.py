@@ -1,7 +1,7 @@
 """Is what a text calculates true? Reads `3 + 4*2 = 11` and chains of such, exactly. Pure.
 
 Only plain arithmetic counts as a calculation: whatever touches a letter, a power or a command is left alone, and so is
-what a word before it takes part in: `x - 2*3`, `sqrt 4 + 5`, `20% of 5*10`.
+what a word before it takes part in: `x - 2*3`, `sqrt 4 + 5`, `20% of 5*10`, `half of 6 + 4`. A total of 3 + 4 does not.
 """
 
 import re
@@ -15,9 +15,16 @@ LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\(?[0-9]{1,3}[.)])\s+")
 TOUCHING = set("\\^_{}%!'|<>")
 WORD = re.compile(r"[^\W\d_]+\Z")
 TAKES_PART = {
-    "of", "sqrt", "root", "log", "ln", "lg", "sin", "cos", "tan", "exp", "abs", "plus", "minus", "times", "over", "by",
-    "per",
+    "sqrt", "root", "log", "ln", "lg", "sin", "cos", "tan", "exp", "abs", "plus", "minus", "times", "over", "by", "per",
 }  # fmt: skip
+OF = re.compile(r"([^\W\d_]+)?\s*\bof\Z")
+DETERMINER = re.compile(r"(?:\s(?:the|a|an|this|that|his|her|its|their))?\s*\Z")
+WORKS_BY_OF = re.compile(  # any other word there is a name of what is calculated: a total of, the area of
+    r"[^\W\d_]|half|halves|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|twelfth|hundredth|thousandth|"
+    r"fraction|part|multiple|square|cube|root|power|factor|divisor|average|mean|log|logarithm)s?|percent|percentage|"
+    r"double|triple|twice|ln|lg|sine?|cos|cosine|tan|tangent|exp|exponential|abs|modulus|floor|ceiling|reciprocal|"
+    r"inverse|negative|opposite|factorial|remainder|median|derivative|integral"
+)
 MAX_SIDE = 200  # characters
 
 
@@ -27,7 +34,7 @@ def calculations(line: str) -> list[bool]:
     found = []
     for run in RUN.finditer(line):
         if "=" in run[0]:
-            before, after = line[max(0, run.start() - 20) : run.start()], line[run.end() :][:1]
+            before, after = line[max(0, run.start() - 40) : run.start()], line[run.end() :][:1]
             plain = run[0].translate(SPELT)
             found += links(plain, touches(before[-1:]), touches(after), goes_on(before, plain))
     return found
@@ -39,7 +46,16 @@ def goes_on(before: str, run: str) -> bool:
     word = found[0].lower() if found else ""
     side = run.lstrip()
     minus = side.startswith("-") and (side[1:2].isspace() or len(word) == 1)  # `so -3 + 5 = 2` begins with a number
-    return word in TAKES_PART or (minus and touches(before[-1:]))
+    return word in TAKES_PART or part_of(before.lower()) or (minus and touches(before[-1:]))
+
+
+def part_of(before: str) -> bool:
+    """`20% of`, `half of the total of`; not `a total of`."""
+    while found := OF.search(before):
+        if not found[1] or WORKS_BY_OF.fullmatch(found[1]) or before.endswith("absolute value of"):
+            return True
+        before = DETERMINER.sub("", before[: found.start()], count=1)
+    return False
 
 
 def touches(neighbour: str) -> bool:

@@ -206,7 +206,7 @@ def run_tests(
 def request_of(task: Asserts, token: str) -> dict[str, Any]:
     return {
         "tests": task.code, "entry_points": list(task.names), "check": task.check, "collect": task.collect,
-        "token": token,
+        "functions": task.functions, "token": token,
     }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ The columns are looked for in the answer (an object, or JSON text of one) and th
     {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}                                function cases, APPS's way
 
 Tests run as a module that is imported: `if __name__ == "__main__"` does not hold. Classes of unittest, and functions
-`test_...()` that nothing calls, are run then. Tests in which nothing comes to the program are none.
+`test_...()` where the module itself calls nothing of the program, are run then; a function that needs arguments is the
+other tests' helper. Tests in which nothing comes to the program are none.
 
 `"trust": "shared"` in a row says that its tests need live objects of the program (a class, a closure, a callback).
 It is the row that says so, or the look of its tests; never what a program does.
@@ -39,7 +40,7 @@ class NoTask(ValueError):
 @dataclass(frozen=True)
 class Asserts:
     """Assert-style test code. `names` are those of the program that the tests use; `check`: call `check(names[0])`;
-    `collect`: run its unittest classes, and its functions `test...()`."""
+    `collect`: run its unittest classes, and with `functions` its functions `test...()`."""
 
     code: str
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Asserts:
     check: bool = False
     shared: bool = False
     collect: bool = False
+    functions: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,13 +163,14 @@ def _tests(columns: Mapping[str, Any], text: Any) -> Asserts:
         raise NoTask(f"the tests import {missing[0]}: there is the standard library and numpy, and the program's names "
                      "are there without an import")  # fmt: skip
     come_to = reached(test_tree) & {*names, *ANYTHING}
-    collect = collectable(test_tree, functions=not check and not come_to)
+    functions = not check and not come_to  # else the module runs them itself
+    collect = collectable(test_tree, functions)
     if not check and not come_to and not collect:
         raise NoTask(f"nothing in the tests comes to {', '.join(names)} when they are imported (`if __name__ == "
                      "\"__main__\"` does not hold then): call it in an assert, or a function check(candidate) with an "
                      "entry_point, a unittest class, functions test_...()")  # fmt: skip
     shared = columns.get("trust") == "shared" or needs_one_process(test_tree, alive)
-    return Asserts(code, names, preamble, check, shared, collect)
+    return Asserts(code, names, preamble, check, shared, collect, collect and functions)
 
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -213,15 +216,27 @@ def reached(tree: ast.Module) -> set[str]:
 
 
 def collectable(tree: ast.Module, functions: bool) -> bool:
-    """Is there a unittest class, or, with `functions`, a function of pytest's kind?"""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("TestCase") for base in node.bases):
-            return True
-        if functions and isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-            arguments = node.args
-            if len(arguments.posonlyargs + arguments.args) <= len(arguments.defaults):
-                return True
-    return False
+    """Is there a unittest class, or, with `functions`, a function of pytest's kind? NoTask where one of several such
+    functions could not be run."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    if any(ast.unparse(base).endswith("TestCase") for node in classes for base in node.bases):
+        return True
+    tests = [node for node in tree.body if isinstance(node, FUNCTIONS) and node.name.startswith("test")]
+    if not functions or not any(map(stands_alone, tests)):
+        return False
+    used = loaded(ast.walk(tree))
+    for node in tests:
+        if not (stands_alone(node) or node.decorator_list or node.name in used):
+            raise NoTask(f"nothing calls {node.name}() of the tests, and it cannot be run as it is: it is asynchronous "
+                         "or needs arguments, and there are no fixtures")  # fmt: skip
+    return True
+
+
+def stands_alone(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Can it be called without arguments, and is it then done?"""
+    arguments = node.args
+    needed = len(arguments.posonlyargs + arguments.args) - len(arguments.defaults)
+    return isinstance(node, ast.FunctionDef) and needed <= 0 and None not in arguments.kw_defaults
 
 
 def defined(tree: ast.AST) -> set[str]:

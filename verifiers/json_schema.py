@@ -1,7 +1,7 @@
 """Is the answer JSON, and of the form that a JSON Schema asks for? Needs `jsonschema`: `pip install 'rlvr[schema]'`.
 
-Strict JSON: no NaN, no key twice. A schema may not refer to anything outside itself: nothing is fetched. `multipleOf`
-is exact for decimal numbers.
+Strict JSON: no NaN, no key twice. A schema may refer to itself and to the schemas of JSON Schema, and to nothing else:
+nothing is fetched. `multipleOf` is exact for decimal numbers.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urldefrag
 
 from rlvr_verifiers.boxes import after_thoughts
 from rlvr_verifiers.verdicts import abstained, rejected, said
@@ -120,7 +121,7 @@ def validator_for(row: Mapping[str, Any], schema: dict[str, Any] | None) -> Any:
 @lru_cache(maxsize=1024)
 def validator_of(schema: str) -> Any:
     from jsonschema import SchemaError, validators
-    from referencing import Registry
+    from jsonschema.validators import SPECIFICATIONS
     from referencing.exceptions import Unresolvable
 
     loaded = json.loads(schema)
@@ -138,17 +139,17 @@ def validator_of(schema: str) -> Any:
     kind = validators.extend(kind, {"multipleOf": multiple_of})
     if isinstance(loaded, dict):
         loaded.pop("$schema", None)  # known by now; named once more, it would bring back the library's own multipleOf
-    return kind(loaded, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
+    return kind(loaded, registry=SPECIFICATIONS, format_checker=kind.FORMAT_CHECKER)
 
 
 def follow_references(schema: Any, dialect: str) -> None:
     """Unresolvable names one that leads nowhere, also one that few texts would come to."""
-    from referencing import Registry
+    from jsonschema.validators import SPECIFICATIONS
     from referencing.jsonschema import specification_with
 
     kind = specification_with(dialect)
     root = kind.create_resource(schema)
-    waiting = [(root, Registry().resolver_with_root(root))]
+    waiting = [(root, SPECIFICATIONS.resolver_with_root(root))]
     seen: set[int] = set()
     while waiting:
         here, resolver = waiting.pop()
@@ -158,7 +159,8 @@ def follow_references(schema: Any, dialect: str) -> None:
         for word in ("$ref", "$dynamicRef"):
             if isinstance(target := here.contents.get(word), str):
                 found = resolver.lookup(target)
-                waiting.append((kind.create_resource(found.contents), found.resolver))
+                if urldefrag(target).url not in SPECIFICATIONS:  # those of JSON Schema have no loose ends
+                    waiting.append((kind.create_resource(found.contents), found.resolver))
         waiting += [(part, resolver.in_subresource(part)) for part in here.subresources()]
 
 

@@ -70,9 +70,9 @@ class Unfailing:
 def silence(stream: TextIO) -> None:
     """What it holds and what is still to come goes nowhere: at exit Python would try once more, and say so."""
     with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
+        own = stream.fileno()  # first: a closed stream has none
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), own)
 
 
 def open_display(on: bool = True, stream: TextIO | None = None) -> Display:

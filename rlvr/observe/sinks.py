@@ -21,6 +21,7 @@ from rlvr.observe.metrics import NAMES, unknown
 from rlvr.observe.runfolder import RunFolder
 
 ALERTS = ("error", "stopped", "rollback")  # kinds of event that Weights & Biases may send by mail or Slack
+WANDB_RUN_ID = "wandb_run_id"
 
 
 class Sink(Protocol):
@@ -38,18 +39,25 @@ class Sink(Protocol):
 class Fanout:
     """Itself a sink. `record` must not fail, the others may."""
 
-    def __init__(self, record: Sink, others: Sequence[Sink] = (), history: Sequence[Mapping[str, Any]] = ()) -> None:
-        """`history`: the events of the run's earlier starts."""
+    def __init__(
+        self,
+        record: Sink,
+        others: Sequence[Sink] = (),
+        history: Sequence[Mapping[str, Any]] = (),
+        new: Sequence[Sink] = (),
+    ) -> None:
+        """`history`: the events of the run's earlier starts; `new`: those of the others that have seen none of them."""
         self._record = record
         self._others = list(others)
         self._unknown: set[str] = set()
-        self._evaluated: dict[int, Any] = {}  # step -> of how many problems
-        for event in history:
-            self._fresh(event["kind"], event["fields"])
+        self._evaluated: dict[int, dict[int, Any]] = {id(sink): {} for sink in others}  # each: step -> what was asked
+        for sink in (sink for sink in others if not any(sink is one for one in new)):
+            for event in history:
+                self._fresh(sink, event["kind"], event["fields"])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._record.log(step, metrics)
-        self._each("log", step, metrics)
+        self._each(lambda sink: sink.log(step, metrics))
         new = set(unknown(metrics)) - self._unknown
         self._unknown |= new
         if new:
@@ -57,28 +65,30 @@ class Fanout:
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         self._record.event(kind, message, **fields)
-        self._each("event", kind, message, **self._fresh(kind, fields))
+        self._each(lambda sink: sink.event(kind, message, **self._fresh(sink, kind, fields)))
 
     def close(self) -> None:
-        self._each("close")
+        self._each(lambda sink: sink.close())
         self._record.close()
 
-    def _fresh(self, kind: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Without the metrics of an evaluation that is made again after a resume or a rollback: of the same weights and
-        problems, it is no second point of a curve."""
+    def _fresh(self, sink: Sink, kind: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the metrics of an evaluation that this sink has seen, and that is made again after a resume or a
+        rollback: of the same weights and problems, measured alike, it is no second point of a curve."""
+        seen = self._evaluated[id(sink)]
         if kind in ("begin", "rollback"):
-            self._evaluated = {step: of for step, of in self._evaluated.items() if step <= fields.get("to", step)}
+            for step in [step for step in seen if step > fields.get("to", step)]:
+                del seen[step]
         if kind != "evaluation" or "step" not in fields:
             return fields
-        step, problems = fields["step"], fields.get("eval/problems")
-        known = step in self._evaluated and self._evaluated[step] == problems
-        self._evaluated[step] = problems
+        asked = fields.get("eval/problems"), fields.get("mark"), sorted(measured(fields))
+        known = seen.get(fields["step"]) == asked
+        seen[fields["step"]] = asked
         return {name: value for name, value in fields.items() if name not in NAMES} if known else fields
 
-    def _each(self, method: str, *arguments: Any, **fields: Any) -> None:
+    def _each(self, tell: Callable[[Sink], None]) -> None:
         for sink in list(self._others):
             try:
-                getattr(sink, method)(*arguments, **fields)
+                tell(sink)
             except Exception as error:
                 self._others.remove(sink)
                 self.event("warning", f"{type(sink).__name__} dropped: {error}", error=type(error).__name__)
@@ -94,7 +104,7 @@ class WandbSink:
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
         import wandb
 
-        id_file = folder / "wandb_run_id"
+        id_file = folder / WANDB_RUN_ID
         mode = os.environ.get("WANDB_MODE", "offline")
         try:
             self._run = wandb.init(
@@ -198,16 +208,21 @@ def open_sinks(
         wanted["tensorboard"] = lambda: TensorboardSink(folder.path, first_step)
     if log.wandb:
         wanted["wandb"] = lambda: WandbSink(folder.path, log.wandb_project, config)
+    traces = {"tensorboard": folder.path / "tensorboard", "wandb": folder.path / WANDB_RUN_ID}
     others: list[Sink] = [display]
+    new: list[Sink] = []
     failed = {}
     for name, make in wanted.items():
+        known = traces[name].exists()
         try:
             others.append(make())
+            if not known:  # switched on by a resume
+                new.append(others[-1])
         except RecipeError:
             raise
         except Exception as error:
             failed[name] = error
-    fanout = Fanout(folder, others, folder.read_events())
+    fanout = Fanout(folder, others, folder.read_events(), new)
     for name, reason in failed.items():
         fanout.event("warning", f"log.{name} does not start, going on without: {reason}", error=type(reason).__name__)
     return fanout

@@ -5,7 +5,7 @@
       calls    define, then call the entry point on each arguments list; a reply for each
       serve    define, then answer calls as they come, until the channel closes
       tests    run test code; names of the solution are stand-ins that call into another sandbox
-               (`collect`: and then the unittest classes and test functions that it defines)
+               (`collect`: and then the unittest classes that it defines, with `functions` its test functions too)
       shared   define the solution and run test code in this same process
 
 Nothing here is evidence: everything in this process belongs to the program once it has started. It holds no expected
@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 from rlvr.sandbox.wire import NotPlain, decode, encode, frame
 
 CHANNEL = 3
+CO_COROUTINE = 0x80  # inspect's; of an `async def`
 MOST_ITEMS = 10_000  # of an iterator that is handed over
 
 
@@ -238,7 +239,7 @@ def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:
             unittest.main = lambda *_, **__: None  # type: ignore[misc,assignment]  # it looks in another module, and exits
         exec(compile(request["tests"], "tests.py", "exec", dont_inherit=True), namespace)
         if request["collect"]:
-            _collected(namespace)
+            _collected(namespace, request["functions"])
         if request["check"]:
             namespace["check"](find(namespace, request["entry_points"][0]))
         send(["passed", request["token"]])
@@ -250,7 +251,7 @@ def _test(request: Mapping[str, Any], namespace: dict[str, Any]) -> None:
         os._exit(1)
 
 
-def _collected(namespace: dict[str, Any]) -> None:
+def _collected(namespace: dict[str, Any], functions: bool) -> None:
     """Run what a test runner would find; the first failure is raised."""
     import unittest
 
@@ -260,8 +261,17 @@ def _collected(namespace: dict[str, Any]) -> None:
             unittest.defaultTestLoader.loadTestsFromTestCase(found).run(seen)
             if not seen.wasSuccessful():
                 raise AssertionError([text[-300:] for _, text in seen.errors + seen.failures][:1])
-        elif name.startswith("test") and getattr(getattr(found, "__code__", None), "co_filename", "") == "tests.py":
+        elif functions and name.startswith("test") and _stands_alone(found):
             found()
+
+
+def _stands_alone(found: Any) -> bool:
+    """Is it a function of the tests that needs no arguments? One that does helps the others."""
+    code: Any = getattr(found, "__code__", None)
+    if getattr(code, "co_filename", "") != "tests.py" or code.co_flags & CO_COROUTINE:
+        return False
+    given = len(found.__defaults__ or ()) + len(found.__kwdefaults__ or ())
+    return bool(code.co_argcount + code.co_kwonlyargcount <= given)
 
 
 MODES = {"script": script, "calls": calls, "serve": serve, "tests": tests, "shared": shared}

@@ -71,15 +71,29 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def together(entries: Iterable[Recorded], plan: Plan) -> Iterator[list[Recorded]]:
-    """What is judged at once: some groups of a step, or all of them where a verifier compares all that it is asked
-    about."""
+    """What is judged at once: some groups of a step; behind them, at once, all of those about which a verifier is asked
+    that compares all that it is asked about. Only these are held."""
     for _, of_step in groupby(entries, lambda entry: entry.step):
-        groups = list(of_step)
-        asked = (plan.chain(part, entry.group.prompt) for entry in groups for part in plan.chains)
-        whole = any(one.verifier.scope == "batch" for chain in asked for one in chain)
-        for _, some in groupby(groups, lambda entry: len(entry.group.completions)):
-            while share := list(islice(some, len(groups) if whole else TOGETHER)):
+        compared: list[Recorded] = []
+        for _, some in groupby(not_compared(of_step, plan, compared), size):
+            while share := list(islice(some, TOGETHER)):
                 yield share
+        for _, some in groupby(compared, size):
+            yield list(some)
+
+
+def not_compared(entries: Iterable[Recorded], plan: Plan, compared: list[Recorded]) -> Iterator[Recorded]:
+    """As they come; the others are put into `compared`."""
+    for entry in entries:
+        asked = (one for part in plan.chains for one in plan.chain(part, entry.group.prompt))
+        if any(one.verifier.scope == "batch" for one in asked):
+            compared.append(entry)
+        else:
+            yield entry
+
+
+def size(entry: Recorded) -> int:
+    return len(entry.group.completions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """What a person sees: lines in a pipe, a panel in a terminal, and the same result in both."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from rlvr.observe.console import open_display
+from rlvr.observe.console import Unfailing, open_display
 from rlvr.observe.live import LiveDisplay
 from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.summary import Summary, words
@@ -209,6 +210,16 @@ def test_a_stream_that_cannot_be_written_costs_what_is_shown_and_nothing_else(mo
     display.log(2, ROW)
     display.result(SUMMARY, FOLDER)
     display.close()
+
+
+def test_a_closed_stream_costs_no_descriptors(tmp_path):
+    stream = (tmp_path / "log").open("w")
+    stream.close()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        Unfailing(stream).write("a line")
+        Unfailing(stream).flush()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_text_that_a_stream_cannot_encode_does_not_silence_it():

@@ -243,6 +243,28 @@ def test_an_evaluation_of_other_problems_is_another_point():
     assert [bool(metrics) for metrics in seen] == [True, False, True]
 
 
+def test_an_evaluation_that_is_measured_otherwise_is_another_point():
+    seen = []
+    sink = SimpleNamespace(event=lambda kind, message, **fields: seen.append(sinks.measured(fields)))
+    fanout = Fanout(SimpleNamespace(event=lambda *_, **__: None), [sink])
+    asked = [(1, {}), (1, {}), (2, {}), (2, {"eval/accuracy_sampled": 0.5}), (2, {"eval/accuracy_sampled": 0.5})]
+    for mark, more in asked:
+        fields = {"step": 4, "mark": mark, "eval/problems": 5, "eval/accuracy_greedy": 0.5, **more}
+        fanout.event("evaluation", "held-out", **fields)
+    assert [bool(metrics) for metrics in seen] == [True, False, True, True, False]
+
+
+def test_a_sink_that_a_resume_switches_on_gets_the_evaluation_that_is_made_again(folder):
+    fanout = open_sinks(folder, PlainDisplay(io.StringIO()), LogConfig(), {}, first_step=1)
+    evaluated(fanout, 4, 0.75)
+    for first, log in enumerate([LogConfig(tensorboard=True)] * 2):
+        fanout = open_sinks(folder, PlainDisplay(io.StringIO()), log, {}, first_step=5 + first)
+        fanout.event("begin", "going on", to=4)
+        evaluated(fanout, 4, 0.75)
+        fanout._others[-1].close()
+    assert read_tensorboard(folder.path)["eval/accuracy_greedy"] == [(4, 0.75)]
+
+
 WANDB_RUN = """
 import io, sys
 from rlvr.config import LogConfig

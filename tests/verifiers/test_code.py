@@ -116,6 +116,9 @@ NO_TASKS = [
     {"tests": "class Tests:\n    def run(self):\n        assert f(1) == 2"},
     {"tests": "def test_a(fixture):\n    assert f(fixture) == 2"},
     {"tests": "async def test_a():\n    assert f(1) == 2"},
+    {"tests": "def test_a():\n    assert f(1) == 2\ndef test_b(tmp_path):\n    assert f(2) == 3"},
+    {"tests": "def test_a():\n    assert f(1) == 2\ndef test_b(*, n):\n    assert f(n) == 3"},
+    {"tests": "def test_a():\n    assert f(1) == 2\nasync def test_b():\n    assert f(2) == 3"},
 ]
 
 
@@ -136,6 +139,13 @@ RUN_BY_A_RUNNER = [
     UNITTEST + "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(T))",
     UNITTEST.replace("unittest.TestCase", "TestCase").replace("import unittest", "from unittest import TestCase"),
     "def same(x, y):\n    assert x == y\ndef test_a():\n    same(f(2), 4)\ndef test_b(n=3):\n    assert f(n) == n * n",
+    "def test_pair(x, y):\n    assert f(x) == y\ndef test_all():\n    test_pair(2, 4)",
+    "def test_all():\n    test_pair(2, y=4)\ndef test_pair(x, *, y):\n    assert f(x) == y",
+    UNITTEST + "def test_case(x, y):\n    assert f(x) == y\ntest_case(1, 1)",
+    UNITTEST + "def test_unused(x, y):\n    assert f(x) == y",
+    UNITTEST.replace("self.assertEqual(f(2), 4)", "test_pair(self, 2, 4)")
+    + "def test_pair(case, x, y):\n    case.assertEqual(f(x), y)",
+    "import asyncio\nasync def test_later(x):\n    assert f(x) == x * x\ndef test_a():\n    asyncio.run(test_later(2))",
 ]
 
 
@@ -152,6 +162,8 @@ def test_what_a_test_runner_would_run_is_run(tests, trust):
 def test_what_the_module_runs_itself_is_not_run_twice():
     tests = "seen = []\ndef test_a():\n    seen.append(f(1))\n    assert seen == [1]\ntest_a()"
     assert code(sample(fenced("def f(x): return x"), {"tests": tests})).reward == 1.0
+    both = UNITTEST + "seen = []\ndef test_once():\n    seen.append(f(1))\n    assert seen == [1]\ntest_once()"
+    assert code(sample(fenced("def f(x): return x * x"), {"tests": both})).reward == 1.0
     named = "def other():\n    assert test_f(1) == 2\nother()"  # the program's, not a test
     assert code(sample(fenced("def test_f(x): return 2 * x"), {"tests": named})).reward == 1.0
 

@@ -79,6 +79,7 @@ LEADS_NOWHERE = [
     {"properties": {"a": {"$ref": "#/elsewhere/a"}}, "elsewhere": {"a": {"items": {"$ref": "#/elsewhere/b"}}}},
     {"$schema": "http://json-schema.org/draft-07/schema#", "additionalProperties": {"$ref": "#/definitions/x"}},
     {"$id": "https://one.example/a", "properties": {"a": {"$ref": "b"}}},
+    {"properties": {"a": {"$ref": "http://json-schema.org/draft-07/schema#/definitions/nothing"}}},
 ]
 
 
@@ -108,6 +109,18 @@ def test_a_reference_that_leads_somewhere_is_followed(schema):
     assert unusable(None, {"schema": schema}) is None
     assert json_schema(Sample("q", '{"a": 1}', None), schema=schema).reason == "valid"
     assert json_schema(Sample("q", '{"a": "x"}', None), schema=schema).reason == "breaks_type"
+
+
+@pytest.mark.parametrize("dialect", ["2020-12", "2019-09", "draft-07", "draft-06", "draft-04"])
+@pytest.mark.parametrize("own", [{}, *({"$schema": f"http://json-schema.org/draft-0{n}/schema#"} for n in (7, 4))])
+def test_a_reference_to_the_schemas_of_json_schema_needs_nothing_fetched(dialect, own):
+    older = dialect.startswith("draft")
+    meta = f"http://json-schema.org/{dialect}/schema#" if older else f"https://json-schema.org/draft/{dialect}/schema"
+    schema = {**own, "properties": {"parameters": {"$ref": meta}}}
+    assert unusable(None, {"schema": schema}) is None
+    for kind, reward in (("object", 1.0), ("nonsense", 0.0)):
+        verdict = json_schema(Sample("q", f'{{"parameters": {{"type": "{kind}"}}}}', None), schema=schema)
+        assert verdict.reward == reward, verdict
 
 
 @pytest.mark.parametrize("dialect", ["https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"])

@@ -52,6 +52,16 @@ from tests.verifiers.hostile import HOSTILE
         ("so -3 + 5 = 2", [True]),
         ("we get 3 + 4 = 8", [False]),
         ("result: - 3 + 5 = 3", [False]),
+        ("for a total of 3 + 4 = 8", [False]),
+        ("The product of 3*4 = 13 and an area of 3*5 = 15", [False, True]),
+        ("out of a total of 3 + 4 = 7 she ate 2", [True]),
+        ("half of 6 + 4 = 5", []),
+        ("2/3 of 6 + 3 = 6", []),
+        ("Two thirds of 6 + 3 = 6", []),
+        ("20 percent of the total of 50 + 50 = 20", []),
+        ("the square root of 5 + 4 = 3", []),
+        ("the absolute value of 3 - 5 = 2, a value of 3 - 5 = 2", [False]),
+        ("f of 3 + 1 = 9", []),
     ],
 )
 def test_what_is_calculated_is_true_or_false_and_the_rest_is_left_alone(line, found):

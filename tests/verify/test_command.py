@@ -321,7 +321,23 @@ def test_groups_of_a_step_are_judged_together_all_of_them_where_a_verifier_compa
     kinds = [(0, 2, "sample")] * (TOGETHER + 1) + [(0, 3, "group"), (0, 2, "sample"), (1, 2, "sample")]
     kinds += [(2, 2, "batch")] + [(2, 2, "group")] * (TOGETHER + 1)
     shares = list(together([entry(*kind) for kind in kinds], SimpleNamespace(chains={"x": ()}, chain=chain)))
-    assert list(map(len, shares)) == [TOGETHER, 1, 1, 1, 1, TOGETHER + 2]
+    assert list(map(len, shares)) == [TOGETHER, 1, 1, 1, 1, TOGETHER, 1, 1]
+    kinds = [(0, 2, "batch"), (0, 2, "sample")] * (TOGETHER + 1)
+    shares = list(together([entry(*kind) for kind in kinds], SimpleNamespace(chains={"x": ()}, chain=chain)))
+    assert list(map(len, shares)) == [TOGETHER, 1, TOGETHER + 1], "all that are compared, and the others in parts"
+
+
+def test_of_a_step_whose_verifiers_compare_nothing_some_groups_are_read_at_a_time():
+    read = []
+
+    def entries():
+        for n in range(3 * TOGETHER):
+            read.append(n)
+            yield Recorded(0, Group(Prompt("p", 0, (), (1,), ""), (Completion((1,), (True,), (0.0,), 0, "x", "eos"),)))
+
+    chain = (SimpleNamespace(verifier=SimpleNamespace(scope="group")),)
+    next(together(entries(), SimpleNamespace(chains={"x": ()}, chain=lambda *_: chain)))
+    assert len(read) <= TOGETHER + 1
 
 
 def test_rescore_finds_modules_in_ones_own_folder(run_folder, own, capsys, monkeypatch):
