@@ -126,6 +126,8 @@ def unit_of(text: str, behind: bool = False) -> str:
 
 
 def no_unit(word: str) -> bool:
+    if word == "cost":  # and no cosine of t
+        return False
     return word in NO_UNITS or bool(NUMBER_LIKE.fullmatch(word) or FUNCTION_LIKE.fullmatch(word))
 
 

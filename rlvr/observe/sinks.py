@@ -52,8 +52,8 @@ class Fanout:
         self._unknown: set[str] = set()
         self._evaluated: dict[int, dict[int, Any]] = {id(sink): {} for sink in others}  # each: step -> what was asked
         for sink in (sink for sink in others if not any(sink is one for one in new)):
-            for event in history:
-                self._fresh(sink, event["kind"], event["fields"])
+            for event in history:  # a line of somebody's own may lack what ours have
+                self._fresh(sink, event.get("kind", ""), event.get("fields") or {})
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._record.log(step, metrics)

@@ -295,3 +295,11 @@ def test_wandb_is_offline_by_default_and_writes_into_the_run_folder(tmp_path):
     assert records[0].name == f"run-{run_id}.wandb"
     data = records[0].read_bytes()
     assert b"accuracy" in data and json.dumps(0.25).encode() in data and b"eval/accuracy_greedy" in data
+
+
+def test_a_line_of_somebodys_own_among_the_events_ends_no_resume():
+    told: list[str] = []
+    sink = SimpleNamespace(event=lambda kind, message, **fields: told.append(message))
+    history = [{"message": "seen"}, {"kind": "note", "fields": None}]
+    Fanout(sink, [sink], history).event("note", "x")
+    assert told == ["x", "x"]
