@@ -707,7 +707,7 @@ def test_a_template_that_asks_for_the_date_is_told_the_day_of_the_beginning(tmp_
     began = json.loads((run / "prompts.json").read_text())
     assert before.isoformat() <= began["day"] <= date.today().isoformat()
     (run / "prompts.json").write_text(json.dumps(began | {"day": "2024-01-02"}))
-    assert cli.main(["resume", str(run), "data.shuffle=true"]) == 0
+    assert cli.main(["resume", str(run), "data.split=train"]) == 0
     assert launch.inputs.train[0].token_ids[0] == WORDS.index("2")
     assert cli.main(["resume", str(run)]) == 0  # whatever day it is
 
