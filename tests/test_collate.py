@@ -237,3 +237,15 @@ def test_rewards_travel_only_where_a_penalty_will_be_taken_from_them():
 def test_every_row_knows_its_place_among_the_rewards():
     # two rows of three places: the third of the first is padding
     assert collate([group([1.0, 0.0]), group([0.0, None, 1.0])], CENTER, MATH).slots_B.tolist() == [0, 1, 3, 4, 5]
+
+
+def test_a_penalty_in_the_reward_is_of_every_token_of_a_completion_with_a_reward():
+    """Truncated ones that are not trained on are penalised too; masked ones are not, nor is anything without it."""
+    cut = completion((7, 8), stop_reason="length")
+    completions = [completion((7, 8, 2), (True, False, True)), cut, completion()]
+    made = group([1.0, 0.0, None], completions, prompt(token_ids=(4,)))
+    objective = replace(GRPO, kl=kl.KL(kl.k1, 0.1, place="reward"), train_on_truncated=False)
+    batch = collate([made], objective, MATH)
+    assert batch.penalised_BT.tolist() == [[0, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert batch.mask_BT.tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert collate([made], GRPO, MATH).penalised_BT is None

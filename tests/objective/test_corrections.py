@@ -50,6 +50,7 @@ def test_masking_drops_what_lies_outside_the_bounds():
     assert_close(token_mask(near, low=0.5, high=5.5), f64([0.0, 0.5000001, 1.0, 2.0, 5.0, 0.0]))
     assert_close(token_agrees(near, low=0.5, high=5.5), f64([0.0, 1.0, 1.0, 1.0, 1.0, 0.0]))
     assert_close(token_mask(mismatch([[0.51, 4.99], [0.49, 5.01]])), f64([0.51, 4.99], [0.0, 0.0]))
+    assert_close(token_agrees(mismatch([[0.51, 4.99], [0.49, 5.01]])), f64([1.0, 1.0], [0.0, 0.0]))
 
 
 # weights of whole completions: 1.5 * 1.2 = 1.8; 3 * 2 = 6; 0.5 * 0.8 = 0.4; 1.5 alone, the other token is masked

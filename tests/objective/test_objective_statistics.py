@@ -26,6 +26,9 @@ def test_statistics_by_hand():
     assert means["mismatch/ess"] == pytest.approx(3.25**2 / 5.0625 / 3)
     assert means["policy/kl_ref"] == pytest.approx(0.5)
     assert means["mismatch/masked"] == pytest.approx(1 / 3)
+    assert "policy/entropy" not in means  # a loss does not see it, the trainer adds it
+    seen = objective.loss(RHO.log(), of)[1] + Statistics({"entropy": 1.2})
+    assert seen.means()["policy/entropy"] == pytest.approx(1.2 / 3)
     assert means["policy/clipped"] == 0  # without a gradient there is nothing to lose
     assert replace(objective, correction=None).loss(RHO.log(), of)[1].means().get("mismatch/masked") is None
 
