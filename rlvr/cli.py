@@ -27,6 +27,11 @@ from rlvr.verify import command as verify_commands
 if TYPE_CHECKING:  # Hydra and torch take seconds to import, and half of the commands need neither
     from rlvr.objective import Objective
 
+# of a resume that means other prompts than the run began with
+OTHER_PROMPTS = (
+    "data.train", "data.split", "data.prompt", "data.answer", "data.system", "model.path", "model.chat_template",
+)  # fmt: skip
+
 
 def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
     """What will run, for a person to see before it does."""
@@ -46,11 +51,6 @@ def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
         "steps": f"{cfg.steps}, learning rate {trainer.learning_rate:g} {trainer.schedule}, seed {cfg.seed}",
     }
     return "\n".join(f"  {name:10} {text}" for name, text in lines.items())
-
-# of a resume that means other prompts than the run began with
-OTHER_PROMPTS = (
-    "data.train", "data.split", "data.prompt", "data.answer", "data.system", "model.path", "model.chat_template",
-)  # fmt: skip
 
 
 def train(args: argparse.Namespace) -> int:

@@ -83,9 +83,8 @@ def unsampled(cfg: RolloutConfig) -> str | None:
         "groups_per_step": 1, "max_tokens": 1, "workers": 1, "max_sequences": 1, "threads": 1, "tensor_parallel": 1,
         "refill_rounds": 0, "top_k": 0, "max_staleness": 0,
     }  # fmt: skip
-    for name, limit in at_least.items():
-        if not getattr(cfg, name) >= limit:  # nor is nan
-            return f"{name}={getattr(cfg, name)}: at least {limit}"
+    if wrong := too_small(cfg, at_least):
+        return wrong
     for name, allowed in {"engine": ("vllm", "transformers"), "dtype": ("auto", "float32", "bfloat16")}.items():
         if getattr(cfg, name) not in allowed:
             return f"{name}={getattr(cfg, name)}: one of {', '.join(allowed)}"
@@ -117,9 +116,15 @@ def unsampled(cfg: RolloutConfig) -> str | None:
 
 
 def _unasked(cfg: ToolConfig) -> str | None:
-    for name, limit in {"processes": 1, "max_calls": 1, "max_characters": 1}.items():
-        if not getattr(cfg, name) >= limit:
-            return f"{name}={getattr(cfg, name)}: at least {limit}"
+    if wrong := too_small(cfg, {"processes": 1, "max_calls": 1, "max_characters": 1}):
+        return wrong
     if cfg.timeout_s is not None and not 0 < cfg.timeout_s < math.inf:
         return f"timeout_s={cfg.timeout_s}: seconds, above 0 and finite"
+    return None
+
+
+def too_small(cfg: RolloutConfig | ToolConfig, at_least: dict[str, int]) -> str | None:
+    for name, limit in at_least.items():
+        if not getattr(cfg, name) >= limit:  # nor is nan
+            return f"{name}={getattr(cfg, name)}: at least {limit}"
     return None

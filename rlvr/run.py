@@ -302,7 +302,7 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | Non
 
 
 def probe_tolerance(cfg: Recipe, on_gpu: bool, *dtypes: str) -> float:
-    """Between these two. `on_gpu` says what `auto` is."""
+    """Of logprobs in nats, between implementations that compute in `dtypes`. `on_gpu` says what `auto` is."""
     exact = {"float32"} if on_gpu else {"float32", "auto"}
     return tolerated(cfg.trainer.probe_tolerance, exact.issuperset(dtypes))
 

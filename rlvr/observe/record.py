@@ -58,7 +58,6 @@ class Record:
             bad,
         )
 
-
     def all_rows(self) -> list[dict[str, float]]:
         """Undone ones too."""
         return [*self.metrics, *(row for stretch in self.undone for row in stretch)]

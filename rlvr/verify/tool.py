@@ -19,27 +19,16 @@ from functools import wraps
 from typing import Any
 
 from rlvr.types import Outcome, Verdict
-from rlvr.verify.plugin import Isolation, PluginError, Sample, Verifier
+from rlvr.verify.plugin import PluginError, Sample, Verifier, verifier
 
 TOOL = "tool"  # `tool:REFERENCE` is the tool, whose verdicts hold its answers
 LONGEST = 1_000_000  # characters of an answer that travel
 
 
-def tool(
-    name: str,
-    *,
-    version: str = "1",
-    timeout_s: float = 5.0,
-    memory_gib: float | None = 2.0,
-    setup: Callable[..., None] | None = None,
-    close: Callable[[], None] | None = None,
-    isolation: Isolation = "process",
-    concurrency: int = 16,
-) -> Callable[[Callable[..., Any]], Verifier]:
-    """Make a tool of a function `(sample, **options) -> str | None`; the limits are those of a verifier."""
-    return lambda function: Verifier(
-        name, function, version, timeout_s, memory_gib, setup, close, "sample", isolation, concurrency=concurrency
-    )
+def tool(name: str, **limits: Any) -> Callable[[Callable[..., Any]], Verifier]:
+    """Make a tool of a function `(sample, **options) -> str | None`. `limits` are those of `verifier`: version,
+    timeout_s, memory_gib, setup, close, isolation, concurrency."""
+    return verifier(name, **limits)
 
 
 def answering(theirs: Verifier) -> Verifier:
