@@ -144,6 +144,11 @@ class Recipe:
     run: RunConfig = field(default_factory=RunConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
+    @property
+    def engine_dtype(self) -> str:
+        """What engines compute in; `auto` where the model's is."""
+        return self.model.dtype if self.rollout.dtype == "auto" else self.rollout.dtype
+
 
 PROBE_TOKENS = 32  # that engines and trainer score after each transfer of weights
 

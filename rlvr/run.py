@@ -189,7 +189,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         checkpoints.tolerance = max(1e-2, probe_tolerance(cfg, on_gpu, cfg.model.dtype))
         rollouts = SampledRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
-            (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, engine_dtype(cfg))),
+            (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, cfg.engine_dtype)),
             lambda text: recorder.event("warning", text),
         )  # fmt: skip
         rollouts.evaluating = partial(display.phase, f"evaluating on {len(inputs.heldout):,} held-out problems")
@@ -305,10 +305,6 @@ def probe_tolerance(cfg: Recipe, on_gpu: bool, *dtypes: str) -> float:
     """Of logprobs in nats, between implementations that compute in `dtypes`. `on_gpu` says what `auto` is."""
     exact = {"float32"} if on_gpu else {"float32", "auto"}
     return tolerated(cfg.trainer.probe_tolerance, exact.issuperset(dtypes))
-
-
-def engine_dtype(cfg: Recipe) -> str:
-    return cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
 
 
 @contextmanager

@@ -19,13 +19,12 @@ def build_engine(cfg: Recipe, on_death: Callable[[], None] | None = None) -> Eng
 
 
 def plain_engine(cfg: Recipe, on_death: Callable[[], None] | None) -> Any:
-    dtype = cfg.model.dtype if cfg.rollout.dtype == "auto" else cfg.rollout.dtype
     if cfg.rollout.engine == "vllm":
         from rlvr.rollout.vllm import VllmEngine
 
         return VllmEngine(
             cfg.model.path,
-            dtype=dtype,
+            dtype=cfg.engine_dtype,
             max_model_len=cfg.model.max_context,
             max_num_seqs=cfg.rollout.max_sequences,
             kv_cache_gib=cfg.rollout.memory_gib,
@@ -43,7 +42,7 @@ def plain_engine(cfg: Recipe, on_death: Callable[[], None] | None) -> Any:
 
         return TransformersEngine(
             cfg.model.path,
-            dtype=dtype,
+            dtype=cfg.engine_dtype,
             max_model_len=cfg.model.max_context,
             max_num_seqs=cfg.rollout.max_sequences,
             threads=cfg.rollout.threads,
