@@ -80,8 +80,13 @@ def test_the_logprobs_of_what_it_samples_are_those_of_the_trainer(engine, model_
         assert max(abs(x - y) for x, y in zip(ours, e.completion.rollout_logprobs, strict=True)) < 0.1
 
 
-def test_engine_and_trainer_share_a_gpu_for_a_whole_run(tmp_path):
-    words = ["train", "quickstart", "cluster=one_gpu", "steps=4"]
+@pytest.mark.parametrize(
+    "of",
+    [["quickstart"], ["quickstart_tool", "algorithm=grpo", "trainer.lora.rank=8"]],
+    ids=["weights", "adapters, a reference and a tool"],
+)
+def test_engine_and_trainer_share_a_gpu_for_a_whole_run(tmp_path, of):
+    words = ["train", *of, "cluster=one_gpu", "steps=4"]
     words += ["rollout.gpu_memory_utilization=0.3", "evaluation.limit=16", f"run.folder={tmp_path / 'run'}"]
     done = subprocess.run([sys.executable, "-m", "rlvr.cli", *words], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,24 +9,28 @@ from functools import partial
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import AutoModelForCausalLM
 
 from rlvr.collate import collate
 from rlvr.config import ModelConfig, RecipeError, TrainerConfig
-from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
+from rlvr.objective import Batch, Objective, advantages, kl, ratios, surrogates, weightings
 from rlvr.train.logprobs import LogprobHead
 from rlvr.train.optimizer import GuardedAdamW
 from rlvr.train.policy import Policy, load_policy, pack, scatter
 from rlvr.train.saving import load_checkpoint
+from rlvr.trainer_config import LoraConfig
 from tests.builders import completion, group, prompt
 
 pytestmark = pytest.mark.gpu
 GRPO = Objective(
     advantages.standardize, ratios.token, partial(surrogates.clip, low=0.2, high=0.2), weightings.token_mean
 )
+LEASHED = replace(GRPO, kl=kl.KL(kl.k3, 0.5))
+PROBE = [3, 4, 5, 6, 90, 210]
 ROWS = [[[5], [3], [1]], [[2], [0]], [[4]]]
 
 
-def batch() -> Batch:
+def batch(objective: Objective = GRPO) -> Batch:
     generator = torch.Generator().manual_seed(1)
 
     def tokens(count: int) -> list[int]:
@@ -37,7 +41,7 @@ def batch() -> Batch:
         group([1.0, 0.0, 0.5], first, prompt(0, tokens(30))),
         group([0.0, 0.0, 1.0], second, prompt(1, tokens(7))),
     ]
-    return collate(groups, GRPO, {"math": 1.0})
+    return collate(groups, objective, {"math": 1.0})
 
 
 def policy_of(folder: str, dtype: str, attention: str = "auto", checkpointing: bool = False) -> Policy:
@@ -86,11 +90,12 @@ def test_flash_attention_gives_the_logprobs_and_the_gradient_of_a_mask(model_fol
 
 def test_with_flash_attention_documents_of_a_row_do_not_see_each_other(model_folder):
     policy, of = policy_of(model_folder, "bfloat16").cuda(), batch()
+    one_row = [[[i] for i in range(6)]]
     with torch.no_grad():
-        before = logprobs(policy, of, [[0, 1, 2, 3, 4, 5]])
+        before = logprobs(policy, of, one_row)
         others = of.token_ids_BT.clone()
         others[[0, 2, 3, 4, 5]] = torch.randint(1, 500, others[[0, 2, 3, 4, 5]].shape)
-        after = logprobs(policy, replace(of, token_ids_BT=others), [[0, 1, 2, 3, 4, 5]])
+        after = logprobs(policy, replace(of, token_ids_BT=others), one_row)
     assert torch.equal(before[1], after[1]) and not torch.equal(before[0], after[0])
 
 
@@ -129,6 +134,7 @@ def build(model_folder):
     from rlvr.train.deepspeed import DeepSpeedTrainer
 
     def make(dtype: str, **cfg) -> DeepSpeedTrainer:
+        gc.collect()  # while a ZeRO-3 trainer lives on, transformers loads every model in shards
         settings = TrainerConfig(**{"micro_batch_tokens": 400, "row_tokens": 256, "max_grad_norm": 1e9} | cfg)
         return DeepSpeedTrainer(ModelConfig(path=model_folder, dtype=dtype), settings, temperature=1.0)
 
@@ -170,7 +176,6 @@ def test_a_step_has_the_gradient_of_plain_autograd_and_resumes(build, model_fold
 @pytest.mark.parametrize(("then", "now"), [("none", "none"), ("cpu", "none"), ("none", "cpu")])
 def test_another_number_of_ranks_or_another_place_of_the_optimizer_goes_on(build, tmp_path, zero_stage, then, now):
     """Each wants its counts of steps on another device. Two ranks are pretended: what one saved is converted."""
-    gc.collect()  # while a ZeRO-3 trainer lives on, transformers loads every model in shards
     of, folder = batch(), tmp_path / "step" / "trainer"
     saver = build("bfloat16", zero_stage=zero_stage, offload_optimizer=then)
     saver.step(of, GRPO, 1e-4)
@@ -213,3 +218,46 @@ def test_ranks_of_an_offloaded_optimizer_agree_over_nccl(build, finite, monkeypa
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     guarded.step()
     assert guarded.skipped is not finite
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_adapters_are_what_is_trained_and_engines_get_the_merged_weights(build, model_folder, zero_stage):
+    """Held to float32 on the same GPU. The reference is the model below the adapters, no second one."""
+    gc.collect()  # a ZeRO-3 trainer that lives on would have this model loaded in shards
+    engine = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).cuda()
+
+    def said() -> list[float]:
+        with torch.no_grad():
+            logits = engine(input_ids=torch.tensor([PROBE], device="cuda"), use_cache=False).logits[0, :-1].float()
+        return logits.log_softmax(1).gather(1, torch.tensor(PROBE, device="cuda")[1:, None])[:, 0].tolist()
+
+    of, lora = batch(LEASHED), LoraConfig(rank=8)
+    exact, trainer = (build(dtype, zero_stage=zero_stage, lora=lora) for dtype in ("float32", "bfloat16"))
+    before, start = trainer.score(PROBE), trainer._logprobs(trainer.engine, of)
+    assert before == pytest.approx(said(), abs=0.05)
+    wanted, got = exact.step(of, LEASHED, 1e-2), trainer.step(of, LEASHED, 1e-2)
+    assert got["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=0.05)
+    assert got["policy/loss"] == pytest.approx(wanted["policy/loss"], abs=0.05)
+    assert_close(trainer._reference_logprobs(of, None), start, atol=1e-3, rtol=0)
+    assert trainer._reference is None
+    with torch.no_grad():
+        for bucket in trainer.weights():
+            for name, weight in bucket.items():
+                engine.get_parameter(name).copy_(weight)
+    after = trainer.score(PROBE)
+    assert after == pytest.approx(said(), abs=0.1)
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 0.2
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_kl_term_asks_the_model_before_training(build, zero_stage, offload):
+    of = batch(LEASHED)
+    trainer = build("bfloat16", zero_stage=zero_stage, offload_reference=offload)
+    start = trainer._logprobs(trainer.engine, of)
+    first = trainer.step(of, LEASHED, 1e-3)
+    assert first["policy/kl_ref"] == pytest.approx(0, abs=1e-3)
+    assert trainer.step(of, LEASHED, 1e-3)["policy/kl_ref"] > first["policy/kl_ref"] + 1e-3
+    assert_close(trainer._reference_logprobs(of, None), start, atol=0.02, rtol=0)
+    if zero_stage < 3:
+        assert {p.device.type for p in trainer._reference.parameters()} == {"cpu" if offload else "cuda"}
