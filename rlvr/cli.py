@@ -20,9 +20,11 @@ from rlvr.observe import report_command
 from rlvr.observe.console import open_display, silence
 from rlvr.observe.files import RunFolderError
 from rlvr.plan import command as plan_command
+from rlvr.rollout_config import ToolConfig
 from rlvr.sandbox import command as sandbox_command
 from rlvr.sentinel import command as sentinel_command
 from rlvr.verify import command as verify_commands
+from rlvr.verify.plan import tool_of
 
 if TYPE_CHECKING:  # Hydra and torch take seconds to import, and half of the commands need neither
     from rlvr.objective import Objective
@@ -46,11 +48,21 @@ def plan(cfg: Recipe, algorithm: Any, prompts: int, heldout: int) -> str:
         "reward": ", ".join(parts),
         "a step": f"{rollout.groups_per_step} prompts x {rollout.group_size} completions of <= {rollout.max_tokens} "
         f"tokens at temperature {rollout.temperature:g}",
+        "tool": tool_in_words(rollout.tool) if rollout.tool.name else "",
         "workers": f"{cfg.cluster.kind}: {rollout.workers} x {rollout.engine}, {verify.workers} x {verify.processes} "
         f"verifiers, {trainer.ranks} x DeepSpeed ZeRO-{trainer.zero_stage}",
         "steps": f"{cfg.steps}, learning rate {trainer.learning_rate:g} {trainer.schedule}, seed {cfg.seed}",
     }
-    return "\n".join(f"  {name:10} {text}" for name, text in lines.items())
+    return "\n".join(f"  {name:10} {text}" for name, text in lines.items() if text)
+
+
+def tool_in_words(cfg: ToolConfig) -> str:
+    found = tool_of(cfg)
+    options = "".join(f", {name}={value!r}" for name, value in cfg.params.items())
+    return (
+        f"{found.verifier.name} ({cfg.name}{options}): at most {cfg.max_calls} answers a completion, of <= "
+        f"{cfg.max_characters:,} characters and {found.limit_s:g} CPU seconds; {cfg.processes} processes an engine"
+    )
 
 
 def train(args: argparse.Namespace) -> int:

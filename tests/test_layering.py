@@ -14,7 +14,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling"},
+    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling", "atomic"},
     {"lineage", "config", "objective"},
     {"state", "records", "measure", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
@@ -47,6 +47,7 @@ HOMES = {
 # What a file knows besides the standard library and the layers below it.
 THIRD_PARTY = {
     "rlvr/types.py": set(),
+    "rlvr/atomic.py": set(),
     "rlvr/lineage.py": set(),
     "rlvr/config.py": set(),
     "rlvr/reward_config.py": set(),
@@ -79,6 +80,7 @@ THIRD_PARTY = {
 # Files that see less of the project than their layer would let them.
 PROJECT = {
     "rlvr/types.py": set(),
+    "rlvr/atomic.py": set(),
     "rlvr/lineage.py": set(),
     "rlvr/config.py": {"reward_config", "rollout_config", "sentinel_config", "trainer_config"},
     "rlvr/reward_config.py": set(),

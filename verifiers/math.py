@@ -26,6 +26,8 @@ from rlvr.verify import Provenance, Sample, Verdict, verifier
 LETTERS = "ABCDEFGHIJ"
 FAST = {"string", "number", "choice"}  # rungs that need no algebra
 INTEGER = re.compile(r"-?[0-9]{1,18}")
+JSON_LIST = re.compile(r'\s*\[\s*"')
+SEVERAL = "one text is wanted, such as 1, 2 where both are the answer, or one of those that say the same"
 CHOSEN = re.compile(
     r"(?:(?i:option|choice|answer) )?(?:\(([A-Z])\)(?![A-Za-z])|([A-Z])(?:\)(?![A-Za-z])|[.:]|(?= )|$))"
     r"[.:]? ?((?![,;+*/=^_<>&\\!'-]|or\b|and\b).*)"
@@ -55,11 +57,11 @@ def warm_up(
 
 
 def unusable(answer: Any, choices: str = LETTERS) -> str | None:
-    """Why `answer` is no reference: empty, too large, or not to be read as anything."""
-    return parsed(str(answer), choices).problem or None
+    """Why `answer` is no reference: empty, too large, a list of several, or not to be read as anything."""
+    return reference(answer, choices).problem or None
 
 
-@verifier("math", version="4", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
+@verifier("math", version="5", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
 def math(
     sample: Sample,
     tolerance: str | float = "exact",
@@ -80,7 +82,7 @@ def math(
     evaluated  a reference that is one number wants one number: 3+4 is not 7
     unboxed    without a box, what stands behind `####` or `answer is` in the last line
     """
-    gold = parsed(str(sample.answer), choices)
+    gold = reference(sample.answer, choices)
     if gold.problem or gold.shape is None:
         return abstained("gold_unparsed", gold.problem)
     region = after_thoughts(sample.completion, sample.thinking)
@@ -129,6 +131,19 @@ def verdict(equal: bool, answer: str, rung: str) -> Verdict:
     where = Provenance("math", path="fast" if rung in FAST else rung)
     reason = "equal" if equal else "differs"
     return said(float(equal), reason, f"decided as {rung}", answer=answer, provenance=(where,))
+
+
+def reference(answer: Any, choices: str) -> Gold:
+    """A list of one is that one. Several may all be the answer, or each, and their JSON would be read as a tuple."""
+    if isinstance(answer, (list, tuple)):
+        if len(answer) != 1:
+            return Gold("", problem=f"the reference is a list of {len(answer)}: {SEVERAL}")
+        (answer,) = answer
+    if answer is None or isinstance(answer, (list, tuple, dict)):
+        return Gold("", problem=f"the reference is {'empty' if answer is None else f'a {type(answer).__name__}'}")
+    if isinstance(answer, str) and JSON_LIST.match(answer):
+        return Gold("", problem=f"the reference is the text of a JSON list: {SEVERAL}")
+    return parsed(str(answer), choices)
 
 
 @lru_cache(maxsize=4096)

@@ -89,7 +89,7 @@ async def steps(
 async def judged(sample: Sample, step: str, by: str, params: Mapping[str, Any]) -> Verdict | None:
     """None where a step gives nothing to judge."""
     if by != "arithmetic":
-        alone = replace(sample, completion=step, token_ids=(), thinking=False)
+        alone = replace(sample, completion=step, token_ids=(), thinking=False, turns=())
         return await asyncio.to_thread(load(by), alone, **params)
     found = [truth for line in step.split("\n") for truth in calculations(line)]
     return said(all(found), "right" if all(found) else "wrong") if found else None

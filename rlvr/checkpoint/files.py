@@ -12,6 +12,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from rlvr.atomic import replace_text
+
 Fingerprint = dict[str, Any]  # {"bytes": 1234, "sha256": "9f86..."}
 MANIFEST = "manifest.json"
 
@@ -61,11 +63,8 @@ def damage(folder: Path, name: str, expected: Fingerprint) -> str | None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """`path` holds either what it held before, or all of `text`."""
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(text)
-    sync(draft)
-    os.replace(draft, path)
+    """`path` holds either what it held before, or all of `text`: that for good, once this returns."""
+    replace_text(path, text)
     sync(path.parent)
 
 

@@ -120,16 +120,20 @@ def framed(curves: Sequence[Curve], marks: Sequence[Mark], share: bool) -> Frame
     ys = [y for _, y in points if math.isfinite(y)]
     low, high = (0.0, 1.0) if share and min(ys) >= 0 and max(ys) <= 1 else (min(ys), max(ys))
     low, high = (min(max(y, -1e300), 1e300) for y in (low, high))  # what is larger has no differences
-    kept = sorted(y for curve in curves for _, y in curve.points if math.isfinite(y))
-    if len(kept) >= FEW and not share:  # what was undone may be far above all of it
-        floor = min(low, 0.0)
-        cut = floor + FAR * (kept[int(0.98 * (len(kept) - 1))] - floor)
+    kept = [sorted(y for _, y in curve.points if math.isfinite(y)) for curve in curves]
+    if max(map(len, kept)) >= FEW and not share:  # what was undone may be far above all of it
+        cut = max(end_of_axis(one, min(low, 0.0)) for one in kept if one)  # no curve is another one's spike
         high = cut if low < cut < high else high
     largest = max(abs(low), abs(high))
     if high - low <= max(1e-9 * largest, 1e-300):  # what differs less is rounding
         apart = largest / 10 if largest > 1e-290 else 0.1
         low, high = low - apart, high + apart
     return Frame(min(xs), max(max(xs), min(xs) + 1), low, high)
+
+
+def end_of_axis(ys: Sequence[float], floor: float) -> float:
+    """Above all of a curve but its spikes. `ys`: in order; of few points none is a spike."""
+    return ys[-1] if len(ys) < FEW else floor + FAR * (ys[int(0.98 * (len(ys) - 1))] - floor)
 
 
 def drawing(curve: Curve, colour: str, frame: Frame, dashed: bool) -> list[Markup]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+from rlvr.atomic import ESCAPED, replace_text
 from rlvr.config import RecipeError
 
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # made once: `json.dumps` makes one a line
@@ -22,7 +23,6 @@ NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 PLAIN = frozenset((str, bool, int, type(None)))  # are JSON as they are
 LISTS = (list, tuple)
 PATIENCE = 10  # tries, a second apart, where the disk is full
-ESCAPED = "backslashreplace"  # half a surrogate pair has no UTF-8; in JSON the backslash escape means the same
 
 
 class RunFolderError(RecipeError):
@@ -79,16 +79,8 @@ def number(value: str | float) -> float:
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """The file holds all of `text`, or of its pieces, or what it held before, even after a power cut."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with usable(path):
-        try:
-            with aside.open("w", encoding="utf-8", errors=ESCAPED, newline="\n") as file:
-                file.writelines([text] if isinstance(text, str) else text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        replace_text(path, text)
 
 
 class JsonLines:

@@ -14,6 +14,7 @@ from rlvr.plan.model import read
 from rlvr.plan.report import Report, as_json, in_words, report
 from rlvr.plan.setting import Setting
 
+OF_A_TOOL = ("calls", "answer_tokens", "tool_s")
 Compose = Callable[[str, Sequence[str], str | None], Recipe]
 
 
@@ -24,11 +25,18 @@ def add_parser(commands: Any, recipe_of: Compose) -> None:
     one.add_argument("--gpu", default="h100", help=f"{', '.join(DEVICES)}, or a .json file of scripts/bench/device.py")
     one.add_argument("--count", type=int, help="how many devices there are (default: as many as the recipe uses)")
     one.add_argument("--price", type=float, help="what a device costs, in USD an hour (default: the list's)")
-    one.add_argument("--tokens", type=float, help="mean length of a completion (default: half of rollout.max_tokens)")
+    one.add_argument(
+        "--tokens", type=float, help="mean that the policy writes in a completion (default: half of rollout.max_tokens)"
+    )
     one.add_argument("--prompt-tokens", type=float, help="mean length of a prompt (default: 200, where there is room)")
     one.add_argument("--sampled", type=float, default=1.0, help="groups sampled for each that is wanted (1)")
     one.add_argument("--trained", type=float, default=1.0, help="groups trained on for each that is wanted (1)")
     one.add_argument("--verify-s", type=float, default=0.01, help="seconds that a verdict takes (0.01)")
+    one.add_argument(
+        "--calls", type=float, help="answers of rollout.tool in a completion (default: half of rollout.tool.max_calls)"
+    )
+    one.add_argument("--answer-tokens", type=float, help="mean length of one (default: 100, where there is room)")
+    one.add_argument("--tool-s", type=float, help="seconds that one takes (default: 0.01)")
     one.add_argument("--model-config", help="a config.json, where model.path is neither here nor known")
     one.add_argument("--config-dir", help="a folder with your own recipes")
     one.add_argument("--json", action="store_true", help="all numbers, for a program to read")
@@ -45,7 +53,7 @@ def run(args: argparse.Namespace, recipe_of: Compose) -> int:
 
 def plan(cfg: Recipe, args: argparse.Namespace) -> Report:
     config.check(cfg)
-    for name in ("count", "tokens", "prompt_tokens", "sampled", "trained", "verify_s", "price"):
+    for name in ("count", "tokens", "prompt_tokens", "sampled", "trained", "verify_s", *OF_A_TOOL, "price"):
         value = getattr(args, name)
         if value is not None and not 0 < value < inf:
             raise RecipeError(f"--{name.replace('_', '-')} {value}: must be above 0, and finite")
@@ -61,6 +69,28 @@ def plan(cfg: Recipe, args: argparse.Namespace) -> Report:
         raise RecipeError(f"--prompt-tokens {prompt_tokens:g} > {room} = model.max_context - rollout.max_tokens")
     model = read(args.model_config or cfg.model.path)
     setting = Setting(
-        cfg, device, model, 0, prompt_tokens, tokens, args.sampled, args.trained, args.verify_s
+        cfg, device, model, 0, prompt_tokens, tokens, args.sampled, args.trained, args.verify_s,
+        *calls(cfg, tokens, args),
     )  # fmt: skip
     return report(replace(setting, count=args.count or (1 if device.cpu else setting.needed)))
+
+
+def calls(cfg: Recipe, tokens: float, args: argparse.Namespace) -> tuple[float, float, float]:
+    """Of a completion in which the policy writes so many tokens: answers of a tool, tokens and seconds of one."""
+    tool, limit = cfg.rollout.tool, cfg.rollout.max_tokens
+    if tool.name is None:
+        for name in OF_A_TOOL:
+            if (value := getattr(args, name)) is not None:
+                raise RecipeError(f"--{name.replace('_', '-')} {value:g}: the recipe has no rollout.tool.name")
+        return 0.0, 0.0, 0.0
+    asked = args.calls or tool.max_calls / 2
+    if asked > tool.max_calls:
+        raise RecipeError(f"--calls {asked:g} > rollout.tool.max_calls={tool.max_calls}")
+    room = (limit - tokens) / asked
+    answer_tokens = args.answer_tokens or min(100.0, room / 2)
+    if answer_tokens > room:
+        raise RecipeError(
+            f"--answer-tokens {answer_tokens:g} > {room:g}: with --tokens {tokens:g}, --calls {asked:g} of them must "
+            f"fit into rollout.max_tokens={limit}"
+        )
+    return asked, answer_tokens, args.tool_s or 0.01

@@ -72,7 +72,7 @@ def engine(setting: Setting) -> Items:
 def slots(setting: Setting) -> int:
     """Completions that an engine decodes at a time: as many as max_sequences, or as its cache holds."""
     cache = engine(setting)["cache"] * setting.tensor_parallel
-    context = setting.prompt_tokens + setting.mean_tokens
+    context = setting.prompt_tokens + setting.mean_length
     return min(setting.cfg.rollout.max_sequences, int(cache / (context * cache_bytes(setting))))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rlvr.plan import memory
 from rlvr.plan.devices import GIB
 from rlvr.plan.setting import Setting
-from rlvr.plan.time import Times, times
+from rlvr.plan.time import Times, caches_prefixes, times
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,9 @@ def as_json(report: Report) -> dict[str, Any]:
             "sampled": setting.sampled,
             "trained": setting.trained,
             "verify_s": setting.verify_s,
+            "calls": setting.calls,
+            "answer_tokens": setting.answer_tokens,
+            "tool_s": setting.tool_s,
         },
         "trainer_bytes": report.trainer,
         "engine_bytes": report.engine,
@@ -149,6 +152,7 @@ def in_words(report: Report) -> str:
         f"{cfg.trainer.ranks} trainer ranks, ZeRO-{setting.zero_stage}",
         "assumed": f"{setting.prompt_tokens:,.0f} tokens a prompt, {setting.mean_tokens:,.0f} a completion (of at most "
         f"{cfg.rollout.max_tokens:,}), {setting.sampled:g} groups sampled and {setting.trained:g} trained on for one",
+        "tool": tool(report) if setting.calls else "",
         "trainer": f"{report.rank_gib:,.1f} of {report.limit_gib:,.1f} GiB: {sizes(report.trainer)}"
         + (f"; {memory.host(setting) / GIB:,.1f} GiB of host memory a rank" if memory.host(setting) else ""),
         "engine": f"{sizes(report.engine)}; {report.slots:,} completions at a time",
@@ -158,9 +162,20 @@ def in_words(report: Report) -> str:
         "the run": f"{cfg.steps:,} steps, {cfg.steps * spent.step / 3600:,.1f} h, {report.gpu_hours:,.0f} GPU-hours, "
         f"{report.cost:,.0f} USD at {device.price:g} an hour; start, evaluations and checkpoints not counted",
     }
-    said = "\n".join(f"  {name:10} {text}" for name, text in lines.items())
+    said = "\n".join(f"  {name:10} {text}" for name, text in lines.items() if text)
     verdict = "\n".join(f"  DOES NOT FIT: {problem}" for problem in report.problems) or "  fits"
     return f"{cfg.name} on {setting.count} x {device.name}\n{said}\n{verdict}"
+
+
+def tool(report: Report) -> str:
+    """What is assumed of it, and what it takes."""
+    setting, cfg = report.setting, report.setting.cfg.rollout.tool
+    before = "in the cache still" if caches_prefixes(setting) else "read again, as the engine caches no prompts"
+    return (
+        f"{cfg.name}: {setting.calls:g} answers a completion besides, of {setting.answer_tokens:,.0f} tokens and "
+        f"{setting.tool_s:g} s in {cfg.processes} processes an engine: {report.times.tool:,.1f} s of the rollout; what "
+        f"stands before an answer is {before}"
+    )
 
 
 def sizes(items: memory.Items) -> str:

@@ -22,13 +22,24 @@ class Setting:
     count: int
     prompt_tokens: float
     mean_tokens: float
-    """Of a completion, those that are cut at rollout.max_tokens included."""
+    """That the policy writes in a completion, those that are cut at rollout.max_tokens included."""
     sampled: float = 1.0
     """Groups sampled for each of rollout.groups_per_step: above 1 where groups without signal are replaced."""
     trained: float = 1.0
     """Groups trained on for each of rollout.groups_per_step: below 1 where groups without signal are dropped."""
     verify_s: float = 0.01
     """Of one completion, in a verifier process."""
+    calls: float = 0.0
+    """Answers of a tool that a completion reads."""
+    answer_tokens: float = 0.0
+    """Of one answer."""
+    tool_s: float = 0.0
+    """Of one call, in a process beside the engine."""
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a completion, what a tool answered included: of its cache, and of its part of a trainer's row."""
+        return self.mean_tokens + self.calls * self.answer_tokens
 
     @property
     def train_bytes(self) -> int:
@@ -92,7 +103,8 @@ class Setting:
         return self.cfg.rollout.groups_per_step * self.cfg.rollout.group_size * self.sampled
 
     def lengths(self, count: int = QUANTILES) -> list[float]:
-        """Completion lengths at even quantiles: log-normal, cut at max_tokens, with the mean that was asked for."""
+        """Completion lengths at even quantiles: log-normal, cut at max_tokens, with the mean that was asked for. What a
+        tool answered is in them, with the same share in each."""
         limit = self.cfg.rollout.max_tokens
         normal = NormalDist(0, SPREAD)
         shape = [exp(normal.inv_cdf((n + 0.5) / count)) for n in range(count)]
@@ -100,5 +112,5 @@ class Setting:
         for _ in range(60):
             scale = (low + high) / 2
             made = mean(min(limit, scale * one) for one in shape)
-            low, high = (scale, high) if made < min(self.mean_tokens, limit * 0.999) else (low, scale)
+            low, high = (scale, high) if made < min(self.mean_length, limit * 0.999) else (low, scale)
         return [min(float(limit), scale * one) for one in shape]

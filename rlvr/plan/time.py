@@ -1,6 +1,7 @@
 """Seconds of a step, phase by phase. Knows no price.
 
-    rollout  = prefill (FLOPs) + decoding (bandwidth) + the last verdict     per engine; they work side by side
+    rollout  = prefill (FLOPs) + decoding (bandwidth) + a tool's answers + the last verdict
+               per engine; they work side by side
     train    = FLOPs + gathers and reductions + optimizer                    per rank
     publish  = weights over the slowest link on their way
 
@@ -30,11 +31,12 @@ class Times:
     verify: float
     train: float
     publish: float
+    tool: float = 0.0
     overlapped: bool = False
 
     @property
     def rollout(self) -> float:
-        return self.prefill + self.decode + self.verify
+        return self.prefill + self.decode + self.tool + self.verify
 
     @property
     def step(self) -> float:
@@ -50,17 +52,27 @@ def times(setting: Setting) -> Times:
         verify=verify(setting),
         train=train(setting),
         publish=publish(setting),
+        tool=tool(setting, completions),
         overlapped=setting.cfg.rollout.max_staleness > 0,
     )
 
 
 def prefill(setting: Setting, completions: float) -> float:
-    """A prompt is read once for all its completions, which are on one engine, or once for each."""
-    rollout = setting.cfg.rollout
-    shared = not setting.device.cpu if rollout.share_prompts is None else rollout.share_prompts
-    prompts = completions / rollout.group_size if shared else completions
-    flops = prompts * setting.prompt_tokens * setting.model.flops(setting.prompt_tokens / 2)
+    """A prompt is read once for all its completions, which are on one engine, or once for each. Behind a tool's answer
+    a completion goes on from the cache, or is read again from its prompt on."""
+    prompt, model, cached = setting.prompt_tokens, setting.model, caches_prefixes(setting)
+    prompts = completions / setting.cfg.rollout.group_size if cached else completions
+    flops = prompts * prompt * model.flops(prompt / 2)
+    so_far = prompt + setting.mean_length / 2  # at a call, on average
+    a_call = setting.answer_tokens * model.flops(so_far) if cached else so_far * model.flops(so_far / 2)
+    flops += completions * setting.calls * a_call
     return flops / setting.tensor_parallel / (setting.device.flops * setting.device.prefill_efficiency)
+
+
+def caches_prefixes(setting: Setting) -> bool:
+    """Whether an engine reads what several sequences begin with only once."""
+    share = setting.cfg.rollout.share_prompts
+    return not setting.device.cpu if share is None else share
 
 
 def decoding_step(setting: Setting, active: float, context: float) -> float:
@@ -78,19 +90,27 @@ def decoding_step(setting: Setting, active: float, context: float) -> float:
 
 
 def decode(setting: Setting, completions: float) -> float:
-    """Full slots until no completion waits, then as many as are left."""
-    seats = max(1, memory.slots(setting))
+    """Full slots until no completion waits, then as many as are left. What a tool answered is not decoded."""
+    seats, written = max(1, memory.slots(setting)), setting.mean_tokens / setting.mean_length
     lengths = setting.lengths()
     average = mean(lengths)
-    full = max(0.0, completions - seats) * average / seats
+    full = max(0.0, completions - seats) * average * written / seats
     total = full * decoding_step(setting, seats, setting.prompt_tokens + average / 2)
     alive, before = min(completions, float(seats)), 0.0
     for n, length in enumerate(lengths):
         active = alive * (len(lengths) - n) / len(lengths)
         context = setting.prompt_tokens + (before + length) / 2
-        total += (length - before) * decoding_step(setting, max(active, 1.0), context)
+        total += (length - before) * written * decoding_step(setting, max(active, 1.0), context)
         before = length
     return total
+
+
+def tool(setting: Setting, completions: float) -> float:
+    """A completion keeps its slot while it waits for an answer, and decoding is taken to be no quicker meanwhile. Or,
+    if that is longer, what the tool's processes are behind by when all is decoded."""
+    waited = setting.calls * setting.tool_s * max(1.0, completions / max(1, memory.slots(setting)))
+    work = completions * setting.calls * setting.tool_s / setting.cfg.rollout.tool.processes
+    return max(waited, work - decode(setting, completions))
 
 
 def verify(setting: Setting) -> float:

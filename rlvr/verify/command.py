@@ -19,7 +19,7 @@ from rlvr.records import completion_of
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, assignment, params_of
-from rlvr.verify.plugin import PluginError, Sample, Verifier
+from rlvr.verify.plugin import PluginError, Sample, Turn, Verifier, turns_of
 from rlvr.verify.rows import asked, unusable
 
 Composed = Callable[[str, Sequence[str], str | None], Recipe]
@@ -176,13 +176,15 @@ def sample_of(where: str, row: dict[str, Any], verifier: Verifier) -> Sample:
            "loss_mask"}  # fmt: skip
     columns = {key: value for key, value in row.items() if key not in own} | (row.get("row") or {})
     question = str(messages[-1]["content"])
+    turns: tuple[Turn, ...] = ()
     if row.get("observed"):  # as a run recorded it: what a tool wrote is no answer
         recorded = completion_of({"policy_version": 0, "stop_reason": "eos"} | row)
         row |= {"completion": recorded.written}
-        ids = list(compress(recorded.token_ids, recorded.loss_mask))
+        ids, turns = list(compress(recorded.token_ids, recorded.loss_mask)), turns_of(recorded)
     return Sample(
         question, row.get("completion") or "", row.get("reference", row.get("answer")), row.get("stop_reason") or "eos",
         tuple(ids), messages, columns, str(row.get("group", question)), bool(row.get("thinking")),
+        turns=turns,
     )  # fmt: skip
 
 

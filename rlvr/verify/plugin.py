@@ -26,8 +26,9 @@ import json
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress
-from typing import Any, Literal, get_args
+from itertools import compress, groupby
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, get_args
 
 from rlvr.config import RecipeError
 from rlvr.reward_config import LARGEST
@@ -39,6 +40,13 @@ Isolation = Literal["process", "sandbox", "inline"]
 
 class PluginError(RecipeError):
     """A verifier cannot be found, loaded or called with the recipe's options; one line for the user."""
+
+
+class Turn(NamedTuple):
+    """What the policy wrote between two answers of a tool."""
+
+    text: str
+    token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Sample(Record):
     group: str = ""  # the prompt's id: completions of one prompt share it
     thinking: bool = False  # the prompt ends in `<think>`: what the completion begins with are thoughts
     transcript: str = ""  # where a tool has answered: the completion with what it said
+    turns: tuple[Turn, ...] = ()  # and the completion's turns: two or more
 
 
 def sample_of(prompt: Prompt, completion: Completion) -> Sample:
@@ -65,8 +74,24 @@ def sample_of(prompt: Prompt, completion: Completion) -> Sample:
     own = compress(completion.token_ids, completion.loss_mask) if completion.observed else completion.token_ids
     return Sample(
         question, completion.written, prompt.answer, completion.stop_reason, tuple(own), prompt.messages,
-        prompt.row, prompt.id, prompt.thinking, completion.text if completion.observed else "",
+        prompt.row, prompt.id, prompt.thinking, completion.text if completion.observed else "", turns_of(completion),
     )  # fmt: skip
+
+
+def turns_of(completion: Completion) -> tuple[Turn, ...]:
+    """None where there is one alone. An answer without a token is none to the policy: it wrote on."""
+    if not completion.observed:
+        return ()
+    tokens = zip(completion.token_ids, completion.loss_mask, strict=True)
+    runs = [tuple(token for token, _ in run) for own, run in groupby(tokens, key=itemgetter(1)) if own]
+    observed = completion.observed
+    if len(runs) <= len(observed):
+        observed = [(start, end) for start, end in observed if start < end]
+    starts, ends = [0, *(end for _, end in observed)], [*(start for start, _ in observed), len(completion.text)]
+    texts = [completion.text[start:end] for start, end in zip(starts, ends, strict=True)]
+    if len(runs) != len(texts):  # a record that somebody made without its mask
+        runs = [()] * len(texts)
+    return tuple(map(Turn, texts, runs)) if len(texts) > 1 else ()
 
 
 def samples_of(group: Group) -> list[Sample]:

@@ -205,6 +205,22 @@ def test_a_ledger_that_the_disk_has_no_room_for_is_written_later(three, told, mo
     assert (entry.score, entry.label) == (0.5, "past")
 
 
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_ledger_that_cannot_be_written_keeps_what_it_held_and_leaves_no_draft(three, monkeypatch, call):
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = three.ledger.path.read_bytes(), sorted(three.root.iterdir())
+    three.ledger.entries[name(3)].label = "abandoned"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space left"):
+            three.ledger.write()
+    assert (three.ledger.path.read_bytes(), sorted(three.root.iterdir())) == before
+    three.ledger.write()
+    assert reopened(three).ledger.entries[name(3)].label == "abandoned"
+
+
 def test_a_rank_that_cannot_write_costs_that_checkpoint_alone_and_the_run_is_told(three, told):
     trainer = Trainer(0.4)
     trainer.fails = OSError(errno.EIO, "bad disk")

@@ -431,6 +431,18 @@ def test_an_axis_without_a_spike_ends_where_its_curve_does(values):
         assert "\u25b2" not in chart("x", [Curve("x", list(enumerate(values)))])
 
 
+@given(
+    st.lists(st.floats(0.1, 2.0), min_size=20, max_size=400), st.lists(st.floats(100.0, 200.0), min_size=1, max_size=30)
+)
+def test_no_curve_is_cut_off_as_the_spike_of_another(usual, above):
+    """Few points, or many fewer than the other has."""
+    curves = [Curve("usual", list(enumerate(usual))), Curve("above", list(enumerate(above)))]
+    assert framed(curves, [], False).high_y == max(above) and "\u25b2" not in chart("both", curves)
+    spiky = [*above, *[100.0] * 8, 1e6]
+    curves[1] = Curve("above", list(enumerate(spiky)))
+    assert max(above) <= framed(curves, [], False).high_y <= 4 * 200 and "\u25b2 up to 1e+6" in chart("both", curves)
+
+
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlvr.config import RecipeError, RolloutConfig
 from rlvr.rollout import episodes
 from rlvr.rollout.engine import Request
-from rlvr.rollout.episodes import TURN, Episodes, Tool, Words, shortened
+from rlvr.rollout.episodes import TURN, Episodes, Tool, Words, joined, shortened
 from rlvr.rollout_config import ToolConfig, unsampled
 from rlvr.types import Completion, Outcome, Prompt, Sampling, Verdict, sampling_seed
 from rlvr.verify.plugin import Sample, sample_of
@@ -145,6 +145,12 @@ def whole(completion: Completion) -> None:
     assert completion.text == WORDS.tokenizer.decode(ids, skip_special_tokens=True)
     assert completion.written.replace("\n", "") == WORDS.tokenizer.decode(own, skip_special_tokens=True)
     assert len(completion.observed) == completion.written.count("\n")
+    turns = sample_of(ONE.prompt, completion).turns
+    assert len(turns) == (len(completion.observed) + 1 if completion.observed else 0)
+    assert all(turn.text == WORDS.tokenizer.decode(turn.token_ids, skip_special_tokens=True) for turn in turns)
+    if turns:
+        assert [token for turn in turns for token in turn.token_ids] == own
+        assert "\n".join(turn.text for turn in turns) == completion.written
     tokens, versions = zip(*[(0, completion.policy_version), *completion.updates], strict=True)
     assert list(tokens) == sorted(set(tokens)) and list(versions) == sorted(set(versions))
     assert all(mask[token] for token in tokens)  # it is the policy's tokens that newer weights sampled
@@ -202,6 +208,17 @@ def test_what_a_tool_says_is_read_and_neither_trained_on_nor_verified():
     assert second.prompt.token_ids == (*ONE.prompt.token_ids, *read) and second.key == first.key
     assert second.sampling == replace(SAMPLING, max_tokens=MAX_TOKENS - len(read), seed=SAMPLING.seed + TURN)
     assert completion.loss_mask == (*[True] * begins, *[False] * 4, *[True] * (len(completion.token_ids) - begins - 4))
+
+
+def test_an_answer_without_a_token_begins_no_turn():
+    words = Words(Letters(), replace(CFG, before="", after=""))
+    turn = Completion((LETTER + 97, LETTER + 98), (True, True), (-0.1, -0.1), 0, "ab", "eos")
+    twice = joined(words.observation(joined(words.observation(turn, ""), turn), "9"), turn)
+    assert twice.observed == ((2, 2), (4, 5)) and twice.text == "abab9ab"
+    ids = turn.token_ids
+    assert sample_of(ONE.prompt, twice).turns == (("abab", ids + ids), ("ab", ids))
+    once = joined(words.observation(turn, ""), turn)
+    assert once.observed and sample_of(ONE.prompt, once).turns == ()
 
 
 def test_marks_of_a_template_in_what_a_tool_says_are_letters():

@@ -115,6 +115,32 @@ def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
         assert unusable(gold) is None, gold
 
 
+@pytest.mark.parametrize("one", ["3", 3, 0.5, "\\frac{1}{2}", "\\text{east}", "C", "#### 5", "1, 2", "[1, 2]"])
+def test_a_list_of_one_reference_is_that_one(one):
+    for listed in ([one], (one,)):
+        assert unusable(listed) is None
+        for answer in ("3", "0.5", "\\text{east}", "(C)", "5", "2, 1", "[1,2]", f"[{one}]", "4"):
+            said = [judged(gold, f"\\boxed{{{answer}}}") for gold in (one, listed)]
+            assert [(v.reward, v.reason) for v in said[:1]] == [(v.reward, v.reason) for v in said[1:]], answer
+
+
+@pytest.mark.parametrize(
+    ("several", "why"),
+    [
+        ([1, 2], "a list of 2: one text"), (["1", "2"], "a list of 2"), (["\\frac{1}{2}", "0.5"], "a list of 2"),
+        ([1.0, 2.0, 3.0], "a list of 3"), ([], "a list of 0"), ([None], "is empty"), ([[1]], "is a list"),
+        ({"x": 1}, "is a dict"), ('["3"]', "the text of a JSON list"), (' [ "1", "2"]', "the text of a JSON list"),
+        (None, "is empty"), ([""], "is empty"), (["\\frac{1}{0}"], "has no value"),
+    ],
+)  # fmt: skip
+def test_several_references_may_mean_all_or_any_and_are_none(several, why):
+    assert why in unusable(several)
+    for answer in ("1", "2", "1, 2", "[1,2]", "(1,2)", "\\{1,2\\}", "0.5", "3", "[1,2,3]"):
+        verdict = judged(several, f"\\boxed{{{answer}}}")
+        assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "gold_unparsed"), answer
+    assert unusable("[1, 2]") is None and judged("[1, 2]", "\\boxed{1\\le x\\le 2}").reward == 1.0
+
+
 def test_arithmetic_that_fails_is_the_answers_fault_and_masks_nothing(monkeypatch):
     for error in (ZeroDivisionError("nothing"), OverflowError("too much")):
         monkeypatch.setattr("rlvr_verifiers.math_equal.math_values.same_value", lambda *_, error=error: throw(error))

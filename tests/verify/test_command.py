@@ -466,3 +466,16 @@ def test_what_a_tool_wrote_into_a_recorded_completion_is_no_answer(tmp_path, cap
     (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
     assert main(["verifiers", "run", f"{tmp_path}/mine.py:boxed", f"{tmp_path}/s.jsonl", "--processes", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["reward"] == 0.0
+
+
+@pytest.mark.parametrize(("mask", "tokens"), [([True, False, True], [[1], [3]]), ([True] * 3, [[], []])])
+def test_turns_of_a_recorded_completion_are_seen(tmp_path, capsys, mask, tokens):
+    (tmp_path / "mine.py").write_text(
+        f"def turns(sample):\n    return [list(t.token_ids) for t in sample.turns] == {tokens}"
+        " and [t.text for t in sample.turns] == ['look: ', '. none']\n"
+    )
+    row = {"prompt": "q", "completion": "look: box. none", "reference": None, "observed": [[6, 9]],
+           "token_ids": [1, 2, 3], "loss_mask": mask}  # fmt: skip
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["verifiers", "run", f"{tmp_path}/mine.py:turns", f"{tmp_path}/s.jsonl", "--processes", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 1.0
