@@ -94,7 +94,11 @@ def thoughts_and_rest(text: str, sample: Sample, ids: Sequence[int] | None) -> t
     """What is wrong with the thoughts, and what follows them."""
     token_ids = sample.token_ids
     opened, closed = tags(text, sample, ids)
-    if opened + sample.thinking > 1 or closed != 1:
+    backwards = opened == closed == 1 and (
+        text.index("<think>") > text.index("</think>") if ids is None
+        else list(token_ids).index(ids[0]) > list(token_ids).index(ids[1])
+    )  # fmt: skip
+    if opened + sample.thinking > 1 or closed != 1 or backwards:
         return "think_tags", text.rpartition("</think>")[2]
     if ids is not None and "</think>" not in text:  # the tags' tokens are special: decoded without them
         return ("" if tokens_between(token_ids, ids) else "no_thoughts"), text

@@ -59,6 +59,11 @@ def test_the_tag_that_the_prompt_ends_in_is_the_one_opening_tag():
         assert format(Sample("q", completion, "5", thinking=True)).reason == reason, completion
 
 
+@pytest.mark.parametrize("completion", ["a</think><think>\\boxed{5}", "a</think>b<think>\\boxed{5}"])
+def test_thoughts_that_open_behind_where_they_close_are_none(completion):
+    assert judged(completion).reason == "think_tags"
+
+
 IDS = {"think_ids": [OPEN, CLOSE]}
 
 
@@ -72,6 +77,8 @@ IDS = {"think_ids": [OPEN, CLOSE]}
         ("a\\boxed{5}", (OPEN, 1, CLOSE, CLOSE, 2), "think_tags"),
         ("<think>a</think>\\boxed{5}", (OPEN, 1, CLOSE, 2), "kept"),
         ("<think>a</think>\\boxed{5}", (7, 8, 1, 7, 9, 2), "think_tags"),  # spelt out of other tokens
+        ("a</think><think>\\boxed{5}", (1, CLOSE, OPEN, 2), "think_tags"),
+        ("a\\boxed{5}", (1, CLOSE, OPEN, 2), "think_tags"),
     ],
 )
 def test_tags_that_are_tokens_are_counted_as_tokens(completion, token_ids, reason):
