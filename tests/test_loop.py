@@ -213,6 +213,7 @@ def test_a_run_asked_to_end_during_a_rollback_remembers_the_rollback(tmp_path):
     hook = Recorded(lambda: asked.append(True), at=1, phase="event")  # 0 is the beginning
     early = toy.run(tmp_path / "asked", cfg, {11}, hook=hook, stop=lambda: bool(asked))
     assert (early.state.step, early.state.rollbacks) == (3, 1)
+    assert early.rollouts.versions == list(range(7)), "nor does it publish what nobody will sample from"
     assert toy.run(tmp_path / "asked", cfg, {11}).outcome == toy.run(tmp_path / "alone", cfg, {11}).outcome
 
 

@@ -80,7 +80,7 @@ def watched(objective: Objective) -> Objective:
 
 
 def called(slot: str, function: Callable[..., Tensor], *arguments: Any, **named: Any) -> Tensor:
-    made, first = within(slot, function, *arguments, **named), next(iter((*arguments, *named.values())), None)
+    made, first = within(slot, function, *arguments, **named), next(iter((*arguments, *named.values())))
     like = first.delta_BT if isinstance(first, Mismatch) else first
     if not isinstance(made, Tensor):
         raise ValueError(f"{slot} made a {type(made).__name__}, no tensor")

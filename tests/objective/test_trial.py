@@ -100,8 +100,9 @@ def own_correction(mismatch, corrections):
         {"correction": partial(own_correction, corrections=None)},
         {"surrogate": lambda w, a, lp: w.exp() * a * (1 - lp.exp()).pow(1.5)},  # nan for a logprob above 0
         {"whitening": lambda a, valid: (a - a[valid].mean()) / a[valid].std() * valid},  # nan where all are equal
+        {"kl": kl.KL(lambda now, ref, ratio: (now - ref) * (1 - ref.exp()).pow(1.5), 0.1)},  # nan for one above 0
     ],
-    ids=["no hash", "a word of ours", "of probabilities", "whitening"],
+    ids=["no hash", "a word of ours", "of probabilities", "whitening", "of the reference's probabilities"],
 )
 def test_what_works_in_training_passes(change):
     trial(replace(GOOD, **change), [1.0], 4)
@@ -135,16 +136,34 @@ def test_a_slot_that_takes_other_arguments_is_a_type_error():
     assert refused.value.__notes__ == ["algorithm.ratio"]
 
 
+def test_an_advantage_that_breaks_the_judging_of_groups_is_named():
+    with pytest.raises(IndexError) as refused:
+        trial(replace(GOOD, advantage=lambda r: r.total_NG.sum(1)), [1.0], 4)
+    assert refused.value.__notes__ == ["algorithm.advantage"]
+
+
+def test_a_trial_leaves_the_streams_of_random_numbers_alone():
+    before = torch.get_rng_state()
+    trial(GOOD, [1.0], 4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @dataclass(frozen=True)
 class ByName(Objective):
-    """A user's own, which calls a slot by the names of its arguments."""
+    """A user's own, which calls its slots by the names of their arguments."""
 
     def signal(self, rewards):
         return (self.advantage(rewards=rewards) != 0).any(1)
 
+    def advantages(self, rewards):
+        return self.whitening(advantages_NG=self.advantage(rewards), valid_NG=rewards.valid_NG)
+
 
 def test_a_slot_may_be_called_by_the_names_of_its_arguments():
-    trial(ByName(**vars(GOOD)), [1.0], 4)
+    trial(ByName(**vars(replace(GOOD, whitening=advantages.whiten))), [1.0], 4)
+    one = {"whitening": lambda advantages_NG, valid_NG: advantages_NG.sum()}
+    with pytest.raises(ValueError, match=r"whitening made \(\) of \(1, 4\)"):
+        trial(ByName(**vars(replace(GOOD, **one))), [1.0], 4)
 
 
 def test_every_slot_is_called_with_what_it_is_called_with_in_training():
