@@ -25,8 +25,8 @@ test-quick: setup
 mutation: setup
 	$(BIN)/python scripts/mutation $(ARGS)
 
-test: lint test-quick
-	$(BIN)/python -m pytest -q -m "slow and not long"
+test: lint test-quick # two at a time, as they wait more than they compute; one where they would share a GPU
+	$(BIN)/python -m pytest -q -n $(if $(shell nvidia-smi -L 2>/dev/null),0,2) --dist loadfile -m "slow and not long"
 
 test-all: lint test-quick
 	$(BIN)/python -m pytest -q -m "slow or long"

@@ -73,11 +73,11 @@ def test_a_rank_without_a_place_is_the_end_after_a_while_in_words(ray, rank, hom
     from rlvr.cluster.calls import WorkerLost
 
     room = {0: 0, 1: 0}
-    ranks, told = trainer(lambda n: rank.options(num_cpus=room[n]).remote(), restart_wait_s=20)
+    ranks, told = trainer(lambda n: rank.options(num_cpus=room[n]).remote(), restart_wait_s=10)
     ray.get(ranks.begin())
     room[homeless] = 999
     kill(ray, ranks.ranks[homeless])
-    words = f"rank {homeless} died and could not be placed anew within cluster.restart_wait_s=20: is there a node"
+    words = f"rank {homeless} died and could not be placed anew within cluster.restart_wait_s=10: is there a node"
     with pytest.raises(WorkerLost, match=words):
         ranks.revive()
     assert len(told) == 1

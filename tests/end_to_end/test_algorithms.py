@@ -1,20 +1,14 @@
-"""Algorithms in whole runs: a reference on every rank, several optimizer steps a batch, cut-off sampling, own ones."""
+"""Algorithms in whole runs: a reference on every rank, several optimizer steps a batch, cut-off sampling."""
 
 import json
-import os
-import re
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.end_to_end.test_runs import SMALL, command, rlvr, rows
+from tests.end_to_end.test_runs import SMALL, TINY, rlvr, rows
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "recipes" / "tiny"
 TRANSFORMERS = ["rollout.engine=transformers", "data.heldout=null", "log.console=false"]
 
 
@@ -66,18 +60,3 @@ def test_the_gradient_is_that_of_the_formula_on_what_was_recorded(tmp_path, algo
             (-weight * record["advantage"] * of_sampled.sum()).backward()
         norm = torch.stack([p.grad.norm() for p in policy.parameters()]).norm()
         assert norm > 0.01 and row["policy/grad_norm"] == pytest.approx(float(norm), rel=1e-4)
-
-
-def test_a_variant_from_outside_the_project_trains(tmp_path):
-    """As docs/own_variant.md tells a user to write it, from another folder, through Ray's processes."""
-    text = (ROOT / "docs" / "own_variant.md").read_text()
-    (tmp_path / "mine" / "algorithm").mkdir(parents=True)
-    for kind, name in (("python", "my_objective.py"), ("yaml", "algorithm/hardest_first.yaml")):
-        (tmp_path / "mine" / name).write_text(re.search(rf"```{kind}\n(.*?)```", text, re.S)[1])
-    words = ["train", "quickstart", "--config-dir", "mine", "algorithm=hardest_first", *SMALL, *TRANSFORMERS]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        command(*words, "run.folder=run"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(rows(tmp_path / "run")) == 3

@@ -145,5 +145,7 @@ def test_an_engine_in_two_parts_dies_with_one_of_them_and_is_replaced_whole(tmp_
     assert [row["step"] for row in steps(folder)] == [1, 2, 3, 4]
     assert max(row["mismatch/max_abs"] for row in steps(folder)) < 1e-3
     assert not [process for process in (engine, *parts) if process.is_running()]
-    assert not shared_memory() - before
+    left = shared_memory() - before
+    sleep(1)
+    assert not left & shared_memory()  # another run may just have been making or removing its own
     assert [place.name for place in temporary.iterdir() if not place.name.startswith("torchinductor_")] == ["ray"]

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +18,7 @@ from rlvr.compose import recipes_folder
 from rlvr.reward_config import PartConfig, RewardConfig
 from rlvr.types import Completion, Group, Outcome, Prompt
 from rlvr.verify import Judge
+from tests.train.processes import free_port
 
 pytestmark = pytest.mark.slow
 CONTEXT = 4096  # a judge's prompt is longer than all that the tiny model was made for
@@ -37,12 +37,6 @@ def roomy(folder: Path) -> Path:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": CONTEXT}))
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

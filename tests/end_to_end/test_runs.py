@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -21,7 +20,8 @@ pytestmark = pytest.mark.slow
 TRANSFORMERS = "rollout.engine=transformers"
 SMALL = ["steps=3", "evaluation.limit=16", "rollout.groups_per_step=4", "checkpoint.every=1", "trainer.threads=1"]
 
-TINY = Path(__file__).parents[2] / "recipes" / "tiny"
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "recipes" / "tiny"
 OF_RUN = "RLVR_TESTED_RUN"
 COLOCATED = ["cluster=one_gpu", "rollout.workers=2", "trainer.ranks=2", "trainer.zero_stage=3"]
 
@@ -49,6 +49,18 @@ def left_of(run: Path) -> list[str]:
     return found
 
 
+def trained(run: Path, *overrides: str) -> Path:
+    done = rlvr("train", "quickstart", *SMALL, *overrides, f"run.folder={run}", **{OF_RUN: str(run)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory) -> Path:
+    """A run through Ray with vLLM."""
+    return trained(tmp_path_factory.mktemp("default") / "run")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -58,10 +70,8 @@ def left_of(run: Path) -> list[str]:
     ],
     ids=["default", "two ranks, dapo", "transformers, dr_grpo, colocated"],
 )
-def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overrides):
-    run = tmp_path / "run"
-    done = rlvr("train", "quickstart", *SMALL, *overrides, f"run.folder={run}", **{OF_RUN: str(run)})
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(request, tmp_path, overrides):
+    run = trained(tmp_path / "run", *overrides) if overrides else request.getfixturevalue("default")
     assert [row["step"] for row in rows(run)] == [1, 2, 3]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 3 and summary["accuracy_before"] is not None and summary["accuracy_after"] is not None
@@ -73,16 +83,10 @@ def test_a_recipe_runs_through_ray_and_leaves_a_complete_folder(tmp_path, overri
     assert left_of(run) == []
 
 
-def test_ray_and_one_process_give_the_same_numbers(tmp_path):
+def test_ray_and_one_process_give_the_same_numbers(default, tmp_path):
     same = ["policy/loss", "policy/grad_norm", "policy/entropy", "reward/mean", "tokens/sampled", "tokens/trained"]
-    with ThreadPoolExecutor() as at_once:  # one of them has a single process to start, and another core is free
-        started = [
-            at_once.submit(rlvr, "train", "quickstart", *SMALL, f"cluster={kind}", f"run.folder={tmp_path / kind}")
-            for kind in ("inline", "local")
-        ]
-        for done in (run.result() for run in started):
-            assert done.returncode == 0, done.stderr[-3000:]
-    for one, other in zip(rows(tmp_path / "inline"), rows(tmp_path / "local"), strict=True):
+    inline = trained(tmp_path / "run", "cluster=inline")
+    for one, other in zip(rows(inline), rows(default), strict=True):
         assert {name: one.get(name) for name in same} == {name: other.get(name) for name in same}
 
 
@@ -119,7 +123,9 @@ def test_more_gpus_than_there_are_is_said_in_one_line(tmp_path):
         "train", "quickstart", "cluster.gpus_per_engine=64", f"run.folder={tmp_path / 'run'}", "log.console=false"
     )
     assert done.returncode == 2
-    assert "GPUs asked for" in done.stderr.strip().splitlines()[-1]
+    said = done.stderr.strip().splitlines()[-1]
+    assert "64 GPUs asked for" in said and "the cluster has " in said
+    assert not (tmp_path / "run").exists()
 
 
 def stepped(run: Path) -> bool:
@@ -177,46 +183,29 @@ def running_cluster(folder: Path):
     assert not [p for p in psutil.process_iter(["cmdline"]) if address in " ".join(p.info["cmdline"] or [])]
 
 
-def test_a_running_cluster_is_joined_by_its_address(tmp_path):
-    with running_cluster(tmp_path) as address:
-        joined = [TRANSFORMERS, "cluster=ray", f"cluster.address={address}", f"run.folder={tmp_path / 'run'}"]
-        done = rlvr("train", "quickstart", "steps=1", "data.heldout=null", *joined)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert len(rows(tmp_path / "run")) == 1
-        with_token = os.environ | {"RAY_AUTH_MODE": "token"}
-        status = [RAY, "status", f"--address={address}"]
-        assert subprocess.run(status, capture_output=True, timeout=120, check=False, env=with_token).returncode == 0
-
-
-OBJECTIVE = """
-_target_: rlvr.objective.Objective
-advantage: {_partial_: true, _target_: my_objective.halved}
-ratio: {_partial_: true, _target_: rlvr.objective.ratios.token}
-surrogate: {_partial_: true, _target_: rlvr.objective.surrogates.unclipped}
-weighting: {_partial_: true, _target_: rlvr.objective.weightings.token_mean}
-no_signal: keep
-"""
-
-
-def test_workers_find_what_the_driver_finds_though_their_ray_was_started_elsewhere(tmp_path):
-    """The model by a relative path; a verifier of the current folder; an objective and a verifier of --config-dir."""
+def test_workers_find_what_the_driver_finds_though_they_join_a_ray_that_was_started_elsewhere(tmp_path):
+    """The model by a relative path; a verifier of the current folder; a verifier and the objective of
+    docs/own_variant.md in --config-dir. The Ray is joined by its address, and goes on after the run."""
     elsewhere, work, mine = tmp_path / "elsewhere", tmp_path / "work", tmp_path / "work" / "mine"
     elsewhere.mkdir()
     (mine / "algorithm").mkdir(parents=True)
     shutil.copytree(TINY, work / "model")
     (work / "my_form.py").write_text("def form(sample):\n    return float(len(sample.completion) > 9)\n")
     (mine / "my_answer.py").write_text("def answer(sample, evaluated):\n    return float(len(sample.completion) % 2)\n")
-    (mine / "my_objective.py").write_text(
-        "from rlvr.objective.advantages import center\n\n\ndef halved(rewards):\n    return center(rewards) / 2\n"
-    )
-    (mine / "algorithm" / "own.yaml").write_text(OBJECTIVE)
-    own = ["--config-dir", "mine", "algorithm=own", "model.path=./model", "run.folder=run", "log.console=false"]
+    text = (ROOT / "docs" / "own_variant.md").read_text()
+    for kind, name in (("python", "my_objective.py"), ("yaml", "algorithm/hardest_first.yaml")):
+        (mine / name).write_text(re.search(rf"```{kind}\n(.*?)```", text, re.S)[1])
+    own = ["--config-dir", "mine", "algorithm=hardest_first", "model.path=./model", "run.folder=run"]
     own += ["reward.parts.math.verifier=my_answer:answer", "reward.parts.format.verifier=my_form:form"]
     with running_cluster(elsewhere) as address:
         joined = [TRANSFORMERS, "cluster=ray", f"cluster.address={address}"]
         done = rlvr("train", "quickstart", *SMALL, "steps=1", "data.heldout=null", *own, *joined, cwd=work)
-    assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stderr[-3000:]
+        with_token = os.environ | {"RAY_AUTH_MODE": "token"}
+        status = [RAY, "status", f"--address={address}"]
+        assert subprocess.run(status, capture_output=True, timeout=120, check=False, env=with_token).returncode == 0
     assert len(rows(work / "run")) == 1 and (work / "run" / "model" / "model.safetensors").exists()
+    assert "my_objective.hardest_first" in (work / "run" / "config.yaml").read_text()
     assert [path.name for path in elsewhere.iterdir()] == ["head.log"]
 
 

@@ -4,31 +4,13 @@ import json
 import math
 import re
 from dataclasses import replace
-from itertools import pairwise
-from xml.dom import minidom
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr import cli
 from rlvr.config import RecipeError
-from rlvr.observe.charts import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    MANY,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Curve,
-    Mark,
-    chart,
-    colour_of,
-    framed,
-    short,
-    ticks,
-)
 from rlvr.observe.console import open_display
 from rlvr.observe.html import Markup, tag
 from rlvr.observe.record import LONG, Record, of_shortened, shortened, spans
@@ -36,10 +18,8 @@ from rlvr.observe.report import evaluations, page, status, throughput, timeline,
 from rlvr.observe.report_command import at_end
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.summary import Summary
-from rlvr.observe.verifiers import share_of, tinted
-from rlvr.types import Completion, Group, Outcome, Prompt, Provenance, Verdict
-from rlvr.verify.monitor import metrics
-from tests import builders
+from rlvr.observe.verifiers import tinted
+from tests.observe.pages import parsed, words, write_run
 
 HOSTILE = (
     "</pre></td><script>alert(1)</script>",
@@ -52,85 +32,6 @@ HOSTILE = (
 )
 
 
-def verdict(reward, **more):
-    outcome = Outcome.OK if reward is not None else Outcome.ERROR
-    return Verdict(reward, outcome, {} if reward is None else {"math": reward}, "equal", **more)
-
-
-def test_shares_are_of_verdicts_and_not_of_steps():
-    rows = [
-        {"step": 1, "passed/math": 0.0, "outcomes/math/ok/differs": 10},
-        {"step": 2, "passed/math": 1.0, "outcomes/math/ok/equal": 30},
-    ]
-    assert share_of(rows, "passed", "math") == "75.0%"
-    assert share_of([{"step": 1, "masked/math": 0.5}], "masked", "math") == "50.0%"
-    assert share_of(rows, "fast_path", "math") == ""
-
-
-WORD = st.sampled_from([("ok", 1.0), ("ok", 0.0), ("rejected", 0.0), ("abstain", None), ("error", None)])
-# of a completion: what the first verifier says and, where it cannot say, the second; what the audit says, if it looks
-SAID = st.tuples(WORD, WORD, st.none() | WORD, st.booleans(), st.booleans())
-
-
-def step_of(completions) -> list[Group]:
-    """Each a group of its own, of the part `math`; a completion of `hack` looks like one."""
-    groups = []
-    for first, second, audit, fast, hack in completions:
-        chain = [("math", *said) for said in ([first] if first[1] is not None else [first, second])]
-        chain += [("audit:math", *audit)] if audit is not None else []
-        where = tuple(
-            Provenance(name, part=name, outcome=outcome, reason="why", reward=reward, path="fast" if fast else "slow")
-            for name, outcome, reward in chain
-        )
-        one = replace(builders.completion(), text="hack" if hack else "")
-        groups.append(Group(builders.prompt(), (one,), (replace(builders.verdict(1.0), provenance=where),)))
-    return groups
-
-
-@given(st.lists(st.lists(SAID, min_size=1, max_size=8), min_size=1, max_size=4))
-def test_a_share_of_several_steps_is_that_of_all_their_completions_at_once(steps):
-    """Where each step decides something, and what cannot be decided is not audited: else its counts do not tell."""
-    steps = [
-        [*((a, b, audit if a[1] is not None or b[1] is not None else None, *rest) for a, b, audit, *rest in step),
-         (("ok", 1.0), ("ok", 1.0), None, True, False)]
-        for step in steps
-    ]  # fmt: skip
-
-    def signs(text: str) -> list[str]:
-        return [text] if text else []
-
-    rows = [{"step": n, **metrics(step_of(step), signs)} for n, step in enumerate(steps, 1)]
-    (together,) = [{"step": 1, **metrics(step_of([said for step in steps for said in step]), signs)}]
-    for word in ("passed", "masked", "fast_path", "suspicious", "disagreement"):
-        one, other = share_of(rows, word, "math"), share_of([together], word, "math")
-        assert one == other or abs(float(one[:-1]) - float(other[:-1])) < 0.11, word  # they are rounded
-
-
-def test_a_step_that_decided_less_counts_for_less():
-    rows = [
-        {"step": 1, "masked/m": 0.9, "passed/m": 1.0, "outcomes/m/error/x": 9, "outcomes/m/ok/right": 1},
-        {"step": 2, "masked/m": 0.0, "passed/m": 0.1, "outcomes/m/ok/wrong": 9, "outcomes/m/ok/right": 1},
-        {"step": 3, "masked/m": 1.0, "outcomes/m/error/x": 20},
-    ]
-    assert share_of(rows, "passed", "m") == "18.2%"
-    assert share_of(rows, "masked", "m") == "72.5%"
-    chain = [
-        {"step": 1, "masked/m": 0.5, "outcomes/m/abstain/a": 10, "outcomes/m/error/b": 5, "outcomes/m/ok/right": 5},
-        {"step": 2, "masked/m": 0.0, "outcomes/m/ok/right": 10},
-    ]
-    assert share_of(chain, "masked", "m") == "25.0%"
-    audits = [
-        {"step": 1, "disagreement/m": 1.0, "outcomes/m/ok/right": 10, "outcomes/audit:m/ok/r": 1},
-        {"step": 2, "disagreement/m": 0.0, "outcomes/m/ok/right": 10, "outcomes/audit:m/ok/r": 9},
-    ]
-    assert share_of(audits, "disagreement", "m") == "10.0%"
-    passes = [
-        {"step": 1, "passed/m": 0.1, "suspicious/m": 1.0, "outcomes/m/ok/right": 1, "outcomes/m/ok/wrong": 9},
-        {"step": 2, "passed/m": 0.9, "suspicious/m": 0.0, "outcomes/m/ok/right": 9, "outcomes/m/ok/wrong": 1},
-    ]
-    assert share_of(passes, "suspicious", "m") == "10.0%"
-
-
 def test_weights_handed_over_before_an_evaluation_take_no_time_of_a_step():
     row = {"step": 1, "time/step": 2.0, "time/rollout": 1.0, "time/train": 0.5, "time/publish": 30.0}
     said = str(throughput([row | {"eval/accuracy_greedy": 0.5}]))
@@ -138,57 +39,6 @@ def test_weights_handed_over_before_an_evaluation_take_no_time_of_a_step():
     assert "at the same time" in str(throughput([row | {"time/publish": 1.0}]))  # they overlapped
     timed = row | {"time/step": 32.0, "eval/accuracy_greedy": 0.5, "eval/seconds": 60.0}
     assert ">30<" in str(throughput([timed])), "an evaluation that was timed is taken out, and nothing else with it"
-
-
-@pytest.mark.parametrize("value", [-3.456e-07, -1.5e-300, -123456.0, 0.000123456, -0.00123456, 2.5e10, -9.99e9, 1e308])
-def test_a_number_of_an_axis_fits_beside_it(value):
-    assert len(short(value)) <= 9 and len(short(abs(value))) <= 8
-
-
-def group(texts, prompt="train-1", answer="4"):
-    completions = tuple(Completion((1,), (True,), (-0.1,), 1, text, "eos") for text in texts)
-    rewards = [1.0, None, *[0.0] * len(texts)][: len(texts)]
-    messages = ({"role": "user", "content": "<b>2+2</b>"},)
-    verdicts = tuple(verdict(reward, answer=texts[0][:50]) for reward in rewards)
-    return Group(Prompt(prompt, 1, messages, (1,), answer), completions, verdicts)
-
-
-def write_run(path, steps=12, texts=("4", "5", "6"), summary=True):
-    folder = RunFolder.create(path)
-    folder.write_config("name: <i>toy</i>\n")
-    folder.write_environment()
-    folder.event("begin", "from the start", to=0)
-    folder.event("evaluation", "held-out accuracy after step 0: greedy 15.0%", step=0, **{"eval/accuracy_greedy": 0.15})
-    for step in range(1, steps + 1):
-        row = {"reward/mean": step / 20, "reward/math": step / 20, "accuracy": step / 20, "policy/entropy": 1 / step}
-        row |= {"policy/grad_norm": 0.5, "completions/length_mean": 30.0 + step, "time/step": 2.0, "time/rollout": 1.0}
-        row |= {"passed/math": step / 20, "suspicious/math": 0.25, "fast_path/math": 0.9, "disagreement/math": 0.125}
-        row |= {
-            "masked/math": 0.0625,
-            "outcomes/math/ok/equal": 5,
-            "outcomes/math/error/crashed": 3,
-            "tokens/per_s": 900.0,
-        }
-        folder.log(step, row)
-        folder.write_completions(step, [group(texts), group(texts, "train-2")], [[1.0] * len(texts), None])
-    folder.event("rollback", "kl 1.73 > 1.0: rolled back from step 9 to 5", step=9, to=5, alarm={})
-    folder.event("warning", "one")
-    folder.event("warning", "two")
-    folder.event("evaluation", "held-out accuracy", step=steps, **{"eval/accuracy_greedy": 0.75})
-    if summary:
-        folder.write_summary(Summary("toy", 7, "stopped", steps, 75.0, 100.0, 900.0, 200, 1, 0.15, 0.75))
-    folder.close()
-    return path
-
-
-def parsed(text):
-    """A page must be well-formed; the elements it has."""
-    assert text.startswith("<!doctype html>\n")
-    return minidom.parseString(text.partition("\n")[2].encode(errors="backslashreplace"))
-
-
-def words(text):
-    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL))
 
 
 def test_a_page_tells_the_outcome_the_events_and_what_the_verifiers_did(tmp_path):
@@ -318,29 +168,6 @@ def test_odd_values_in_the_record_break_nothing(tmp_path):
     parsed(write_report(path).read_text())
 
 
-def test_a_long_run_is_drawn_with_few_points():
-    points = [(float(n), float(n % 2)) for n in range(100_000)]
-    points[5_000] = (5_000.0, float("nan"))
-    figure = chart("alternating", [Curve("x", points)])
-    assert len(figure) < 60_000
-    assert "polygon" in figure and figure.count("l6 6m0 -6") == 1  # the range of the values, and one cross
-    assert chart("short", [Curve("x", points[:MANY])]).count("polygon") == 0
-
-
-def test_marks_stand_on_the_curve_and_say_what_they_are():
-    figure = chart("x", [Curve("x", [(1, 1.0), (3, 2.0)])], [Mark(2, "rollback", "a < b")])
-    assert "<title>rollback: a &lt; b</title>" in figure
-
-
-def test_a_mark_beyond_the_curve_widens_the_axis():
-    """A rollback stands where the run broke, and its curve may end where it went back to."""
-    marks = [Mark(9, "rollback", "kl"), Mark(math.inf, "odd", "nowhere")]
-    figure = chart("x", [Curve("x", [(1, 1.0), (3, 2.0)])], marks)
-    assert "<title>rollback: kl</title>" in figure and "nowhere" not in figure
-    assert f'x1="{WIDTH - RIGHT}.0"' in figure, "at the right end"
-    assert f'points="{LEFT},' in figure and max(x for x, _ in places(figure)) < (LEFT + WIDTH) / 2
-
-
 def test_what_was_undone_is_drawn_pale_and_dashed(tmp_path):
     folder = RunFolder.create(tmp_path / "run")
     folder.write_config("name: toy\n")
@@ -397,76 +224,6 @@ def test_how_a_run_ended_is_the_first_word_of_its_page(tmp_path, events, summary
     assert ("the run is going on" in page(record)) == (word in ("unfinished", "interrupted", "finished"))
 
 
-def places(figure):
-    """Of the points of all lines."""
-    lines = re.findall(r'points="([^"]*)"', figure)
-    return [tuple(map(float, pair.split(","))) for line in lines for pair in line.split()]
-
-
-def test_from_the_seventh_curve_on_colours_come_again_dashed():
-    figure = chart("parts", [Curve(str(n), [(1, n), (2, n)]) for n in range(10)])
-    assert figure.count('stroke-dasharray="4 2"') == 4 == figure.count('class="dashed"')
-    looks = re.findall(r'<polyline points="[^"]*" (.*?)/>', figure)
-    assert len(set(looks)) == len(looks) == 10
-
-
-@given(st.lists(st.floats(0.1, 2.0), min_size=20, max_size=400), st.floats(10.0, 1e12), st.data())
-def test_one_spike_flattens_no_curve(usual, spike, data):
-    at = data.draw(st.integers(0, len(usual)))
-    values = [*usual[:at], spike, *usual[at:]]
-    figure = chart("grad_norm", [Curve("grad_norm", list(enumerate(values)))])
-    assert f"<title>step {at}: {short(spike)}</title>" in figure and f"\u25b2 up to {short(spike)}" in figure
-    frame = framed([Curve("grad_norm", list(enumerate(values)))], [], False)
-    assert frame.high_y <= 4 * max(usual) and frame.low_y == min(values)
-    assert all(TOP <= y <= HEIGHT - BOTTOM for _, y in places(figure))
-
-
-@given(st.lists(st.floats(-10.0, 10.0), min_size=1, max_size=60))
-def test_an_axis_without_a_spike_ends_where_its_curve_does(values):
-    values = sorted(values)
-    frame = framed([Curve("x", list(enumerate(values)))], [], False)
-    far = min(values[0], 0.0)
-    if len(values) < 8 or max(values) - far <= 4 * (values[int(0.98 * (len(values) - 1))] - far):
-        assert frame.low_y <= min(values) and frame.high_y >= max(values)
-        assert "\u25b2" not in chart("x", [Curve("x", list(enumerate(values)))])
-
-
-@given(
-    st.lists(st.floats(0.1, 2.0), min_size=20, max_size=400), st.lists(st.floats(100.0, 200.0), min_size=1, max_size=30)
-)
-def test_no_curve_is_cut_off_as_the_spike_of_another(usual, above):
-    """Few points, or many fewer than the other has."""
-    curves = [Curve("usual", list(enumerate(usual))), Curve("above", list(enumerate(above)))]
-    assert framed(curves, [], False).high_y == max(above) and "\u25b2" not in chart("both", curves)
-    spiky = [*above, *[100.0] * 8, 1e6]
-    curves[1] = Curve("above", list(enumerate(spiky)))
-    assert max(above) <= framed(curves, [], False).high_y <= 4 * 200 and "\u25b2 up to 1e+6" in chart("both", curves)
-
-
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
-
-
-@given(FINITE, FINITE)
-@example(0.0, 5e-324)
-@example(1.0, 1.0 + 2**-52)
-@example(-1.7e308, 1.7e308)
-def test_an_axis_has_a_few_round_numbers(one, other):
-    frame = framed([Curve("x", [(1, one), (2, other)])], [], False)
-    found = ticks(frame.low_y, frame.high_y)
-    assert 2 <= len(found) <= 7
-    assert all(f"{b - a:.0e}"[0] in "125" for a, b in pairwise(found))
-    slack = 1e-6 * (frame.high_y - frame.low_y)
-    assert all(frame.low_y - slack <= tick <= frame.high_y + slack for tick in found)
-
-
-def test_an_axis_says_what_it_is_and_numbers_of_it_differ():
-    assert ticks(1, 100, least=1) == [20, 40, 60, 80, 100] and ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
-    assert ticks(1, 2, least=1) == [1, 2]
-    figure = chart("x", [Curve("x", [(1, 1000.1), (2, 1000.4)])])
-    said = re.findall(r"<text[^>]*>([^<]*)</text>", figure)
-    assert "step" in said and len(set(said)) == len(said) and "1000.2" in said
-
-
 def test_marks_are_explained_without_a_mouse(tmp_path):
     said = words(write_report(write_run(tmp_path / "run")).read_text())
     assert "Curves rollback Reward" in said and "undone" not in said
@@ -478,10 +235,6 @@ def test_names_of_events_do_not_run_into_their_dots():
     drawn = parsed("<!doctype html>\n" + timeline(events))
     dots = [float(dot.getAttribute("cx")) for dot in drawn.getElementsByTagName("circle")]
     assert min(dots) > 6 * len("checkpoint_failed") and max(dots) < 640  # letters of 6 units
-
-
-def test_restarts_have_a_colour_of_their_own():
-    assert colour_of("restart") != colour_of("a kind that nobody knows")
 
 
 # ---- completions that called a tool ---------------------------------------------------------------------------------
@@ -519,11 +272,6 @@ def test_what_a_tool_said_is_the_same_in_a_text_that_is_shortened(length, cuts):
     for piece in pieces:
         said = re.sub(r"<[^>]*>|\n\[\.\.\. [\d,]+ characters \.\.\.\]\n", "", piece)
         assert set(said) <= {"t" if isinstance(piece, Markup) else "p"}
-
-
-def test_a_curve_of_nothing_finite_is_not_drawn():
-    assert chart("x", [Curve("x", [(1, float("nan"))]), Curve("y", [])]) is None
-    parsed("<!doctype html>\n" + chart("x", [Curve("x", [(1, 0.0)])]))  # one point, no range
 
 
 def test_only_markup_is_markup():

@@ -3,8 +3,10 @@
 A fork of the tests' own process would inherit the process group that they share, and OpenMP's threads."""
 
 import multiprocessing
+import random
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -26,6 +28,8 @@ def as_ranks(count: int, function: Callable[..., None], *arguments: Any) -> None
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that the kernel gives to nobody who asks for any, as the processes of a Ray do meanwhile."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.SystemRandom().randrange(20_000, 32_000)))
+            return port
