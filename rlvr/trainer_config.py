@@ -70,9 +70,9 @@ class TrainerConfig:
     bucket_mb: int = 256
     """Weights travel to the engines in buckets of this size."""
     probe_tolerance: float | None = None
-    """Largest difference of a probe token's logprob between trainer and engine after a weight transfer, and of a few
-    tokens' between documents alone and packed when the trainer starts. Null: 1e-3 when both compute in float32, else
-    0.25."""
+    """How far apart logprobs may be, in nats: the probe's between trainer and engine after a weight transfer, as their
+    root mean square; each of a few tokens' between documents alone and packed when the trainer starts. Null: 3e-4 when
+    both compute in float32, else 0.25."""
 
     def compiles(self, on_gpu: bool) -> bool:
         return on_gpu and self.zero_stage < 3 if self.compile is None else self.compile

@@ -5,7 +5,7 @@
 
 A weight update that goes wrong raises nothing by itself: the engine samples on, from another policy. Hence the probe,
 after every transfer. Weights that the trainer itself can no longer score were not transferred wrongly, they are broken:
-that is for the sentinel to say, and `transfer/probe_max_diff` is then no number.
+that is for the sentinel to say, and `transfer/probe_rms` is then no number.
 """
 
 import math
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 
 from rlvr.config import PROBE_TOKENS, RunError
+from rlvr.probe import apart
 
 T = TypeVar("T")
 
@@ -41,13 +42,6 @@ class TransferMismatch(RunError):
     """Engine and trainer do not hold the same weights."""
 
 
-def tolerated(asked: float | None, exact: bool) -> float:
-    """`trainer.probe_tolerance`, in nats: two float32 (`exact`) implementations differ by rounding, others more."""
-    if asked is not None:
-        return asked
-    return 1e-3 if exact else 0.25
-
-
 def transfer(source: Source, destination: Destination, version: int, probe: list[int], tolerance: float) -> dict:
     """Publish the trainer's weights as `version` in every engine; metrics of the transfer."""
     started = perf_counter()
@@ -57,8 +51,7 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     broken = not all(map(math.isfinite, expected))
     worst = math.nan if broken else 0.0
     for engine, scored in scores().items():
-        differences = [abs(a - b) for a, b in zip(expected, scored, strict=True)]
-        off = max((math.inf if math.isnan(off) else off for off in differences), default=0.0)  # max() overlooks a nan
+        off = apart(expected, scored)
         if off > tolerance and not broken:
             raise TransferMismatch(
                 f"{engine} and trainer disagree about the probe by {off:.3g} > {tolerance:g} "
@@ -69,7 +62,7 @@ def transfer(source: Source, destination: Destination, version: int, probe: list
     return {
         "transfer/seconds": seconds,
         "transfer/bytes_per_s": size / max(seconds, 1e-9),
-        "transfer/probe_max_diff": worst,
+        "transfer/probe_rms": worst,
         "time/publish": perf_counter() - started,
         "policy_version": version,
     }

@@ -14,7 +14,7 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling", "atomic"},
+    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling", "atomic", "probe"},
     {"lineage", "config", "objective"},
     {"state", "records", "measure", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
@@ -48,6 +48,7 @@ HOMES = {
 THIRD_PARTY = {
     "rlvr/types.py": set(),
     "rlvr/atomic.py": set(),
+    "rlvr/probe.py": set(),
     "rlvr/lineage.py": set(),
     "rlvr/config.py": set(),
     "rlvr/reward_config.py": set(),
@@ -81,6 +82,7 @@ THIRD_PARTY = {
 PROJECT = {
     "rlvr/types.py": set(),
     "rlvr/atomic.py": set(),
+    "rlvr/probe.py": set(),
     "rlvr/lineage.py": set(),
     "rlvr/config.py": {"reward_config", "rollout_config", "sentinel_config", "trainer_config"},
     "rlvr/reward_config.py": set(),

@@ -26,6 +26,7 @@ from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, sync_all,
 from rlvr.checkpoint.ledger import Entry, Label, Ledger, name_of, step_of
 from rlvr.checkpoint.writer import WriteFailed
 from rlvr.config import CheckpointConfig, RunError
+from rlvr.probe import apart
 from rlvr.state import State
 
 SCORE, PROBLEMS = "eval/accuracy_greedy", "eval/problems"
@@ -289,12 +290,9 @@ class DiskCheckpoints:
 
     def _check_probe(self, trainer: Saveable, name: str, token_ids: list[int], logprobs: list[float]) -> None:
         """Other hardware or another number of ranks may round differently; other weights differ by much more."""
-        now = trainer.score(token_ids)
-        apart = [abs(a - b) for a, b in zip(now, logprobs, strict=True)]
-        if not all(x <= self.tolerance for x in apart):  # nan is not either, wherever it stands
-            worst = max(apart, key=lambda x: (x != x, x))
+        if (off := apart(trainer.score(token_ids), logprobs)) > self.tolerance:
             raise ResumeRefused(
-                f"checkpoint {name} is intact, but its weights score the probe differently by {worst:.3g} > "
+                f"checkpoint {name} is intact, but its weights score the probe differently by {off:.3g} > "
                 f"{self.tolerance:g}: wrong model.path, or another version of the software; "
                 "trainer.probe_tolerance raises the limit"
             )

@@ -67,7 +67,7 @@ TABLE = (
     Metric("staleness/updated", "share", "mean", "completions that newer weights reached in mid-decoding"),
     Metric("transfer/seconds", "s", "mean", "from the trainer's weights to engines that sample with them"),
     Metric("transfer/bytes_per_s", "bytes/s", "mean", "weights that reached an engine in a second, probe not counted"),
-    Metric("transfer/probe_max_diff", "nats", "max", "probe token whose logprob differs most after the transfer"),
+    Metric("transfer/probe_rms", "nats", "max", "engine and trainer apart on the probe, as a root mean square"),
     Metric("time/step", "s", "mean", "from the step before to this one, without the evaluation between"),
     Metric("time/rollout", "s", "mean", "waiting for groups: sampling, and verifying that was not hidden behind it"),
     Metric("time/verify", "s", "mean", "of that, waiting for verdicts when all completions had ended"),

@@ -48,7 +48,7 @@ KNOWN = {
     ),
     "eval/problems": (),
     "tokens/trained": (),
-    "transfer/probe_max_diff": (),
+    "transfer/probe_rms": (),
 }  # fmt: skip
 SHORT = {name.rpartition("/")[2]: name for name in KNOWN} | {
     "reward": "reward/mean",

@@ -32,7 +32,7 @@ ENTROPY, REWARD, SKIPPED = "policy/entropy", "reward/mean", "policy/skipped"
 SOLVED_BY = ("accuracy_rewarded", "accuracy", REWARD)  # the first that is known: a closed gate leaves much to learn
 PROBLEMS, USUAL_PROBLEMS = "eval/problems", 200  # of an evaluation whose size nobody tells
 LUCK = 2.0  # standard errors that the best of many evaluations may owe to it
-PROBE = "transfer/probe_max_diff"  # of the weights that the step before left behind
+PROBE = "transfer/probe_rms"  # of the weights that the step before left behind
 WATCHED_FINITE = ("policy/loss", ENTROPY, "policy/grad_norm", "policy/kl_ref", "mismatch/mean_abs", PROBE)
 
 

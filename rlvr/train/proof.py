@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rlvr.config import RecipeError
 from rlvr.objective import Batch
+from rlvr.probe import tolerated
 from rlvr.train.packing import Row
 from rlvr.train.policy import pack
-from rlvr.weights import tolerated
 
 PROMPT, LENGTH = 2, 16  # tokens of each document
 

@@ -110,9 +110,9 @@ def test_of_several_updates_a_step_all_must_be_skipped():
 
 
 def test_weights_that_give_no_number_are_an_alarm_though_the_step_was_skipped_and_date_from_the_step_before():
-    row = watch().watch(7, HEALTHY | SKIPPED | {"transfer/probe_max_diff": math.nan})
+    row = watch().watch(7, HEALTHY | SKIPPED | {"transfer/probe_rms": math.nan})
     alarm = watch().inspect(row, ())
-    assert (alarm.detector, alarm.metric, alarm.onset) == ("nonfinite", "transfer/probe_max_diff", 6)
+    assert (alarm.detector, alarm.metric, alarm.onset) == ("nonfinite", "transfer/probe_rms", 6)
 
 
 # ---- levels ----------------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ class Weighted(toy.ToyRollouts):
         noise = random.Random(state.cursor).uniform(-0.05, 0.05)
         taken.metrics.update({"reward/mean": self.level + noise})
         if state.cursor == self.bad:
-            taken.metrics["transfer/probe_max_diff"] = math.nan
+            taken.metrics["transfer/probe_rms"] = math.nan
         return taken
 
 
