@@ -77,19 +77,21 @@ class RolloutWorker:
 class TrainerRank:
     def __init__(self, rank: int, home: Home):
         home.enter()
-        self.rank = rank
+        self.rank, self.bound = rank, socket.socket()
 
-    def free_address(self) -> str:
-        """host:port on this rank's machine, for the other ranks to meet at."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+    def address(self) -> str:
+        """host:port on this rank's machine, for the other ranks to meet at. Nobody else gets the port until they do."""
+        self.bound.bind(("", 0))
+        return f"{ray.util.get_node_ip_address()}:{self.bound.getsockname()[1]}"
 
     def build(self, cfg: Recipe, address: str) -> None:
         from rlvr.train.deepspeed import DeepSpeedTrainer
 
         self.shares_gpu = cfg.cluster.placement == "colocated" and torch.cuda.is_available()
-        self.trainer = DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature, self.rank, address)
+        self.trainer = DeepSpeedTrainer(
+            cfg.model, cfg.trainer, cfg.rollout.temperature, self.rank, address, self.bound
+        )
+        self.bound.close()  # the other ranks have one each too
         self._make_room()
 
     def _make_room(self) -> None:

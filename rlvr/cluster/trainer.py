@@ -33,7 +33,7 @@ class RayTrainer:
     def _placed(self) -> list[Any]:
         """What each rank says once it has a place: where the others could meet it."""
         self.ranks = [self.make(rank) for rank in range(self.cfg.trainer.ranks)]
-        return [rank.free_address.remote() for rank in self.ranks]
+        return [rank.address.remote() for rank in self.ranks]
 
     def _built(self, placed: list[Any]) -> list[Any]:
         address, *_ = first_failure(placed)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from io import StringIO
 from itertools import count
 from pathlib import Path
+from socket import socket
 from statistics import mean
 from time import perf_counter
 
@@ -67,14 +68,18 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 class DeepSpeedTrainer:
     """A rank. All methods are collective: every rank calls them, in the same order, with the same arguments."""
 
-    def __init__(self, model: ModelConfig, cfg: TrainerConfig, temperature: float, rank: int = 0, address: str = ""):
-        """`address` is host:port of rank 0, the same on every rank; unused with one rank."""
+    def __init__(
+        self, model: ModelConfig, cfg: TrainerConfig, temperature: float, rank: int = 0, address: str = "",
+        bound: socket | None = None,
+    ):  # fmt: skip
+        """`address` is host:port of rank 0, the same on every rank, and `bound` its socket there; without need with one
+        rank."""
         self.cfg, self.temperature, self.rank = cfg, temperature, rank
         torch.set_num_threads(cfg.threads)
         transformers_logging.disable_progress_bar()
         self.cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
-        self._join(address)
+        self._join(address, bound)
         dtype = dtype_of(model.dtype)
         self._gradients_arrive_whole = cfg.zero_stage == 0 and dtype == torch.float32  # else DeepSpeed's wrapper clips
         settings = self._deepspeed_config(dtype)
@@ -105,12 +110,12 @@ class DeepSpeedTrainer:
         self._reference_path: str | None = None
         prove(self.engine, f"model.path={model.path}", cfg.probe_tolerance, self.device, self._share)
 
-    def _join(self, address: str) -> None:
+    def _join(self, address: str, bound: socket | None) -> None:
         os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.cfg.ranks), "LOCAL_RANK": "0"}
         if deepspeed.comm.is_initialized():
             return
         backend = "nccl" if self.cuda else "gloo"
-        process_group.join(backend, address, self.rank, self.cfg.ranks)
+        process_group.join(backend, address, self.rank, self.cfg.ranks, bound)
         if not self.cuda:
             with alone_in(Path(os.environ["TORCH_EXTENSIONS_DIR"])):
                 ShareMemCommBuilder().load()  # now, as init_distributed would without our lock

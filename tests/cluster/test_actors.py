@@ -1,5 +1,7 @@
 """What the workers do besides passing on what they are asked."""
 
+import socket
+
 import pytest
 import torch
 
@@ -16,6 +18,14 @@ class Trainer:
 
     def __getattr__(self, name):
         return lambda *_, **__: self.asked.append(name) or {}
+
+
+def test_nobody_else_gets_the_port_that_ranks_will_meet_at():
+    rank = TrainerRank(0, Home.here())
+    host, _, port = rank.address().rpartition(":")
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, int(port)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.cluster.fakes import Method
 
 class Rank:
     def __init__(self, fails: bool):
-        self.free_address = Method(lambda: "host:1")
+        self.address = Method(lambda: "host:1")
         self.build = Method(lambda cfg, address: WorkerLost("gone again") if fails else None)
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def rank(ray):
     @ray.remote(num_cpus=0)
     class Rank:
-        def free_address(self):
+        def address(self):
             return "host:1"
 
         def build(self, cfg, address):

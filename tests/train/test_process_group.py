@@ -1,6 +1,7 @@
 """Ranks meet, and wait for one another for as long as a long step takes."""
 
 from datetime import timedelta
+from socket import socket
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ def patience(group) -> timedelta:
     return group._get_backend(torch.device("cpu")).options._timeout
 
 
-def meet(rank: int, address: str) -> None:
+def meet(rank: int, address: str, bound: socket | None = None) -> None:
     for _ in range(2):  # a second trainer of the process is in the same group
-        join("gloo", address, rank, 2)
+        join("gloo", address, rank, 2, bound)
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
     assert float(total) == 3
@@ -30,6 +31,12 @@ def meet(rank: int, address: str) -> None:
 
 def test_ranks_that_have_met_are_patient():
     as_ranks(2, meet, f"127.0.0.1:{free_port()}")
+
+
+def test_ranks_meet_at_a_port_that_was_never_given_back():
+    bound = socket()
+    bound.bind(("", 0))
+    as_ranks(2, meet, f"127.0.0.1:{bound.getsockname()[1]}", bound)
 
 
 def test_but_who_cannot_reach_rank_0_does_not_try_for_hours(monkeypatch):
