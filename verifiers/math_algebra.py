@@ -35,6 +35,8 @@ KNOWN = UNEVALUATED | set(
 PLAIN = re.compile(r"[A-Za-z0-9\s+\-*/^_(){}\[\]|!.,=<>\\]*")
 # what sympy may compute for minutes: a power of a power, large exponents, factorials
 HEAVY = re.compile(r"\^ ?\{[^{}]*[\^!]|\^ ?\{? ?[0-9]{3,}|\)? ?! ?\^|! ?\)? ?!|[0-9]{4,} ?\)?!|\) ?!|\^ ?\\frac")
+# "1 2" it adds, multiplies or reads as 12; in \log_2 3 and x^2 3 the first belongs to what is before it
+SIDE_BY_SIDE = re.compile(r"(?<![_^0-9.])[0-9.]+\s+[0-9.]")
 ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{[pbv]matrix\}")
 
 
@@ -51,7 +53,9 @@ def check_ground_types() -> None:
 
 
 def understood(text: str) -> bool:
-    """Whether math-verify reads every word of `text`: single letters, numbers, commands that it knows."""
+    """Whether math-verify reads every word of `text`: single letters, numbers apart, commands that it knows."""
+    if SIDE_BY_SIDE.search(text):
+        return False
     commands = re.findall(r"\\([A-Za-z]+)", text)
     plain = re.sub(r"\\[A-Za-z]+", " ", ENVIRONMENT.sub(" ", text))
     return PLAIN.fullmatch(text) is not None and set(commands) <= KNOWN and not re.search(r"[A-Za-z]{4,}|\.\.", plain)
