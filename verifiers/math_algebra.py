@@ -35,8 +35,12 @@ KNOWN = UNEVALUATED | set(
 PLAIN = re.compile(r"[A-Za-z0-9\s+\-*/^_(){}\[\]|!.,=<>\\]*")
 # what sympy may compute for minutes: a power of a power, large exponents, factorials
 HEAVY = re.compile(r"\^ ?\{[^{}]*[\^!]|\^ ?\{? ?[0-9]{3,}|\)? ?! ?\^|! ?\)? ?!|[0-9]{4,} ?\)?!|\) ?!|\^ ?\\frac")
-# "1 2" it adds, multiplies or reads as 12; in \log_2 3 and x^2 3 the first belongs to what is before it
-SIDE_BY_SIDE = re.compile(r"(?<![_^0-9.])[0-9.]+\s+[0-9.]")
+# numbers that it adds, multiplies or reads as one: 1 2, (1)2, \frac{1}{2}12, 4\frac{1}{2}\pi; of 10_2+1 it drops
+# the base. In \log_2 3 and x^2 3 the first belongs to what is before it
+MISREAD = re.compile(
+    r"(?<![_^0-9.])[0-9.]+(?:\s+[0-9.]|\s*\\frac ?\{[0-9]+\} ?\{[0-9]+\})"
+    r"|[(\[][0-9.]+[)\]]\s*[0-9.]|\}\s*[0-9.]{2}|[0-9]\s*_"
+)
 ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{[pbv]matrix\}")
 
 
@@ -54,10 +58,10 @@ def check_ground_types() -> None:
 
 def understood(text: str) -> bool:
     """Whether math-verify reads every word of `text`: single letters, numbers apart, commands that it knows."""
-    if SIDE_BY_SIDE.search(text):
+    commands, bare = re.findall(r"\\([A-Za-z]+)", text), ENVIRONMENT.sub(" ", text)
+    if MISREAD.search(bare):
         return False
-    commands = re.findall(r"\\([A-Za-z]+)", text)
-    plain = re.sub(r"\\[A-Za-z]+", " ", ENVIRONMENT.sub(" ", text))
+    plain = re.sub(r"\\[A-Za-z]+", " ", bare)
     return PLAIN.fullmatch(text) is not None and set(commands) <= KNOWN and not re.search(r"[A-Za-z]{4,}|\.\.", plain)
 
 

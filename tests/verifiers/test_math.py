@@ -149,16 +149,33 @@ def test_several_references_may_mean_all_or_any_and_are_none(several, why):
         ("1 2", ("3", "12")), ("3 4", ("7", "12", "34")), ("2 3 4", ("9", "24", "234")), ("[1 2]", ("3", "12")),
         ("1\\quad 2", ("3", "12")), ("x+3 4", ("x+7", "x+12")), ("2 3x", ("6x", "5x")), ("\\{1 2\\}", ("\\{3\\}",)),
         ("x=1 2", ("x=3", "3", "12")), ("x+10 000", ("x+10", "x")), ("y=x+2 1/2", ("y=x+3/2", "x+5/2")),
+        ("4\\frac{1}{2}\\pi", ("2\\pi", "2")), ("x=2\\frac{1}{2}y", ("x=y", "y")), ("4\\frac{3}{2}", ("5.5", "6")),
+        ("\\frac{1}{2}12", ("\\frac{3}{2}", "6")), ("2(3)4", ("9", "24")), ("(1)2", ("3", "2")), ("(12)34", ("46",)),
+        ("101_2+1", ("102", "6")), ("x+101_2", ("x+101",)), ("1_x", ("1",)),
     ],
 )  # fmt: skip
 def test_two_numbers_side_by_side_are_no_other_number(two, others):
-    """math-verify adds them, multiplies them, or reads them as one."""
-    assert "a number right behind a factor" in unusable(two)
+    """math-verify adds them, multiplies them, reads them as one, or passes over a base."""
+    assert "cannot be read" in unusable(two)
     for other in others:
         assert (judged(two, f"\\boxed{{{other}}}").reward, judged(other, f"\\boxed{{{two}}}").reward) == (None, 0.0)
     assert judged("x^2 3", "\\boxed{3x^2}").reward == 1.0
     for gold, same in (("x+\\log_2 3", "\\log_2 3+x"), ("1 000", "1000")):
         assert judged(gold, f"\\boxed{{{same}}}").reward == judged(same, f"\\boxed{{{gold}}}").reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [
+        ("\\log_2 3", "\\log_{2}3", "\\log_{23} 3"), ("\\log_{2}12", "\\frac{\\ln 12}{\\ln 2}", "\\log_{21} 2"),
+        ("2^{35}", "2^35", "2^{3}5"), ("x_{12}", "x_12", "x_{1}2"),
+        ("x^\\pi y", "x^{\\pi}y", "x^{\\pi y}"), ("x^n y", "x^{n}y", "x^{ny}"),
+    ],
+)  # fmt: skip
+def test_braces_part_an_index_from_what_follows(gold, same, other):
+    for one, two in ((gold, same), (same, gold)):
+        assert judged(one, f"\\boxed{{{two}}}").reward == 1.0
+        assert judged(one, f"\\boxed{{{other}}}").reward == 0.0
 
 
 def test_arithmetic_that_fails_is_the_answers_fault_and_masks_nothing(monkeypatch):
