@@ -17,7 +17,7 @@ from rlvr.verify import Outcome, Sample, Verdict, verifier
 ANSWER_TAGS = ("<answer>", "</answer>")
 
 
-@verifier("format", version="4")
+@verifier("format", version="5")
 def format(
     sample: Sample,
     think: bool = True,
@@ -62,9 +62,14 @@ def thoughts_and_rests(sample: Sample, ids: Sequence[int] | None) -> tuple[str, 
     for n, turn in enumerate(sample.turns):
         text, one = turn.text.strip(), replace(sample, token_ids=turn.token_ids, thinking=inside)
         opened, closed = tags(text, one, ids)
+        if ids is not None and n and not opened and text.startswith("<think>"):  # the tool's `after` did
+            found = found or ("think_tags" if inside else "")
+            inside = True
+            one = replace(one, thinking=True)
         if closed:
             wrong, rest = thoughts_and_rest(text, one, ids)
-            if ids is None and ((n and not opened + inside) or "<think>" in rest):
+            shown = "</think>" in text  # then so is what `after` opened
+            if (n and shown and not opened + inside) or (ids is None and "<think>" in rest):
                 wrong = "think_tags"
             elif wrong == "no_thoughts" and inside and thought:  # before the call
                 wrong = ""

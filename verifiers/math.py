@@ -61,7 +61,7 @@ def unusable(answer: Any, choices: str = LETTERS) -> str | None:
     return reference(answer, choices).problem or None
 
 
-@verifier("math", version="5", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
+@verifier("math", version="6", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
 def math(
     sample: Sample,
     tolerance: str | float = "exact",
@@ -135,12 +135,16 @@ def verdict(equal: bool, answer: str, rung: str) -> Verdict:
 
 def reference(answer: Any, choices: str) -> Gold:
     """A list of one is that one. Several may all be the answer, or each, and their JSON would be read as a tuple."""
+    if hasattr(answer, "tolist"):  # numpy's array, as pandas has lists
+        answer = answer.tolist()
     if isinstance(answer, (list, tuple)):
         if len(answer) != 1:
             return Gold("", problem=f"the reference is a list of {len(answer)}: {SEVERAL}")
         (answer,) = answer
-    if answer is None or isinstance(answer, (list, tuple, dict)):
-        return Gold("", problem=f"the reference is {'empty' if answer is None else f'a {type(answer).__name__}'}")
+    if answer is None or answer != answer:  # tables mark what is missing with NaN too
+        return Gold("", problem="the reference is empty")
+    if isinstance(answer, (list, tuple, dict)):
+        return Gold("", problem=f"the reference is a {type(answer).__name__}")
     if isinstance(answer, str) and JSON_LIST.match(answer):
         return Gold("", problem=f"the reference is the text of a JSON list: {SEVERAL}")
     return parsed(str(answer), choices)

@@ -35,6 +35,13 @@ KNOWN = UNEVALUATED | set(
 PLAIN = re.compile(r"[A-Za-z0-9\s+\-*/^_(){}\[\]|!.,=<>\\]*")
 # what sympy may compute for minutes: a power of a power, large exponents, factorials
 HEAVY = re.compile(r"\^ ?\{[^{}]*[\^!]|\^ ?\{? ?[0-9]{3,}|\)? ?! ?\^|! ?\)? ?!|[0-9]{4,} ?\)?!|\) ?!|\^ ?\\frac")
+# what it adds, or reads as one number: 1 2, (1)2, \frac{1}{2}12, 4\frac{1}{2}\pi, 3\binom{4}{2}, 1.5.5; of 10_2+1
+# it drops the base, 3!! it takes for (3!)!, and 2^3^2 for 64. In \log_2 3 the first belongs to what is before it
+MISREAD = re.compile(
+    r"(?<![_^0-9.])[0-9.]+(?:\s+[0-9.]|\s*\\(?:frac|binom) ?\{[0-9]+\} ?\{[0-9]+\})"
+    r"|[(\[][0-9.]+[)\]]\s*[0-9.]|\}\s*[0-9.]{2}|\\binom ?\{[0-9]+\} ?\{[0-9]+\}\s*[0-9A-Za-z]"
+    r"|\.[0-9]+\.|[0-9]\s*_|!\s*!|\^ ?(?:[0-9.]+|[A-Za-z]|\{[^{}]*\}) ?\^"
+)
 ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{[pbv]matrix\}")
 
 
@@ -51,9 +58,11 @@ def check_ground_types() -> None:
 
 
 def understood(text: str) -> bool:
-    """Whether math-verify reads every word of `text`: single letters, numbers, commands that it knows."""
-    commands = re.findall(r"\\([A-Za-z]+)", text)
-    plain = re.sub(r"\\[A-Za-z]+", " ", ENVIRONMENT.sub(" ", text))
+    """Whether math-verify reads every word of `text`: single letters, numbers apart, commands that it knows."""
+    commands, bare = re.findall(r"\\([A-Za-z]+)", text), ENVIRONMENT.sub(" ", text)
+    if MISREAD.search(bare):
+        return False
+    plain = re.sub(r"\\[A-Za-z]+", " ", bare)
     return PLAIN.fullmatch(text) is not None and set(commands) <= KNOWN and not re.search(r"[A-Za-z]{4,}|\.\.", plain)
 
 

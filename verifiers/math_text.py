@@ -54,7 +54,8 @@ OVER = re.compile(r"\{([^{}]{1,200})\\over(?![A-Za-z])([^{}]{1,200})\}")
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:(?:\{,\}|,\\! ?|\\, ?|\{,\\!\})\d{3}){1,100})(?![\d])")
 STARS = re.compile(r"(?<=[\w)}])[ ]?\*\*[ ]?(-?\d{1,300}|[A-Za-z])(?![\w.])")
 NUMBERS = re.compile(r"\\mathbb ([A-Z])(?![A-Za-z])")
-BRACED = re.compile(r"([\^_])\{ ?([A-Za-z\d]|\\[a-z]{1,10}) ?\}")
+# a brace that parts nothing: \log_{2}3 is no \log_23, x^{\pi}y no x^\piy
+BRACED = re.compile(r"([\^_])\{ ?([A-Za-z]|\d(?! ?\}\d)|\\[a-z]{1,10}(?! ?\}[A-Za-z])) ?\}")
 FRACTION = re.compile(r"\\frac ?(\d|\{[^{}]*\}) ?(\d|\{[^{}]*\})")
 LOOSE = re.compile(r"(?<![0-9A-Za-z.]) +| +(?![0-9A-Za-z.])")
 # commands that part an answer into pieces, as single characters: what `symbolic` writes and `split` reads

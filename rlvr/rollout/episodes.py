@@ -50,7 +50,8 @@ class Words:
     def __init__(self, tokenizer: Any, cfg: ToolConfig):
         self.tokenizer, self.limit = tokenizer, cfg.max_characters
         self.before, self.after = (self._ids(text, plain=False) for text in (cfg.before, cfg.after))
-        self.thinks = cfg.after.rstrip().endswith(THINK)  # the turn behind an answer begins in thoughts
+        shown = tokenizer.decode(self.after, skip_special_tokens=True).rstrip()
+        self.thinks = shown.endswith(THINK)  # the turn behind an answer begins in thoughts, and shows it
         marks = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
         self.marks = re.compile(f"({'|'.join(map(re.escape, marks))})") if marks else None
 

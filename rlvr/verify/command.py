@@ -176,15 +176,20 @@ def sample_of(where: str, row: dict[str, Any], verifier: Verifier) -> Sample:
            "loss_mask"}  # fmt: skip
     columns = {key: value for key, value in row.items() if key not in own} | (row.get("row") or {})
     question = str(messages[-1]["content"])
-    turns: tuple[Turn, ...] = ()
+    transcript, turns = "", tuple[Turn, ...]()
     if row.get("observed"):  # as a run recorded it: what a tool wrote is no answer
-        recorded = completion_of({"policy_version": 0, "stop_reason": "eos"} | row)
-        row |= {"completion": recorded.written}
-        ids, turns = list(compress(recorded.token_ids, recorded.loss_mask)), turns_of(recorded)
+        given = {key: value for key, value in row.items() if value is not None}
+        try:
+            recorded = completion_of({"policy_version": 0, "stop_reason": "eos", "completion": ""} | given)
+            row |= {"completion": recorded.written}
+            ids, turns = list(compress(recorded.token_ids, recorded.loss_mask)), turns_of(recorded)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{where}: observed, token_ids and loss_mask are no run's: {error}") from None
+        transcript = recorded.text
     return Sample(
         question, row.get("completion") or "", row.get("reference", row.get("answer")), row.get("stop_reason") or "eos",
         tuple(ids), messages, columns, str(row.get("group", question)), bool(row.get("thinking")),
-        turns=turns,
+        transcript, turns,
     )  # fmt: skip
 
 

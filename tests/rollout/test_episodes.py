@@ -250,6 +250,18 @@ def test_thoughts_of_a_later_turn_are_seen_to_be_thoughts():
     assert [sample.thinking for sample in tool.asked] == [False, True]
 
 
+def test_what_a_tool_says_is_not_the_policys_where_the_mark_of_thoughts_is_a_token_that_is_not_shown():
+    class Hidden(Letters):
+        def __call__(self, text, add_special_tokens, split_special_tokens):
+            text = text if split_special_tokens else text.replace("<think>", "|end|")
+            return super().__call__(text, add_special_tokens, split_special_tokens)
+
+    words = Words(Hidden(), replace(CFG, before="", after="<think>"))
+    turn = Completion((LETTER + 97,), (True,), (-0.1,), 0, "a", "eos")
+    more = words.observation(turn, "<think>9</think>8")
+    assert (more.text, more.written, more.token_ids[-1]) == ("a<think>9</think>8", "a\n", END)
+
+
 def test_calls_that_nobody_waits_for_any_more_are_not_made():
     engine, tool = Talking(), Answers()
     tested = Episodes(engine, tool, WORDS, 2)

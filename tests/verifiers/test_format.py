@@ -200,6 +200,21 @@ def test_tags_that_are_tokens_are_counted_in_each_turn(tokens, reason):
     assert of_turns("a", "\\boxed{5}", tokens=tokens, **IDS).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("turns", "tokens", "reason"),
+    [
+        (("<think>a</think>b", "<think>c</think>\\boxed{5}"), ((OPEN, 1, CLOSE, 2), (1, CLOSE, 2)), "kept"),
+        (("<think>a</think>b", "<think>c \\boxed{5}"), ((OPEN, 1, CLOSE, 2), (1, 2)), "think_tags"),  # never closed
+        (("<think>a</think>b", "<think> </think>\\boxed{5}"), ((OPEN, 1, CLOSE, 2), (CLOSE, 2)), "no_thoughts"),
+        (("<think>a</think>b", "<think>c", "d</think>\\boxed{5}"), ((OPEN, 1, CLOSE), (1,), (1, CLOSE, 2)), "kept"),
+        (("<think>a", "<think>c</think>\\boxed{5}"), ((OPEN, 1), (1, CLOSE, 2)), "think_tags"),  # opened twice
+        (("<think>a</think>b", "c</think>\\boxed{5}"), ((OPEN, 1, CLOSE, 2), (1, CLOSE, 2)), "think_tags"),  # by nobody
+    ],
+)
+def test_tags_that_are_tokens_and_are_shown_may_have_been_opened_behind_a_tools_answer(turns, tokens, reason):
+    assert of_turns(*turns, tokens=tokens, **IDS).reason == reason
+
+
 PIECES = st.lists(st.sampled_from(["<think>", "</think>", "a", " ", "\\boxed{5}", "<answer>", "</answer>"]), max_size=7)
 
 

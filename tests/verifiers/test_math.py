@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import combinations, permutations
 from pathlib import Path
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,7 +118,7 @@ def test_what_the_policy_caused_is_rejected_and_what_the_data_caused_abstains():
 
 @pytest.mark.parametrize("one", ["3", 3, 0.5, "\\frac{1}{2}", "\\text{east}", "C", "#### 5", "1, 2", "[1, 2]"])
 def test_a_list_of_one_reference_is_that_one(one):
-    for listed in ([one], (one,)):
+    for listed in ([one], (one,), numpy.array([one])):
         assert unusable(listed) is None
         for answer in ("3", "0.5", "\\text{east}", "(C)", "5", "2, 1", "[1,2]", f"[{one}]", "4"):
             said = [judged(gold, f"\\boxed{{{answer}}}") for gold in (one, listed)]
@@ -130,7 +131,8 @@ def test_a_list_of_one_reference_is_that_one(one):
         ([1, 2], "a list of 2: one text"), (["1", "2"], "a list of 2"), (["\\frac{1}{2}", "0.5"], "a list of 2"),
         ([1.0, 2.0, 3.0], "a list of 3"), ([], "a list of 0"), ([None], "is empty"), ([[1]], "is a list"),
         ({"x": 1}, "is a dict"), ('["3"]', "the text of a JSON list"), (' [ "1", "2"]', "the text of a JSON list"),
-        (None, "is empty"), ([""], "is empty"), (["\\frac{1}{0}"], "has no value"),
+        (None, "is empty"), ([""], "is empty"), (["\\frac{1}{0}"], "has no value"), (float("nan"), "is empty"),
+        ([float("nan")], "is empty"), (numpy.array([1, 2]), "a list of 2"), (numpy.array([]), "a list of 0"),
     ],
 )  # fmt: skip
 def test_several_references_may_mean_all_or_any_and_are_none(several, why):
@@ -139,6 +141,43 @@ def test_several_references_may_mean_all_or_any_and_are_none(several, why):
         verdict = judged(several, f"\\boxed{{{answer}}}")
         assert (verdict.outcome, verdict.reason) == (Outcome.ABSTAIN, "gold_unparsed"), answer
     assert unusable("[1, 2]") is None and judged("[1, 2]", "\\boxed{1\\le x\\le 2}").reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("two", "others"),
+    [
+        ("1 2", ("3", "12")), ("3 4", ("7", "12", "34")), ("2 3 4", ("9", "24", "234")), ("[1 2]", ("3", "12")),
+        ("1\\quad 2", ("3", "12")), ("x+3 4", ("x+7", "x+12")), ("2 3x", ("6x", "5x")), ("\\{1 2\\}", ("\\{3\\}",)),
+        ("x=1 2", ("x=3", "3", "12")), ("x+10 000", ("x+10", "x")), ("y=x+2 1/2", ("y=x+3/2", "x+5/2")),
+        ("4\\frac{1}{2}\\pi", ("2\\pi", "2")), ("x=2\\frac{1}{2}y", ("x=y", "y")), ("4\\frac{3}{2}", ("5.5", "6")),
+        ("\\frac{1}{2}12", ("\\frac{3}{2}", "6")), ("2(3)4", ("9", "24")), ("(1)2", ("3", "2")), ("(12)34", ("46",)),
+        ("\\binom{4}{2}3", ("9", "18")), ("\\pi 2\\binom{4}{2}", ("8\\pi", "12\\pi")), ("1.5.5", ("0.75",)),
+        ("3!!", ("720", "3")), ("2^3^2", ("64", "512")), ("x^{2}^{3}", ("x^6",)), ("101_2+1", ("102", "6")),
+        ("x+101_2", ("x+101",)), ("1_x", ("1",)),
+    ],
+)  # fmt: skip
+def test_two_numbers_side_by_side_are_no_other_number(two, others):
+    """math-verify adds them, multiplies them, reads them as one, or passes over a base."""
+    assert "cannot be read" in unusable(two)
+    for other in others:
+        assert (judged(two, f"\\boxed{{{other}}}").reward, judged(other, f"\\boxed{{{two}}}").reward) == (None, 0.0)
+    assert judged("x^2 3", "\\boxed{3x^2}").reward == 1.0
+    for gold, same in (("x+\\log_2 3", "\\log_2 3+x"), ("1 000", "1000")):
+        assert judged(gold, f"\\boxed{{{same}}}").reward == judged(same, f"\\boxed{{{gold}}}").reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [
+        ("\\log_2 3", "\\log_{2}3", "\\log_{23} 3"), ("\\log_{2}12", "\\frac{\\ln 12}{\\ln 2}", "\\log_{21} 2"),
+        ("2^{35}", "2^35", "2^{3}5"), ("x_{12}", "x_12", "x_{1}2"),
+        ("x^\\pi y", "x^{\\pi}y", "x^{\\pi y}"), ("x^n y", "x^{n}y", "x^{ny}"),
+    ],
+)  # fmt: skip
+def test_braces_part_an_index_from_what_follows(gold, same, other):
+    for one, two in ((gold, same), (same, gold)):
+        assert judged(one, f"\\boxed{{{two}}}").reward == 1.0
+        assert judged(one, f"\\boxed{{{other}}}").reward == 0.0
 
 
 def test_arithmetic_that_fails_is_the_answers_fault_and_masks_nothing(monkeypatch):

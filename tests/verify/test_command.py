@@ -244,10 +244,32 @@ def test_what_a_tool_wrote_into_a_recorded_completion_is_no_answer(tmp_path, cap
 def test_turns_of_a_recorded_completion_are_seen(tmp_path, capsys, mask, tokens):
     (tmp_path / "mine.py").write_text(
         f"def turns(sample):\n    return [list(t.token_ids) for t in sample.turns] == {tokens}"
-        " and [t.text for t in sample.turns] == ['look: ', '. none']\n"
+        " and [t.text for t in sample.turns] == ['look: ', '. none'] and sample.transcript == 'look: box. none'\n"
     )
     row = {"prompt": "q", "completion": "look: box. none", "reference": None, "observed": [[6, 9]],
            "token_ids": [1, 2, 3], "loss_mask": mask}  # fmt: skip
     (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
     assert main(["verifiers", "run", f"{tmp_path}/mine.py:turns", f"{tmp_path}/s.jsonl", "--processes", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"observed": [[0, 1]], "token_ids": [1], "loss_mask": [True, False]}, {"observed": [[0]]}, {"observed": 5},
+        {"observed": [["a", "b"]]}, {"observed": [[0, 1]], "loss_mask": 3},
+    ],
+)  # fmt: skip
+def test_a_recorded_completion_that_no_run_wrote_is_said_in_a_line(tmp_path, capsys, wrong):
+    row = {"prompt": "q", "completion": "a\\boxed{5}", "reference": "5"}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row | wrong) + "\n")
+    assert main(["verifiers", "run", "math", f"{tmp_path}/s.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert "line 1: observed, token_ids and loss_mask are no run's" in said and "Traceback" not in said
+
+
+def test_a_recorded_completion_may_have_no_tokens(tmp_path, capsys):
+    row = {"prompt": "q", "completion": "a\\boxed{5}", "reference": "5", "observed": [[0, 1]], "token_ids": None}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["verifiers", "run", "math", f"{tmp_path}/s.jsonl", "--processes", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["reward"] == 1.0
