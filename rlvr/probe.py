@@ -8,7 +8,7 @@ by several nats in one token, which is more than 0.25 of the root mean square to
 import math
 from collections.abc import Sequence
 
-LEAST = 1e-2  # nats, of a checkpoint's probe: other hardware or other ranks may round differently in float32 too
+LEAST_RESUMED = 1e-2  # nats, of a checkpoint's probe: other hardware or ranks may round differently in float32 too
 
 
 def tolerated(asked: float | None, exact: bool) -> float:

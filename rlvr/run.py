@@ -32,7 +32,7 @@ from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.sinks import Fanout, open_sinks
 from rlvr.observe.summary import Summary
 from rlvr.parts import Parts
-from rlvr.probe import LEAST, tolerated
+from rlvr.probe import LEAST_RESUMED, tolerated
 from rlvr.rollout.rollouts import Pipeline, SampledRollouts
 from rlvr.sentinel.watch import Watch
 from rlvr.state import State, Taken
@@ -187,7 +187,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         stop = stack.enter_context(stop_on_signals(recorder.event))
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
             trainer, pipeline, revive, on_gpu = stack.enter_context(workers(cfg))
-        checkpoints.tolerance = max(LEAST, probe_tolerance(cfg, on_gpu, cfg.model.dtype))
+        checkpoints.tolerance = max(LEAST_RESUMED, probe_tolerance(cfg, on_gpu, cfg.model.dtype))
         rollouts = SampledRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
             (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, cfg.engine_dtype)),

@@ -26,7 +26,7 @@ from rlvr.checkpoint.files import Fingerprint, free_bytes, size, sync, sync_all,
 from rlvr.checkpoint.ledger import Entry, Label, Ledger, name_of, step_of
 from rlvr.checkpoint.writer import WriteFailed
 from rlvr.config import CheckpointConfig, RunError
-from rlvr.probe import apart
+from rlvr.probe import LEAST_RESUMED, apart
 from rlvr.state import State
 
 SCORE, PROBLEMS = "eval/accuracy_greedy", "eval/problems"
@@ -68,8 +68,10 @@ class Pending:
 
 
 class DiskCheckpoints:
-    def __init__(self, root: Path, cfg: CheckpointConfig, probe: list[int], tell: Tell, tolerance: float = 0.01):
-        """`tolerance`: how far the probe's logprobs may be from those that were saved, in nats."""
+    def __init__(
+        self, root: Path, cfg: CheckpointConfig, probe: list[int], tell: Tell, tolerance: float = LEAST_RESUMED
+    ):
+        """`tolerance`: how far the probe's logprobs may be `apart` from those that were saved, in nats."""
         self.root, self.cfg, self.probe, self.tell, self.tolerance = root.resolve(), cfg, probe, tell, tolerance
         root.mkdir(parents=True, exist_ok=True)
         self.pending: Pending | None = None
