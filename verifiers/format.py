@@ -69,7 +69,7 @@ def thoughts_and_rests(sample: Sample, ids: Sequence[int] | None) -> tuple[str, 
         if closed:
             wrong, rest = thoughts_and_rest(text, one, ids)
             shown = "</think>" in text  # then so is what `after` opened
-            if (n and shown and not opened + inside) or (ids is None and "<think>" in rest):
+            if n and shown and not opened + inside:
                 wrong = "think_tags"
             elif wrong == "no_thoughts" and inside and thought:  # before the call
                 wrong = ""
