@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from statistics import fmean
 
+import planned
 import torch
 from gpu import BF16_PEAK, SHAPE
-from planned import PHASES
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the recipe")
     a = parser.parse_args()
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    gpu = a.gpu or next(known.lower() for known in BF16_PEAK if known in name)
+    gpu = a.gpu or next((known.lower() for known in BF16_PEAK if known in name), None)
+    if gpu is None:
+        parser.error(f"{name}: say with --gpu what the plan is for, as in `rlvr plan --gpu`")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         shape = SHAPE | a.shape
@@ -88,17 +90,11 @@ def main() -> None:
         command(["train", *words, *started, f"run.folder={folder / 'run'}"])
         rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
         measured = rows[WARM_UP:]
-        told = {
-            "tokens": fmean(row["completions/length_mean"] for row in measured),
-            "prompt-tokens": PROMPT + 1,
-            "trained": fmean(1 - row["groups/no_signal"] for row in measured),
-            "verify-s": fmean(sum(x for n, x in row.items() if n.startswith("verify_seconds/")) for row in measured),
-        }
-        found = {"device": name, "torch": torch.__version__, "told": told, "rows": rows}
-        options = [word for key, value in told.items() for word in (f"--{key}", str(value))]
-        planning = ["plan", *words, "--json", "--gpu", gpu, "--count", "1", *options]
+        lengths = planned.told(measured, PROMPT + 1)
+        found = {"device": name, "torch": torch.__version__, "told": lengths, "rows": rows}
+        planning = ["plan", *words, "--json", "--gpu", gpu, "--count", "1", *planned.words(lengths)]
         found["plan"] = json.loads(command(planning, (0, DOES_NOT_FIT)))
-    for phase in PHASES:
+    for phase in planned.PHASES:
         real, said = fmean(row[f"time/{phase}"] for row in measured), found["plan"]["seconds"][phase]
         print(f"{phase:8} {real:.2f} s measured, {said:.2f} s planned ({said / real - 1:+.0%})")
     if a.out:

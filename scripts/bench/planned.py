@@ -32,14 +32,22 @@ def prompt_tokens() -> float:
     return fmean(len(prompt.token_ids) for prompt in prompts)
 
 
-def planned(device: Path, groups: int, rows: list[dict[str, float]]) -> dict[str, float]:
-    told = {
+def told(rows: list[dict[str, float]], prompt_tokens: float) -> dict[str, float]:
+    """What a recipe cannot say, by the options of `rlvr plan`; from the metrics of a run's steps."""
+    return {
         "tokens": fmean(row["completions/length_mean"] for row in rows),
-        "prompt-tokens": prompt_tokens(),
+        "prompt-tokens": prompt_tokens,
         "trained": fmean(1 - row["groups/no_signal"] for row in rows),
         "verify-s": fmean(sum(x for name, x in row.items() if name.startswith("verify_seconds/")) for row in rows),
     }
-    options = [word for name, value in told.items() for word in (f"--{name}", str(value))]
+
+
+def words(options: dict[str, float]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def planned(device: Path, groups: int, rows: list[dict[str, float]]) -> dict[str, float]:
+    options = words(told(rows, prompt_tokens()))
     command = [sys.executable, "-m", "rlvr.cli", "plan", "quickstart", "--json", "--gpu", str(device), "--count", "2"]
     done = subprocess.run(
         [*command, *options, f"rollout.groups_per_step={groups}", *SETTINGS], capture_output=True, text=True, check=True
