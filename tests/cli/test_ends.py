@@ -41,22 +41,6 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(capsys, tmp_path, inputs, m
     assert list(empty.iterdir()) == []
 
 
-def test_a_dry_run_shows_the_tool_with_its_limits(capsys, inputs, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from rlvr.verify import tool\n\n@tool('doubled', timeout_s=1.5)\n"
-        "def double(sample, digits=1):\n    return str(2 * digits)\n"
-    )
-    tool = f"{tmp_path}/mine.py:double"
-    assert cli.main(["train", "quickstart", *inputs, "--dry-run"]) == 0
-    assert "\n  tool " not in capsys.readouterr().out
-    limits = "at most 4 answers a completion, of <= 2,000 characters and {} CPU seconds; 2 processes an engine\n"
-    assert cli.main(["train", "quickstart", *inputs, f"rollout.tool.name='{tool}'", "--dry-run"]) == 0
-    assert f"  tool       doubled ({tool}): {limits.format(1.5)}" in capsys.readouterr().out
-    options = ["rollout.tool.timeout_s=0.25", "+rollout.tool.params.digits=3"]
-    assert cli.main(["train", "quickstart", *inputs, f"rollout.tool.name='{tool}'", *options, "--dry-run"]) == 0
-    assert f"  tool       doubled ({tool}, digits=3): {limits.format(0.25)}" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("status", "code"), [("finished", 0), ("interrupted", 3), ("stopped", 3)])
 def test_the_exit_code_says_how_a_run_ended_and_the_last_line_where_it_is(
     capsys, tmp_path, inputs, monkeypatch, status, code

@@ -121,3 +121,19 @@ def test_a_recipe_of_ones_own_that_ends_in_yml_is_not_taken_for_ours(capsys, own
     assert refusal(capsys, "train", str(path), "--dry-run") == (
         f"recipe {path}: Hydra reads files that end in .yaml alone: rename it"
     )
+
+
+def test_a_dry_run_shows_the_tool_with_its_limits(capsys, inputs, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from rlvr.verify import tool\n\n@tool('doubled', timeout_s=1.5)\n"
+        "def double(sample, digits=1):\n    return str(2 * digits)\n"
+    )
+    tool = f"{tmp_path}/mine.py:double"
+    assert cli.main(["train", "quickstart", *inputs, "--dry-run"]) == 0
+    assert "\n  tool " not in capsys.readouterr().out
+    limits = "at most 4 answers a completion, of <= 2,000 characters and {} CPU seconds; 2 processes an engine\n"
+    assert cli.main(["train", "quickstart", *inputs, f"rollout.tool.name='{tool}'", "--dry-run"]) == 0
+    assert f"  tool       doubled ({tool}): {limits.format(1.5)}" in capsys.readouterr().out
+    options = ["rollout.tool.timeout_s=0.25", "+rollout.tool.params.digits=3"]
+    assert cli.main(["train", "quickstart", *inputs, f"rollout.tool.name='{tool}'", *options, "--dry-run"]) == 0
+    assert f"  tool       doubled ({tool}, digits=3): {limits.format(0.25)}" in capsys.readouterr().out
