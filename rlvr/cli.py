@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rlvr import model_commands
 from rlvr.checkpoint import command as checkpoint_command
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.observe import report_command
@@ -72,8 +73,9 @@ def train(args: argparse.Namespace) -> int:
     import_from(args.config_dir)
     cfg, objective = typed(composed)
     again = args.resume and begun(composed, cfg)
+    from rlvr.inputs import read_inputs
     from rlvr.observe.runfolder import RunFolder
-    from rlvr.run import open_folder, read_inputs
+    from rlvr.run import open_folder
 
     say_reading(cfg)
     inputs = read_again(str(cfg.run.folder), cfg, objective) if again else read_inputs(cfg, objective)
@@ -140,8 +142,8 @@ def resume(args: argparse.Namespace) -> int:
 def read_again(run: str, cfg: Recipe, objective: "Objective", others: bool = False) -> Any:
     """The inputs of a run that goes on. RecipeError where they are not what it began with, unless `others` are meant:
     it would go on in the middle of them, as if nothing had happened."""
+    from rlvr.inputs import read_inputs
     from rlvr.observe.runfolder import RunFolder
-    from rlvr.run import read_inputs
 
     known_by = RunFolder.prompts_of(run)
     inputs = read_inputs(cfg, objective, known_by.get("day"))
@@ -245,6 +247,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("overrides", nargs="*", help="key=value, e.g. steps=100")
     two.add_argument("--config-dir", help="the folder with your own Python modules, as the run had it")
     two.set_defaults(command=resume)
+    model_commands.add_to(commands, import_from)
     verify_commands.add_to(commands, recipe_of, recipe_of_run)
     plan_command.add_parser(commands, recipe_of)
     sandbox_command.add_parser(commands)

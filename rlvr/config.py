@@ -82,6 +82,8 @@ class LogConfig:
     """The live display; false: only errors and the result."""
     completions_every: int = 1
     """Steps between records of all sampled completions, trained on or not, with their verdicts; 0: never."""
+    evaluations: bool = True
+    """Record all completions of every evaluation, with their verdicts."""
     wandb: bool = False
     """Log to Weights & Biases; `WANDB_MODE` decides between offline (default here) and online."""
     wandb_project: str = "rlvr"

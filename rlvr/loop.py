@@ -69,10 +69,10 @@ def publish(cfg: Recipe, state: State, run: Parts) -> dict[str, float]:
     metrics = dict(run.rollouts.publish(run.trainer, state.lineage))
     if state.step in (0, cfg.steps) or (cfg.evaluation.every and state.step % cfg.evaluation.every == 0):
         run.checkpoints.finish(run.trainer)  # an evaluation is long, and may end the run
-        accuracy = run.rollouts.evaluate()
-        run.checkpoints.evaluated(state, accuracy)
-        run.observer.evaluation(state, accuracy)
-        metrics |= accuracy
+        found = run.rollouts.evaluate()
+        run.checkpoints.evaluated(state, found.metrics)
+        run.observer.evaluation(state, found)
+        metrics |= found.metrics
     return metrics
 
 

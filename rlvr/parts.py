@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from rlvr.lineage import Lineage
 from rlvr.objective import Batch, Objective
-from rlvr.state import State, Taken
+from rlvr.state import Evaluated, State, Taken
 
 Seen = Mapping[str, float]  # what the sentinel watches of a step
 
@@ -32,7 +32,7 @@ class Rollouts(Protocol):
         """The next step's groups from `state.cursor` on, sampled and verified."""
         ...
 
-    def evaluate(self) -> Mapping[str, float]:
+    def evaluate(self) -> Evaluated:
         """How good the published weights are on the held-out problems; empty without any."""
         ...
 
@@ -105,7 +105,7 @@ class Sentinel(Protocol):
 
 class Observer(Protocol):
     def step(self, state: State, taken: Taken, batch: Batch, metrics: Mapping[str, float]) -> None: ...
-    def evaluation(self, state: State, metrics: Mapping[str, float]) -> None: ...
+    def evaluation(self, state: State, evaluated: Evaluated) -> None: ...
     def event(self, kind: str, message: str, **fields: Any) -> None:
         """Something that is no step. A `begin` or `rollback` with `to`: steps after that one are taken again, and what
         was written of them is put aside."""

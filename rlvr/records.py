@@ -1,7 +1,7 @@
 """Groups as flat records, one a completion, and back: what a run folder and a checkpoint keep of them. Stdlib only."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,16 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
     return {name: getattr(verdict, name) for name in VERDICT} | {"outcome": verdict.outcome.value, "provenance": where}
 
 
-def completion_files(run: Path) -> list[tuple[int, Path]]:
+def evaluation_records(groups: Mapping[str, Sequence[Group]]) -> Iterator[dict[str, Any]]:
+    """Of the groups of each decoding."""
+    for decoding, some in groups.items():
+        for record in completion_records(some):
+            yield {"decoding": decoding} | record
+
+
+def completion_files(run: Path, folder: str = "completions") -> list[tuple[int, Path]]:
     """(step, file) of each step that a run folder recorded, in order. What else lies beside them is not the run's."""
-    found = [(re.fullmatch(r"step-(\d+)\.jsonl", path.name), path) for path in (run / "completions").glob("*.jsonl")]
+    found = [(re.fullmatch(r"step-(\d+)\.jsonl", path.name), path) for path in (run / folder).glob("*.jsonl")]
     return sorted((int(match[1]), path) for match, path in found if match)
 
 

@@ -7,23 +7,20 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import date
+from dataclasses import asdict
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rlvr import config
 from rlvr.checkpoint.disk import DiskCheckpoints, export
 from rlvr.config import Recipe, RecipeError
-from rlvr.data.prompts import PromptStream, Renderer, fingerprint, load_prompts, refuse_overlap
-from rlvr.data.tokenizer import check_stop
+from rlvr.data.prompts import PromptStream
+from rlvr.inputs import Inputs
 from rlvr.loop import Diverged, train
 from rlvr.measure import mark
 from rlvr.objective import Batch, Objective
-from rlvr.objective.trial import trial
 from rlvr.observe.beside import Beside
 from rlvr.observe.console import Display
 from rlvr.observe.memory import PeakMemory
@@ -32,94 +29,13 @@ from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.sinks import Fanout, open_sinks
 from rlvr.observe.summary import Summary
 from rlvr.parts import Parts
-from rlvr.probe import LEAST_RESUMED, tolerated
-from rlvr.rollout.rollouts import Pipeline, SampledRollouts
+from rlvr.probe import LEAST_RESUMED
+from rlvr.rollout.rollouts import SampledRollouts
 from rlvr.sentinel.watch import Watch
-from rlvr.state import State, Taken
-from rlvr.train.models import check_policy, check_reference
+from rlvr.state import Evaluated, State, Taken
 from rlvr.train.schedule import learning_rate
-from rlvr.types import Prompt
-from rlvr.verify.plan import Plan, tool_of
-from rlvr.verify.rows import leave_out
 from rlvr.weights import probe_tokens
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a recipe names, read and found good."""
-
-    train: list[Prompt]
-    heldout: list[Prompt]
-    vocabulary: int
-    notes: tuple[str, ...] = ()  # of what was left out
-    known_by: Mapping[str, str] = field(default_factory=dict)  # what a resume knows data and chat template by
-
-
-def read_inputs(cfg: Recipe, objective: Objective, day: str | None = None) -> Inputs:
-    """Everything that can be wrong with a recipe, its model's tokenizer and its data is found here. `day`: on which the
-    run began, in ISO format; none: today."""
-    config.check(cfg)
-    check_objective(cfg, objective)
-    plan = Plan(cfg.reward)
-    if cfg.rollout.tool.name is not None:
-        tool_of(cfg.rollout.tool)
-    render = Renderer(cfg.model, date.fromisoformat(day) if day else None)
-    check_stop(render.tokenizer, cfg.rollout.stop)
-    # a tokenizer may know tokens that its model does not, and a model more
-    rows = check_policy(cfg.model)
-    vocabulary = min(len(render.tokenizer), rows)
-    check_reference(objective, vocabulary, cfg.model.max_context)
-    room = cfg.model.max_context - cfg.rollout.max_tokens
-    prompts = load_prompts(cfg.data.train, "data.train", cfg.data, render, room, rows)
-    known_by = {"day": render.day.isoformat(), "sha256": fingerprint(prompts)}
-    plan.check_columns(prompts)
-    plan.check_rows(prompts)
-    heldout: list[Prompt] = []
-    if cfg.data.heldout:
-        heldout = load_prompts(cfg.data.heldout, "data.heldout", cfg.data, render, room, rows)
-        heldout = heldout[: cfg.evaluation.limit]
-        plan.check_rows(heldout)
-    data = {f"data.train={cfg.data.train}": prompts, f"data.heldout={cfg.data.heldout}": heldout}
-    (prompts, heldout), notes = leave_out(plan, data)
-    check_domains(cfg, objective, prompts)
-    refuse_overlap(prompts, heldout)
-    if cfg.rollout.top_k > vocabulary:  # vLLM would say so when it begins to sample
-        raise RecipeError(
-            f"rollout.top_k={cfg.rollout.top_k} > {vocabulary}, the tokens of model.path={cfg.model.path}; "
-            "0 samples from all"
-        )
-    return Inputs(prompts, heldout, vocabulary, tuple(notes), known_by)
-
-
-def check_objective(cfg: Recipe, objective: Objective) -> None:
-    """Whether the algorithm can work with the rest of the recipe."""
-    parts = list(cfg.reward.weights().values())
-    try:
-        trial(objective, parts, cfg.rollout.group_size, cfg.rollout.max_tokens)
-    except Exception as error:  # slots may be anybody's
-        where = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1])
-        said = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise RecipeError(
-            f"algorithm does not fit reward.parts={','.join(cfg.reward.parts)} and "
-            f"rollout.group_size={cfg.rollout.group_size}: {where}{said}"
-        ) from error
-    if (cfg.rollout.top_p < 1 or cfg.rollout.top_k) and not objective.keep_sampling_mask:
-        raise RecipeError(
-            f"rollout.top_p={cfg.rollout.top_p:g}, rollout.top_k={cfg.rollout.top_k}: completions are then sampled "
-            "from a part of the policy, which this algorithm does not train; set +algorithm.keep_sampling_mask=true "
-            "(in a resume without the +)"
-        )
-    if objective.kl and objective.kl.domains and cfg.data.domain is None:
-        domains = ", ".join(sorted(objective.kl.domains))
-        raise RecipeError(f"algorithm.kl.coefficient is per domain ({domains}): data.domain must name their column")
-
-
-def check_domains(cfg: Recipe, objective: Objective, prompts: list[Prompt]) -> None:
-    if objective.kl and (unknown := objective.kl.domains - {prompt.domain for prompt in prompts}):
-        raise RecipeError(
-            f"algorithm.kl.coefficient: no prompt of data.train is of domain {', '.join(sorted(unknown))} "
-            f"(column data.domain={cfg.data.domain})"
-        )
+from rlvr.workers import probe_tolerance, workers
 
 
 class Recorder:
@@ -149,12 +65,14 @@ class Recorder:
             self.writing.begin(partial(self.folder.write_completions, state.step, taken.sampled, advantages))
         self.sinks.log(state.step, row)
 
-    def evaluation(self, state: State, metrics: Mapping[str, float]) -> None:
-        if metrics:
+    def evaluation(self, state: State, evaluated: Evaluated) -> None:
+        if metrics := evaluated.metrics:
             shares = [(n, x) for name, x in metrics.items() if (n := name.removeprefix("eval/accuracy_")) != name]
             said = ", ".join(f"{name} {value:.1%}" for name, value in shares) or "nothing could be judged"
             where = {"step": state.step, "version": state.lineage.version, "mark": mark(self.cfg)}
             self.event("evaluation", f"held-out accuracy after step {state.step}: {said}", **where, **metrics)
+            if self.cfg.log.evaluations:
+                self.writing.begin(partial(self.folder.write_evaluation, state.step, evaluated.groups))
             self.last += metrics.get("eval/seconds", 0.0)  # not step time; what lay before it, a checkpoint's copy, is
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
@@ -193,7 +111,9 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, cfg.engine_dtype)),
             lambda text: recorder.event("warning", text),
         )  # fmt: skip
-        rollouts.evaluating = partial(display.phase, f"evaluating on {len(inputs.heldout):,} held-out problems")
+        rollouts.evaluation.showing = partial(
+            display.phase, f"evaluating on {len(inputs.heldout):,} held-out problems"
+        )
         display.start(cfg.name, cfg.steps, folder.read_metrics())
         parts = Parts(
             trainer, rollouts, checkpoints, Watch(cfg.sentinel, mark(cfg)), recorder,
@@ -214,7 +134,8 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             recorder.event("stopped", said, step=state.step)
         recorder.writing.settle()
         with display.phase("exporting the model"):
-            export(trainer, (folder.path / "model").resolve(), folder.path)  # trainers may stand in another folder
+            # trainers may stand in another folder
+            export(trainer, (folder.path / "model").resolve(), f"rlvr resume {folder.path}")
         wall_s, problems = perf_counter() - started, len(inputs.heldout)
         summary = summarise(cfg, folder, status, state, problems, wall_s, memory, recorder.done)
         folder.write_summary(summary)
@@ -277,35 +198,6 @@ def summarise(
         accuracy_after_sampled=after.get("eval/accuracy_sampled"),
         steps_before=min(steps_before, state.step),  # a run that gives up may export the model of an earlier one
     )
-
-
-@contextmanager
-def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | None], bool]]:
-    """Trainer and pipeline, wherever the recipe wants them; gone when the block ends. The function brings dead trainer
-    ranks back, and says so; None where none was dead. And whether any of them has a GPU."""
-    if cfg.cluster.kind == "inline":
-        from rlvr.rollout.build import build_engine
-        from rlvr.rollout.pipeline import InlinePipeline
-        from rlvr.train.deepspeed import DeepSpeedTrainer
-        from rlvr.verify import Judge
-
-        pipeline = InlinePipeline(build_engine(cfg), Judge(cfg.reward, cfg.verify.processes, cfg.verify.max_waiting))
-        try:
-            trainer = DeepSpeedTrainer(cfg.model, cfg.trainer, cfg.rollout.temperature)
-            yield trainer, pipeline, lambda: None, trainer.cuda
-        finally:
-            pipeline.close()
-        return
-    from rlvr.cluster.ray_cluster import RayCluster
-
-    with RayCluster(cfg) as cluster:
-        yield cluster.trainer, cluster.pipeline, cluster.trainer.revive, cluster.on_gpu
-
-
-def probe_tolerance(cfg: Recipe, on_gpu: bool, *dtypes: str) -> float:
-    """Of logprobs in nats, between implementations that compute in `dtypes`. `on_gpu` says what `auto` is."""
-    exact = {"float32"} if on_gpu else {"float32", "auto"}
-    return tolerated(cfg.trainer.probe_tolerance, exact.issuperset(dtypes))
 
 
 @contextmanager

@@ -48,3 +48,11 @@ class Taken:
     cursor: int
     metrics: Mapping[str, float]
     sampled: tuple[Group, ...]  # all of the step, those that the filter dropped included
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How good a policy was found on the held-out problems, and all that it wrote about them."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, tuple[Group, ...]] = field(default_factory=dict)  # by decoding, in the problems' order

@@ -18,6 +18,7 @@ import pytest
 from rlvr.checkpoint.disk import DiskCheckpoints, ResumeRefused
 from rlvr.collate import collate
 from rlvr.config import PartConfig, RecipeError, RunError
+from rlvr.inputs import Inputs, read_inputs
 from rlvr.lineage import Lineage
 from rlvr.loop import Diverged
 from rlvr.objective.kl import KL, k3
@@ -26,8 +27,9 @@ from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.runfolder import RunFolder, RunFolderError
 from rlvr.observe.sinks import Fanout
 from rlvr.reward_config import VerifierChoice
-from rlvr.run import Inputs, Recorder, going_on, launch, read_inputs, stop_on_signals, workers
+from rlvr.run import Recorder, going_on, launch, stop_on_signals
 from rlvr.state import State, Taken
+from rlvr.workers import workers
 from tests import builders, toy
 from tests.data.tokenizers import model_folder
 
@@ -56,7 +58,7 @@ def events(folder: RunFolder, kind: str) -> list[str]:
 @pytest.fixture
 def readable(tmp_path, monkeypatch):
     """A recipe with data of `kind` math whose verifier needs no process to look at them."""
-    monkeypatch.setattr("rlvr.run.leave_out", lambda plan, data: (list(data.values()), []))
+    monkeypatch.setattr("rlvr.inputs.leave_out", lambda plan, data: (list(data.values()), []))
     cfg = toy.recipe(9)
     cfg.model.path = model_folder(tmp_path / "model")
     cfg.reward.parts = {"math": PartConfig("format", column="check")}
@@ -311,11 +313,13 @@ def test_a_run_whose_console_is_gone_exports_all_the_same(folder, nine_steps, mo
 
 def test_an_evaluation_is_a_phase_that_is_shown(folder, nine_steps, monkeypatch):
     def train(cfg, objective, parts):
-        with parts.rollouts.evaluating():
+        with parts.rollouts.evaluation.showing(2) as tick:
+            tick()
             return finished(cfg, objective, parts)
 
     said = io.StringIO()
     launched(folder, nine_steps, train, monkeypatch, PlainDisplay(said))
+    assert "evaluating on 0 held-out problems: 1/2 after" in said.getvalue()
     assert "evaluating on 0 held-out problems: done in" in said.getvalue()
 
 

@@ -21,7 +21,9 @@ LAYERS = [
     {"rollout", "train"},
     {"parts", "plan"},
     {"loop", "cluster"},
-    {"run", "compose"},
+    {"inputs", "workers"},
+    {"run", "evaluate_model", "export_checkpoint", "compose"},
+    {"model_commands"},
     {"cli"},
 ]
 

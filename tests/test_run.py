@@ -8,14 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlvr.inputs import Inputs
 from rlvr.lineage import Lineage
 from rlvr.measure import mark
 from rlvr.observe.memory import PeakMemory
 from rlvr.observe.plain import PlainDisplay
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.sinks import Fanout
-from rlvr.run import Inputs, Recorder, launch, probe_tolerance, summarise
-from rlvr.state import State
+from rlvr.run import Recorder, launch, summarise
+from rlvr.state import Evaluated, State
+from rlvr.workers import probe_tolerance
 from tests import builders, toy
 
 
@@ -59,7 +61,7 @@ def test_a_step_is_timed_without_the_evaluation_and_with_the_copy_of_the_checkpo
     now[0] += 7  # copying a checkpoint and handing weights over took 7 s, then evaluating 60
     now[0] += 60
     evaluation = {"eval/accuracy_greedy": 0.5, "eval/problems": 5, "eval/seconds": 60.0}
-    recorder.evaluation(State(), evaluation)
+    recorder.evaluation(State(), Evaluated(evaluation))
     now[0] += 10
     row = {"tokens/sampled": 170, "time/rollout": 8.0, "time/train": 1.0, "time/publish": 3.0}
     recorder.step(State(step=1), None, None, evaluation | row)
@@ -132,3 +134,24 @@ def test_no_model_is_exported_that_gives_no_numbers(tmp_path, monkeypatch, weigh
     exported, _ = json.loads((folder.path / "model" / "weights.json").read_text())
     assert summary.status == status and isfinite(exported)
     assert exported == weight or status == "stopped"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_completions_of_an_evaluation_are_recorded(tmp_path, kept):
+    folder = RunFolder.create(tmp_path / "run")
+    recorder = Recorder(toy.recipe(9), folder, Fanout(folder))
+    recorder.cfg.log.evaluations = kept
+    groups = {"greedy": (builders.group([1.0]),), "sampled": (builders.group([0.0, 1.0]),)}
+    recorder.evaluation(State(step=4), Evaluated({"eval/accuracy_greedy": 1.0}, groups))
+    recorder.evaluation(State(step=8), Evaluated({"eval/accuracy_greedy": 1.0}, groups))
+    recorder.writing.settle()
+    files = sorted(path.name for path in (folder.path / "evaluations").glob("*"))
+    assert files == (["step-000004.jsonl", "step-000008.jsonl"] if kept else [])
+    if kept:
+        records = [json.loads(line) for line in (folder.path / "evaluations" / files[0]).read_text().splitlines()]
+        assert [(r["decoding"], r["index"], r["reward"]) for r in records] == [
+            ("greedy", 0, 1.0), ("sampled", 0, 0.0), ("sampled", 1, 1.0)
+        ]  # fmt: skip
+        recorder.event("rollback", "back", to=4)
+        assert [path.name for path in (folder.path / "evaluations").glob("*")] == ["step-000004.jsonl"]
+    folder.close()

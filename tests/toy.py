@@ -24,7 +24,7 @@ from rlvr.measure import mark
 from rlvr.objective import Batch, Objective, advantages, ratios, surrogates, weightings
 from rlvr.parts import Parts
 from rlvr.sentinel.watch import Watch
-from rlvr.state import State, Taken
+from rlvr.state import Evaluated, State, Taken
 from rlvr.types import Completion, Group, sampling_seed
 from tests.builders import group, prompt
 
@@ -144,9 +144,9 @@ class ToyRollouts:
         logprobs = logprob(torch.tensor(self.weight, dtype=torch.float64), torch.tensor(token_ids)).tolist()
         return Completion(token_ids, (True,) * TOKENS, tuple(logprobs), self.versions[-1], "", "eos")
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Evaluated:
         self.hook("evaluate")
-        return {"eval/accuracy_greedy": self.weight}
+        return Evaluated({"eval/accuracy_greedy": self.weight})
 
 
 class HookedCheckpoints(DiskCheckpoints):
@@ -183,8 +183,8 @@ class ToyObserver:
         self.steps.append(state.step)
         self.metrics.append(dict(metrics))
 
-    def evaluation(self, state: State, metrics: dict[str, float]) -> None:
-        self.evaluations.append((state.step, metrics["eval/accuracy_greedy"]))
+    def evaluation(self, state: State, evaluated: Evaluated) -> None:
+        self.evaluations.append((state.step, evaluated.metrics["eval/accuracy_greedy"]))
 
     def event(self, kind: str, message: str, **fields) -> None:
         self.hook("event")

@@ -250,7 +250,7 @@ class DiskCheckpoints:
         """The weights that `trainer` now holds as a model folder, for a KL term to hold on to."""
         folder = self.root / f"anchor-{name}"
         if not folder.exists():
-            export(trainer, folder, self.root.parent)
+            export(trainer, folder, f"rlvr resume {self.root.parent}")
         return str(folder)
 
     def _let_anchors_go(self) -> None:
@@ -285,8 +285,17 @@ class DiskCheckpoints:
             if not left:
                 raise ResumeRefused(f"no checkpoint in {self.root} is intact any more: start a new run")
             return None
-        saved = json.loads((folder / "state.json").read_text())
-        trainer.load(str(folder / "trainer"))
+        return self._loaded(trainer, name)
+
+    def load(self, trainer: Saveable, name: str) -> None:
+        """This checkpoint into `trainer`, for who does not go on from it: nothing is put aside where it is damaged."""
+        if damage := what_is_wrong(self.root / name):
+            raise ResumeRefused(f"checkpoint {name} is damaged ({damage})")
+        self._loaded(trainer, name)
+
+    def _loaded(self, trainer: Saveable, name: str) -> State:
+        saved = json.loads((self.root / name / "state.json").read_text())
+        trainer.load(str(self.root / name / "trainer"))
         self._check_probe(trainer, name, **saved["probe"])
         return self._state(saved["state"])
 
@@ -300,9 +309,9 @@ class DiskCheckpoints:
             )
 
 
-def export(trainer: Saveable, folder: Path, run: Path) -> None:
+def export(trainer: Saveable, folder: Path, again: str) -> None:
     """The weights that `trainer` now holds as a model folder, there whole or not at all, and after a power cut too.
-    CheckpointFailed where the disk has no room for it."""
+    CheckpointFailed where the disk has no room for it; `again` is the command that tries once more."""
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -316,5 +325,5 @@ def export(trainer: Saveable, folder: Path, run: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)  # whoever reports this needs the room
         raise CheckpointFailed(
             f"the model could not be exported to {folder}: {getattr(error, 'strerror', None) or error} "
-            f"({free / 2**20:.0f} MB free): make room, `rlvr resume {run}` exports it again"
+            f"({free / 2**20:.0f} MB free): make room, `{again}` exports it again"
         ) from error

@@ -86,8 +86,13 @@ class RayPipeline:
             yield order.arrived.popleft()
 
     def _welcome(self, seat: Seat) -> None:
-        """The trainer is idle when someone waits for groups: it holds what was published last."""
-        if self.bring is not None and not seat.ready:
+        """The trainer is idle when someone waits for groups: it holds what was published last. Where nothing has been,
+        engines sample with the weights that they start with."""
+        if seat.ready:
+            return
+        if self.bring is None:
+            self.pump.joined(seat, seat.lives)
+        else:
             self.bring(Engines(self, [seat]))
 
 

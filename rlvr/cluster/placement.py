@@ -8,6 +8,7 @@ a node that is lost come back on another one that has room.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlvr.cluster.calls import WorkerLost, ray
@@ -18,22 +19,24 @@ PLACE_S = 60.0  # to reserve what is free already
 
 
 class Placement:
-    """The reserved bundles of a run, until `remove`."""
+    """The reserved bundles of so many engines and ranks, until `remove`."""
 
-    def __init__(self, cfg: Recipe):
+    def __init__(self, cfg: Recipe, engines: int, ranks: int):
         self.cfg = cfg
         self.gpus = ray.cluster_resources().get("GPU", 0.0)
         self.colocated = cfg.cluster.placement == "colocated"
         share = 0.5 if self.colocated else None
         self.per_engine = self._gpus(cfg.cluster.gpus_per_engine, share or cfg.rollout.tensor_parallel)
         self.per_rank = self._gpus(cfg.cluster.gpus_per_rank, share or 1)
-        check_there_is_enough(cfg, self.per_engine, self.per_rank, self.gpus, largest_node())
-        count = cfg.rollout.workers
+        if self.colocated:  # a whole device each, whoever of the two comes
+            engines = ranks = max(engines, ranks)
+        asked = Asked(engines, self.per_engine, ranks, self.per_rank)
+        check_there_is_enough(cfg, asked, self.gpus, largest_node())
         if self.colocated:
-            self.engines = self.ranks = reserved([self.per_engine + self.per_rank] * count, "PACK")
+            self.engines = self.ranks = reserved([self.per_engine + self.per_rank] * engines, "PACK")
         else:
-            self.ranks = reserved([self.per_rank] * cfg.trainer.ranks, "PACK")
-            self.engines = reserved([self.per_engine] * count, "SPREAD")
+            self.ranks = reserved([self.per_rank] * ranks, "PACK") if ranks else None
+            self.engines = reserved([self.per_engine] * engines, "SPREAD") if engines else None
 
     def engine(self, number: int) -> dict[str, Any]:
         """Options of the actor that is engine `number`, the first time and after a death."""
@@ -46,7 +49,7 @@ class Placement:
         return {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
 
     def remove(self) -> None:
-        for group in {self.engines, self.ranks}:
+        for group in {self.engines, self.ranks} - {None}:
             ray.util.remove_placement_group(group)
 
     def _options(self, group: Any, bundle: int, gpus: float) -> dict[str, Any]:
@@ -57,27 +60,39 @@ class Placement:
         return asked if asked is not None else (default if self.gpus else 0)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Workers, and the GPUs of each."""
+
+    engines: int
+    per_engine: float
+    ranks: int
+    per_rank: float
+
+
 def largest_node() -> float:
     """GPUs of the node that has most."""
     return max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
-def check_there_is_enough(cfg: Recipe, per_engine: float, per_rank: float, gpus: float, of_a_node: float) -> None:
-    asked = per_engine * cfg.rollout.workers + per_rank * cfg.trainer.ranks
+def check_there_is_enough(cfg: Recipe, asked: Asked, gpus: float, of_a_node: float) -> None:
     colocated = cfg.cluster.placement == "colocated"
-    if asked > gpus:
-        instead = "" if colocated else ", or set cluster.placement=colocated"
+    counts = {
+        f"rollout.workers={asked.engines} x {asked.per_engine:g}": asked.engines * asked.per_engine,
+        f"trainer.ranks={asked.ranks} x {asked.per_rank:g}": asked.ranks * asked.per_rank,
+    }
+    if (total := sum(counts.values())) > gpus:
+        instead = "" if colocated or not all(counts.values()) else ", or set cluster.placement=colocated"
         raise RecipeError(
-            f"{asked:g} GPUs asked for (rollout.workers={cfg.rollout.workers} x {per_engine:g} + "
-            f"trainer.ranks={cfg.trainer.ranks} x {per_rank:g}), the cluster has {gpus:g}: "
-            f"lower the counts, cluster.gpus_per_engine and cluster.gpus_per_rank{instead}"
+            f"{total:g} GPUs asked for ({' + '.join(what for what, size in counts.items() if size)}), the cluster has "
+            f"{gpus:g}: lower the counts, cluster.gpus_per_engine and cluster.gpus_per_rank{instead}"
         )
-    engine = f"an engine of {per_engine:g} GPUs (rollout.tensor_parallel={cfg.rollout.tensor_parallel}, "
+    engine = f"an engine of {asked.per_engine:g} GPUs (rollout.tensor_parallel={cfg.rollout.tensor_parallel}, "
     engine += "cluster.gpus_per_engine)"
-    rank = f"a trainer rank of {per_rank:g} GPUs (cluster.gpus_per_rank)"
-    bundles = {engine: per_engine, rank: per_rank}
+    rank = f"a trainer rank of {asked.per_rank:g} GPUs (cluster.gpus_per_rank)"
+    bundles = {engine: asked.per_engine if asked.engines else 0, rank: asked.per_rank if asked.ranks else 0}
     if colocated:
-        bundles[f"{engine} beside {rank}"] = per_engine + per_rank
+        bundles[f"{engine} beside {rank}"] = asked.per_engine + asked.per_rank
     for what, size in bundles.items():
         if size > of_a_node:
             raise RecipeError(f"{what} fits on no node: the largest has {of_a_node:g}")

@@ -74,8 +74,9 @@ def own_handler() -> Iterator[None]:
 class RayCluster:
     """Ray with this run's actors on it. A context manager: on exit the actors, and a Ray that we started, are gone."""
 
-    def __init__(self, cfg: Recipe):
-        self.cfg = cfg
+    def __init__(self, cfg: Recipe, samples: bool = True, trains: bool = True):
+        """`samples`: with engines and verifiers; `trains`: with trainer ranks."""
+        self.cfg, self.samples, self.trains = cfg, samples, trains
 
     def __enter__(self) -> "RayCluster":
         joins = self.cfg.cluster.kind == "ray"
@@ -117,7 +118,8 @@ class RayCluster:
         cfg, home = self.cfg, Home.here()
         with_model = replace(home, temporary=self.temporary.name)  # verifiers may keep what they like in the usual one
         remote: Any = ray.remote
-        self.placement = placement = Placement(cfg)
+        engines, verifiers = (cfg.rollout.workers, cfg.verify.workers) if self.samples else (0, 0)
+        self.placement = placement = Placement(cfg, engines, cfg.trainer.ranks if self.trains else 0)
         engine = remote(concurrency_groups={DECODE: 1})(RolloutWorker)
         verifier = remote(VerifierWorker)
         rank = remote(TrainerRank)
@@ -129,12 +131,12 @@ class RayCluster:
             return verifier.options(**placement.verifier()).remote(cfg, home)
 
         self.trainer = RayTrainer(cfg, lambda n: rank.options(**placement.rank(n)).remote(n, with_model))
-        self.engines = Seats("engine", cfg.cluster, start_engine, cfg.rollout.workers)
-        self.verifiers = Seats("verifier worker", cfg.cluster, start_verifier, cfg.verify.workers)
+        self.engines = Seats("engine", cfg.cluster, start_engine, engines)
+        self.verifiers = Seats("verifier worker", cfg.cluster, start_verifier, verifiers)
         starting = [*self.engines.begin(), *self.verifiers.begin()]
         if placement.colocated and placement.gpus:
             get(starting)  # an engine measures what memory is free, which a rank would take meanwhile
-        first_failure([*starting, *self.trainer.begin()])
+        first_failure([*starting, *(self.trainer.begin() if self.trains else [])])
         with_models = [*self.trainer.ranks, *(seat.actor for seat in self.engines.all)]
         self.on_gpu = any(get([actor.has_gpu.remote() for actor in with_models]))  # the driver's node may have none
         self.pipeline = RayPipeline(self.engines, self.verifiers, cfg)

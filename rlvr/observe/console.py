@@ -5,7 +5,7 @@ Both are sinks. Neither decides anything, and nothing here is read back by the r
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO, cast
@@ -20,8 +20,9 @@ from rlvr.observe.summary import Summary
 class Display(Protocol):
     """Between `start` and `close` steps are logged; phases and events may come at any time."""
 
-    def phase(self, name: str) -> AbstractContextManager[None]:
-        """Show that something long is going on ("loading the vLLM engine"), and afterwards how long it took."""
+    def phase(self, name: str, total: int = 0) -> AbstractContextManager[Callable[[], None]]:
+        """Show that something long is going on ("loading the vLLM engine"), and afterwards how long it took. Of `total`
+        pieces, where that is known, each is told of by a call."""
         ...
 
     def start(self, name: str, steps: int, history: Sequence[Mapping[str, float]] = ()) -> None:

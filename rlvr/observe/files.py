@@ -53,6 +53,10 @@ def to_json(value: Any) -> str:
         return STRICT.encode(_jsonable(value))
 
 
+def json_line(record: Mapping[str, Any]) -> str:
+    return to_json(record) + "\n"
+
+
 def _jsonable(value: Any) -> Any:
     kind = type(value)  # by far most are one of these; asking abstract classes first took three times as long
     if kind in PLAIN or (kind is float and math.isfinite(value)):
@@ -94,7 +98,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """A checkpoint that is being written may fill the disk for a moment, and is then taken back: worth a wait."""
-        line = (to_json(record) + "\n").encode(errors=ESCAPED)
+        line = json_line(record).encode(errors=ESCAPED)
         with usable(self.path):
             for left in reversed(range(PATIENCE)):
                 try:
@@ -128,7 +132,7 @@ class JsonLines:
         """Drop the other lines, all at once or not at all."""
         kept = [record for record in self.read() if wanted(record)]
         self._file.close()
-        write_atomic(self.path, (to_json(record) + "\n" for record in kept))
+        write_atomic(self.path, map(json_line, kept))
         with usable(self.path):
             self._file = self.path.open("ab", buffering=0)
 

@@ -1,7 +1,7 @@
 """The display for a terminal, drawn with rich.
 
     ✓ starting Ray                                                  6.2 s     phases, done ...
-    ⠹ loading the vLLM engine                                       3.1 s     ... and going on
+    ⠹ evaluating on 500 problems  312/1,000                         9.1 s     ... and going on
     14:02:11 checkpoint: step 25 saved                                        events
     ╭─ quickstart ───────────────────────────────────────────────────────╮
     │ step 23/50 ━━━━━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━━━━━━━━  0:48 left   │    one panel that stays at the bottom
@@ -11,7 +11,7 @@ The text in it comes from rlvr.observe.progress.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,8 @@ STYLES = {  # by kind of event
 @dataclass(eq=False)
 class Phase:
     name: str
+    total: int  # pieces; 0: not known
+    done: int = 0
     start: float = field(default_factory=time.monotonic)
     spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
 
@@ -54,7 +56,10 @@ class Phase:
         row.add_column(width=1)
         row.add_column(ratio=1)
         row.add_column(justify="right")
-        row.add_row(mark, Text(visible(self.name)), Text(f"{time.monotonic() - self.start:.1f} s", style="dim"))
+        told = Text(visible(self.name))
+        if self.total:
+            told.append(f"  {self.done:,}/{self.total:,}", style="dim")
+        row.add_row(mark, told, Text(f"{time.monotonic() - self.start:.1f} s", style="dim"))
         return row
 
 
@@ -74,14 +79,18 @@ class LiveDisplay:
         )
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, total: int = 0) -> Iterator[Callable[[], None]]:
         """Several may go on at once, one line each."""
-        phase = Phase(name)
+        phase = Phase(name, total)
+
+        def tick() -> None:
+            phase.done += 1
+
         self._phases.append(phase)
         self._live.start()
         mark = Text("✗", style="bold red")
         try:
-            yield
+            yield tick
             mark = Text("✓", style="green")
         finally:
             self._phases.remove(phase)

@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ from rlvr.observe.progress import Clock, readings
 from rlvr.observe.summary import Summary, duration, words
 
 LINES = 20  # of steps in the whole run, about
+PARTS = 4  # of a phase of many pieces, each told of
 # kinds of event that even a quiet run shows
 URGENT = ("error", "stopped", "rollback", "restart", "interrupt", "warning", "checkpoint_failed")
 ESCAPE_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -29,11 +31,17 @@ class PlainDisplay:
         self._waiting: list[Mapping[str, float]] = []  # rows since the last line
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, total: int = 0) -> Iterator[Callable[[], None]]:
         self._say(f"{name} ...")
-        start = time.monotonic()
+        start, pieces = time.monotonic(), count(1)
+
+        def tick() -> None:
+            done = next(pieces)
+            if done < total and done * PARTS // total > (done - 1) * PARTS // total:
+                self._say(f"{name}: {done:,}/{total:,} after {time.monotonic() - start:.1f} s")
+
         try:
-            yield
+            yield tick
         except BaseException:
             self._say(f"{name}: failed after {time.monotonic() - start:.1f} s", urgent=True)
             raise

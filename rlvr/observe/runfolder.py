@@ -8,6 +8,7 @@
         undone.jsonl           the lines of steps that were taken again, with why: `rollback`, or `begin` (a resume)
         events.jsonl           what happened: {"time": ..., "kind": "checkpoint", "message": ..., "fields": {...}}
         completions/step-000012.jsonl   one line a completion that was sampled, with its verdict
+        evaluations/step-000050.jsonl   the same of the held-out problems: `decoding` greedy or sampled
         summary.json           the result, written at the end; gone while the run goes on
         report.html            all of it as a page to look at
 
@@ -25,15 +26,31 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlvr.observe.environment import environment
-from rlvr.observe.files import JsonLines, RunFolderError, number, to_json, usable, write_atomic
+from rlvr.observe.files import JsonLines, RunFolderError, json_line, number, to_json, usable, write_atomic
 from rlvr.observe.summary import Summary
-from rlvr.records import completion_files, completion_records
+from rlvr.records import completion_files, completion_records, evaluation_records
 from rlvr.types import Group
 
 __all__ = ["RunFolder", "RunFolderError"]
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
-UNDONE, PROMPTS = "undone.jsonl", "prompts.json"
+UNDONE, PROMPTS, EVALUATIONS = "undone.jsonl", "prompts.json", "evaluations"
+
+
+def numbered(parent: Path, name: str) -> Path:
+    """`parent/<name>-001`, or the next free number, which is made."""
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    with usable(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(match[1]) for child in parent.iterdir() if (match := pattern.fullmatch(child.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            path = parent / f"{name}-{number:03d}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
 
 
 class RunFolder:
@@ -51,19 +68,7 @@ class RunFolder:
     @classmethod
     def fresh(cls, recipe: str, parent: Path = Path("runs")) -> "RunFolder":
         """`parent/<recipe>-001`, or the next free number; two runs that start together get two folders."""
-        pattern = re.compile(re.escape(recipe) + r"-(\d+)")
-        with usable(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            taken = [int(match[1]) for child in parent.iterdir() if (match := pattern.fullmatch(child.name))]
-            number = max(taken, default=0) + 1
-            while True:
-                path = parent / f"{recipe}-{number:03d}"
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    number += 1
-        return cls(path)
+        return cls(numbered(parent, recipe))
 
     @classmethod
     def create(cls, path: Path | str) -> "RunFolder":
@@ -143,7 +148,7 @@ class RunFolder:
             self._forget_summary()
         self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
         with usable(self.path / "completions"):
-            for recorded, path in completion_files(self.path):
+            for recorded, path in (*completion_files(self.path), *completion_files(self.path, EVALUATIONS)):
                 if recorded > step:
                     path.unlink()
 
@@ -164,7 +169,14 @@ class RunFolder:
         with usable(folder):
             folder.mkdir(exist_ok=True)
         records = completion_records(groups, advantages)  # one at a time: all of a step may be gigabytes of text
-        write_atomic(folder / f"step-{step:06d}.jsonl", (to_json(record) + "\n" for record in records))
+        write_atomic(folder / f"step-{step:06d}.jsonl", map(json_line, records))
+
+    def write_evaluation(self, step: int, groups: Mapping[str, Sequence[Group]]) -> None:
+        """All completions of an evaluation, by decoding; one of the same step that was made before is replaced."""
+        folder = self.path / EVALUATIONS
+        with usable(folder):
+            folder.mkdir(exist_ok=True)
+        write_atomic(folder / f"step-{step:06d}.jsonl", map(json_line, evaluation_records(groups)))
 
     def write_summary(self, summary: Summary) -> None:
         write_atomic(self.path / SUMMARY, json.dumps(json.loads(to_json(asdict(summary))), indent=2) + "\n")

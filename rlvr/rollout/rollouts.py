@@ -8,8 +8,6 @@ step is sampled with the weights published just before; above, those of the next
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
@@ -17,19 +15,17 @@ from typing import Any, Protocol
 from rlvr.collate import rewards_of
 from rlvr.config import Recipe
 from rlvr.data.prompts import PromptStream
-from rlvr.evaluate import accuracy, correct, judged
-from rlvr.evaluate.pass_at import pass_at
+from rlvr.evaluate import accuracy
 from rlvr.lineage import Lineage
 from rlvr.objective import Objective
 from rlvr.rollout.ahead import Ahead
-from rlvr.state import State, Taken
-from rlvr.types import Group, Outcome, Prompt, Sampling
-from rlvr.verify.discover import load
-from rlvr.verify.health import FEW, Health, VerifiersFailed
+from rlvr.rollout.evaluation import Evaluation
+from rlvr.state import Evaluated, State, Taken
+from rlvr.types import Group, Prompt, Sampling
+from rlvr.verify.health import Health
 from rlvr.weights import Destination, Source, transfer
 
 MOST_FAILURES = 20  # kinds of aborted completions that are told of
-SAMPLED_EVALUATION = 2**40  # added to held-out positions: no training seed is ever theirs
 
 
 class Pipeline(Destination, Protocol):
@@ -79,14 +75,14 @@ class SampledRollouts:
     ):
         """`probe`: the token ids that prove a transfer, and the tolerance on their logprobs."""
         self.cfg, self.objective, self.pipeline, self.stream = cfg, objective, pipeline, stream
-        self.heldout, self.probe, self.warn = heldout, probe, warn
+        self.probe, self.warn = probe, warn
         self.weights = cfg.reward.weights()
         self.main_part = next(iter(cfg.reward.parts))
         self.health = Health(cfg, warn, pipeline.verify)
         self.ahead = Ahead(self._begin, (cfg.rollout.max_staleness + 1) * cfg.rollout.groups_per_step)
         self.told: set[str] = set()
         pipeline.tell = warn
-        self.evaluating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each evaluation: it is long
+        self.evaluation = Evaluation(cfg, pipeline, heldout, warn)
 
     def publish(self, trainer: Source, lineage: Lineage) -> dict[str, float]:
         """To every engine. On a new branch nothing that the abandoned policy began is of use."""
@@ -198,47 +194,6 @@ class SampledRollouts:
                 metrics[f"reward/{name}"] = sum(said) / len(said)
         return metrics
 
-    def evaluate(self) -> dict[str, float]:
-        """Greedy and sampled accuracy on the held-out problems, of what could be judged; nothing without problems. Too
-        many that could not be are no wrong answers: VerifiersFailed."""
-        if not self.heldout:
-            return {}
-        with self.evaluating():
-            return self._evaluated()
-
-    def _evaluated(self) -> dict[str, float]:
-        began, cfg, masked = perf_counter(), self.cfg, []
-        result = {"eval/problems": float(len(self.heldout))}
-        greedy = Sampling(1, 0.0, cfg.rollout.max_tokens, tuple(cfg.rollout.stop), cfg.seed)
-        sampled = replace(
-            greedy, completions=cfg.evaluation.samples, temperature=cfg.rollout.temperature,
-            top_p=cfg.rollout.top_p, top_k=cfg.rollout.top_k,
-        )  # fmt: skip
-        elsewhere = [replace(p, position=SAMPLED_EVALUATION + p.position) for p in self.heldout]
-        for name, sampling in (("greedy", greedy), ("sampled", sampled)):
-            verdicts = [v for group in self.pipeline.groups(elsewhere, sampling) for v in group.verdicts]
-            unsaid = [not judged(verdict, self.main_part) for verdict in verdicts]
-            if not all(unsaid):
-                result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
-            elif self._compares() and all(verdict.outcome != Outcome.ERROR for verdict in verdicts):
-                continue  # so few completions of a problem are nothing to compare
-            masked += unsaid
-        right = [correct(v, self.main_part) if judged(v, self.main_part) else None for v in verdicts]
-        result |= pass_at(right, cfg.evaluation.samples)  # of the sampled ones
-        if masked:
-            result["eval/masked"] = self._bearable(masked)
-        return result | {"eval/seconds": perf_counter() - began}
-
-    def _compares(self) -> bool:
-        """Whether the main part judges a completion by the others of its prompt."""
-        return load(self.cfg.reward.parts[self.main_part].verifier).scope == "group"
-
-    def _bearable(self, masked: list[bool]) -> float:
-        """The share of masked verdicts of an evaluation, told of where it is large."""
-        share, verify = sum(masked) / len(masked), self.cfg.verify
-        said = f"{share:.1%} of the {len(masked)} verdicts of an evaluation are masked"
-        if share > verify.mask_stop and len(masked) >= FEW:
-            raise VerifiersFailed(f"{said} > verify.mask_stop {verify.mask_stop:.0%}")
-        if share > verify.mask_warn:
-            self.warn(f"{said} > verify.mask_warn {verify.mask_warn:.0%}: its accuracy is of the others")
-        return share
+    def evaluate(self) -> Evaluated:
+        """On the held-out problems, with the weights that were published last; nothing without problems."""
+        return self.evaluation.run() if self.evaluation.problems else Evaluated()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from rlvr import compiling
 from rlvr.config import RecipeError
@@ -43,6 +44,7 @@ class TransformersEngine:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
+        transformers_logging.disable_progress_bar()
         model: Any = AutoModelForCausalLM.from_pretrained(local(path), dtype=getattr(torch, dtype))
         self.model = model.to(self.device).eval()
         prepare(self.model)

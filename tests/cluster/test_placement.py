@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlvr.cluster import placement as places
-from rlvr.cluster.placement import check_there_is_enough
+from rlvr.cluster.placement import Asked, check_there_is_enough
 from rlvr.config import RecipeError
 from tests import toy
 
@@ -24,14 +24,14 @@ def test_what_does_not_fit_is_named(placement, engine, rank, gpus, of_a_node, sa
     cfg = toy.recipe(1)
     cfg.cluster.placement = placement
     with pytest.raises(RecipeError, match=said):
-        check_there_is_enough(cfg, engine, rank, gpus, of_a_node)
+        check_there_is_enough(cfg, Asked(1, engine, 1, rank), gpus, of_a_node)
 
 
 def test_what_just_fits_is_not_refused():
     cfg = toy.recipe(1)
-    check_there_is_enough(cfg, 1, 1, 2, 1)
+    check_there_is_enough(cfg, Asked(1, 1, 1, 1), 2, 1)
     cfg.cluster.placement = "colocated"
-    check_there_is_enough(cfg, 0.5, 0.5, 1, 1)
+    check_there_is_enough(cfg, Asked(1, 0.5, 1, 0.5), 1, 1)
 
 
 def test_gpus_that_others_use_are_a_line_and_are_not_waited_for_any_longer(monkeypatch):
@@ -42,3 +42,49 @@ def test_gpus_that_others_use_are_a_line_and_are_not_waited_for_any_longer(monke
     with pytest.raises(places.WorkerLost, match="8 GPUs for 4 workers were not to be had within 60 s: 3 are free"):
         places.reserved([2.0] * 4, "PACK")
     assert removed == [group]
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Placement groups that are always there: (GPUs of each bundle, strategy)."""
+    asked = []
+
+    class Group:
+        def wait(self, seconds):
+            return True
+
+    def placement_group(bundles, strategy):
+        asked.append(([bundle.get("GPU", 0) for bundle in bundles], strategy))
+        return Group()
+
+    removed: list = []
+    util = SimpleNamespace(placement_group=placement_group, remove_placement_group=removed.append)
+    nodes = [{"Alive": True, "Resources": {"GPU": 4.0}}]
+    fake = SimpleNamespace(util=util, cluster_resources=lambda: {"GPU": 4.0}, nodes=lambda: nodes)
+    monkeypatch.setattr(places, "ray", fake)
+    return SimpleNamespace(asked=asked, removed=removed)
+
+
+@pytest.mark.parametrize(
+    ("placement", "engines", "ranks", "asked"),
+    [
+        ("disaggregated", 2, 2, [([1, 1], "PACK"), ([1, 1], "SPREAD")]),
+        ("disaggregated", 4, 0, [([1, 1, 1, 1], "SPREAD")]),  # more than there were room for beside a trainer
+        ("disaggregated", 0, 4, [([1, 1, 1, 1], "PACK")]),
+        ("colocated", 2, 2, [([1, 1], "PACK")]),
+        ("colocated", 2, 0, [([1, 1], "PACK")]),  # not two of them on one GPU
+        ("colocated", 0, 2, [([1, 1], "PACK")]),
+    ],
+)
+def test_who_does_not_come_gets_no_device(groups, placement, engines, ranks, asked):
+    cfg = toy.recipe(1)
+    cfg.cluster.placement = placement
+    place = places.Placement(cfg, engines, ranks)
+    assert groups.asked == asked
+    place.remove()
+    assert len(groups.removed) == len(asked)
+
+
+def test_of_who_does_not_come_nothing_is_said(groups):
+    with pytest.raises(RecipeError, match=r"^5 GPUs asked for \(rollout.workers=5 x 1\), the cluster has 4: [^=]*$"):
+        places.Placement(toy.recipe(1), 5, 0)

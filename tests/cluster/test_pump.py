@@ -205,6 +205,16 @@ def test_weights_are_brought_only_to_who_has_none(pipeline):
     assert brought == [["engine 0"]]
 
 
+def test_where_nothing_is_published_a_new_engine_samples_with_what_it_starts_with(pipeline):
+    """Of a model that is evaluated, and not trained."""
+    pipe = pipeline()
+    pipe.bring = None
+    (seat,) = pipe.seats.all
+    seat.actor.dead = seats.ray.exceptions.ActorDiedError()
+    assert len(read(pipe.groups(prompts(3), SAMPLING))) == 3
+    assert (seat.lives, seat.ready) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("asked_at", "sampled_at", "seconds"),
     [(10.0, 20.0, 3.0), (21.0, 20.0, 2.0), (10.0, float("inf"), 0.0)],

@@ -195,6 +195,25 @@ class Dying(Terminal):
             raise self.error
 
 
+@pytest.mark.parametrize(
+    ("total", "told"),
+    [(1, []), (2, ["1/2"]), (8, ["2/8", "4/8", "6/8"]), (1002, ["251/1,002", "501/1,002", "752/1,002"])],
+)
+def test_a_phase_of_many_pieces_says_how_far_it_is(total, told):
+    stream = io.StringIO()
+    with PlainDisplay(stream).phase("evaluating", total) as tick:
+        for _ in range(total):
+            tick()
+    begin, *between, end = stream.getvalue().splitlines()
+    assert begin == "evaluating ..." and end.startswith("evaluating: done in")
+    assert [line.removeprefix("evaluating: ").partition(" after")[0] for line in between] == told
+    display, console = live()
+    with display.phase("evaluating", total) as tick:
+        tick()
+        console.print(display._picture())
+    assert f"evaluating  1/{total:,}" in console.export_text()
+
+
 @pytest.mark.parametrize("tty", [True, False])
 @pytest.mark.parametrize("after", [0, 1, 3, 7])
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space"), ValueError("closed")])

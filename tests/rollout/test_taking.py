@@ -10,7 +10,8 @@ import pytest
 from rlvr.config import PartConfig
 from rlvr.lineage import Lineage
 from rlvr.rollout import rollouts as module
-from rlvr.rollout.rollouts import SAMPLED_EVALUATION, SampledRollouts
+from rlvr.rollout.evaluation import SAMPLED
+from rlvr.rollout.rollouts import SampledRollouts
 from rlvr.state import State
 from rlvr.types import Group, Outcome, Provenance, Sampling, Verdict
 from tests import toy
@@ -157,16 +158,16 @@ def test_an_evaluation_asks_greedily_and_as_the_run_samples_and_shares_no_seed_w
     shown = []
 
     @contextmanager
-    def evaluating():
-        shown.append(len(rollouts.pipeline.asked))
-        yield
+    def showing(total):
+        shown.append((total, len(rollouts.pipeline.asked)))
+        yield lambda: shown.append("group")
         shown.append(len(rollouts.pipeline.asked))
 
-    rollouts.evaluating = evaluating
+    rollouts.evaluation.showing = showing
     rollouts.evaluate()
-    assert shown == [0, 2], "around it"
-    positions = [SAMPLED_EVALUATION, SAMPLED_EVALUATION + 2]
-    assert SAMPLED_EVALUATION > 10**12, "no training comes so far"
+    assert shown == [(4, 0), *["group"] * 4, 2], "around it, and told of each group"
+    positions = [SAMPLED, SAMPLED + 2]
+    assert SAMPLED > 10**12, "no training comes so far"
     assert rollouts.pipeline.asked == [
         (positions, Sampling(1, 0.0, 9, ("END",), 3)),
         (positions, Sampling(4, 0.7, 9, ("END",), 3, 0.9, 20)),

@@ -1,0 +1,48 @@
+"""Which problems a policy solved how often, and how sure an accuracy is. Pure: numbers in, numbers out.
+
+Standard errors are those of other problems of the same kind: completions of one problem are not independent (Miller,
+arXiv:2411.00640).
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import NamedTuple
+
+
+class Solved(NamedTuple):
+    """Of one problem."""
+
+    right: int
+    judged: int  # completions; others could not be
+
+
+class Share(NamedTuple):
+    """A share, or the difference of two, with its standard error."""
+
+    value: float
+    error: float
+
+
+def accuracy(problems: Sequence[Solved]) -> Share | None:
+    """Of all judged completions, clustered by problem; None where there are none.
+
+    accuracy([Solved(1, 1), Solved(0, 1)]) == Share(0.5, 0.354)     greedy: sqrt(p (1 - p) / n)
+    """
+    total = sum(problem.judged for problem in problems)
+    if not total:
+        return None
+    mean = sum(problem.right for problem in problems) / total
+    off = sum((problem.right - mean * problem.judged) ** 2 for problem in problems)
+    return Share(mean, sqrt(off) / total)
+
+
+def difference(ours: Mapping[str, Solved], theirs: Mapping[str, Solved]) -> tuple[Share, int] | None:
+    """How much more often we solve the problems that both have, and of how many that is: paired, so that what makes a
+    problem hard is no noise. None where there are fewer than two."""
+    both = [name for name in ours if name in theirs and ours[name].judged and theirs[name].judged]
+    if len(both) < 2:
+        return None
+    more = [ours[name].right / ours[name].judged - theirs[name].right / theirs[name].judged for name in both]
+    mean = sum(more) / len(more)
+    variance = sum((one - mean) ** 2 for one in more) / (len(more) - 1)
+    return Share(mean, sqrt(variance / len(more))), len(both)
