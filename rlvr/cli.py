@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rlvr import model_commands
 from rlvr.checkpoint import command as checkpoint_command
 from rlvr.config import Recipe, RecipeError, RunError
-from rlvr.observe import report_command
+from rlvr.observe import compare_command, report_command
 from rlvr.observe.console import open_display, silence
 from rlvr.observe.files import RunFolderError
 from rlvr.plan import command as plan_command
@@ -252,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
     plan_command.add_parser(commands, recipe_of)
     sandbox_command.add_parser(commands)
     report_command.add_parser(commands)
+    compare_command.add_parser(commands)
     sentinel_command.add_parser(commands, sentinel_of)
     checkpoint_command.add_parsers(commands, locked_run)
     return top

@@ -43,6 +43,7 @@ class Curve:
     points: Points  # by x
     dots: bool = False  # few points that each count, as evaluations
     undone: Sequence[Points] = ()  # what was taken back, dashed and pale
+    look: int | None = None  # its `look`, the same in several charts; None: by its place among the curves drawn
 
     @classmethod
     def of(cls, name: str, rows: Rows, undone: Sequence[Rows] = (), label: str | None = None) -> "Curve":
@@ -62,6 +63,7 @@ class Mark:
     x: float
     kind: str
     text: str
+    colour: str = ""  # empty: that of its kind
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,14 @@ def chart(title: str, curves: Sequence[Curve], marks: Sequence[Mark] = (), share
     if not curves:
         return None
     frame = framed(curves, marks, share)
-    colours = [COLOURS[n % len(COLOURS)] for n in range(len(curves))]
-    drawn = [drawing(c, colours[n], frame, dashed=n >= len(COLOURS)) for n, c in enumerate(curves)]
+    looks = [look(n if curve.look is None else curve.look) for n, curve in enumerate(curves)]
+    drawn = [drawing(c, colour, frame, dashed) for c, (colour, dashed) in zip(curves, looks, strict=True)]
     svg = tag(
         "svg", axes(frame, share), [mark_line(mark, frame) for mark in marks], drawn,
         viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title,
     )  # fmt: skip
     legend = [
-        tag("span", swatch(colours[n], n >= len(COLOURS)), f" {curve.name} ", tag("b", last(curve, share)))
+        tag("span", swatch(*looks[n]), f" {curve.name} ", tag("b", last(curve, share)))
         for n, curve in enumerate(curves)
     ]
     highest = max(y for curve in curves for _, y in curve.all_points() if math.isfinite(y))
@@ -105,6 +107,11 @@ def chart(title: str, curves: Sequence[Curve], marks: Sequence[Mark] = (), share
 
 def series(rows: Rows, name: str) -> list[tuple[float, float]]:
     return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def look(n: int) -> tuple[str, bool]:
+    """The colour of the n-th curve, and whether it is dashed: twelve differ."""
+    return COLOURS[n % len(COLOURS)], n >= len(COLOURS)
 
 
 def swatch(colour: str, dashed: bool) -> Markup:
@@ -230,7 +237,8 @@ def labels(values: Sequence[float], share: bool) -> list[str]:
 
 def mark_line(mark: Mark, frame: Frame) -> Markup:
     x = frame.x(mark.x)
-    line = tag("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, stroke=colour_of(mark.kind), stroke_dasharray="3 3")
+    colour = mark.colour or colour_of(mark.kind)
+    line = tag("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, stroke=colour, stroke_dasharray="3 3")
     return tag("g", tag("title", f"{mark.kind}: {mark.text}"), line)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlvr.observe.charts import Curve, Mark, chart, colour_of, short
 from rlvr.observe.files import write_atomic
-from rlvr.observe.html import Markup, tag
+from rlvr.observe.html import Child, Children, Markup, tag
 from rlvr.observe.metrics import find, spent
 from rlvr.observe.record import Record, is_number
 from rlvr.observe.summary import duration, gain, percent
@@ -76,14 +76,6 @@ def write_report(run: Path) -> Path:
 
 def page(record: Record) -> str:
     name = record.path.resolve().name
-    # belt and braces behind the escaping: what a completion smuggles in cannot load, run or send anything
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = tag(
-        "head", tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
-        tag("title", f"{name}: rlvr report"), tag("style", Markup(STYLE)),
-    )  # fmt: skip
     marks = marks_of(record)
     sections = [
         ("Curves", [key(record, marks), curves(record, marks)]),
@@ -93,20 +85,35 @@ def page(record: Record) -> str:
         ("Where the time went", throughput(record.metrics)),
         ("The run", machine(record)),
     ]
-    body = tag(
-        "body", tag("h1", name), tag("p", status(record), outcome(record), counted(record), class_="outcome"),
-        unreadable(record),
+    return document(
+        f"{name}: rlvr report", tag("h1", name),
+        tag("p", status(record), outcome(record), counted(record), class_="outcome"), unreadable(record),
         [(tag("h2", title), content) for title, content in sections],
     )  # fmt: skip
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def document(title: str, *body: Child | Children) -> str:
+    """A whole page, which needs nothing else."""
+    # belt and braces behind the escaping: what a completion smuggles in cannot load, run or send anything
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    head = tag(
+        "head", tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
+        tag("title", title), tag("style", Markup(STYLE)),
+    )  # fmt: skip
+    return "<!doctype html>\n" + tag("html", head, tag("body", *body), lang="en") + "\n"
+
+
+def word(record: Record) -> str:
+    """How it ended. Nothing follows an error but a resume, which is an event of its own."""
+    return "failed" if failed(record) else str(record.summary.get("status", "unfinished"))
 
 
 def status(record: Record) -> Markup:
-    """In one word. Nothing follows an error but a resume, which is an event of its own."""
-    said = str(record.summary.get("status", "unfinished"))
-    word = "failed" if failed(record) else said
-    colour = {"finished": "good", "failed": "bad", "stopped": "bad"}.get(word, "dim")
-    return tag("b", word, class_=f"status {colour}")
+    ended = word(record)
+    colour = {"finished": "good", "failed": "bad", "stopped": "bad"}.get(ended, "dim")
+    return tag("b", ended, class_=f"status {colour}")
 
 
 def failed(record: Record) -> bool:
