@@ -41,17 +41,18 @@ CURVES = (  # title, metric, a share
     ("Sampled tokens per second", "tokens/per_s", False),
     ("Seconds a step", "time/step", False),
 )
-KEY = (
-    f"greedy, sampled: held-out accuracy before -> after; reward: mean of the last {RECENT} steps; s/step: median; "
-    "wall: of the last start, > where it was resumed"
-)
+KEY = f"greedy, sampled: held-out accuracy before -> after; reward: mean of the last {RECENT} steps; s/step: median"
+RESUMED = ">: the time of the last start alone, as the run was resumed"
 NEWEST = "*: of the newest evaluation, as there is none of the end"
 PER_SEEDS = "seeds: mean accuracy after of the n that finished, +- the standard deviation between them"
 
 
 def records_of(runs: Sequence[Path]) -> list[Record]:
     """RecipeError for fewer than two run folders; one that is named twice counts once."""
-    paths = list({path.resolve(): path for path in reversed(runs)}.values())[::-1]
+    once: dict[Path, Path] = {}
+    for path in runs:
+        once.setdefault(path.resolve(), path)
+    paths = list(once.values())
     if len(paths) < 2:
         raise RecipeError(f"compare needs two run folders or more: got {', '.join(map(str, paths)) or 'none'}")
     return [Record.of(path) for path in paths]
@@ -111,10 +112,14 @@ def wrapped(text: str, first: str, then: str) -> list[str]:
 
 
 def notes(every: Sequence[Row | Seeds]) -> list[str]:
-    said = [KEY]
-    if any(isinstance(row, Row) and row.newest for row in every):
-        said.append(NEWEST)
-    return [*said, PER_SEEDS] if any(isinstance(row, Seeds) for row in every) else said
+    rows = [row for row in every if isinstance(row, Row)]
+    said = {
+        KEY: True,
+        RESUMED: any(row.resumed and row.wall_s is not None for row in rows),
+        NEWEST: any(row.newest for row in rows),
+        PER_SEEDS: len(rows) < len(every),
+    }
+    return [note for note, holds in said.items() if holds]
 
 
 def in_words(row: Row | Seeds) -> str:

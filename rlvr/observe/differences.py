@@ -68,7 +68,7 @@ def within(name: str, places: Sequence[str]) -> bool:
 
 
 def differences(runs: Sequence[Settings | None]) -> list[dict[str, str]]:
-    """For each run its values of the names that are not the same in all, in the order of the recipe. A run that cannot
+    """For each run its values of the names that are not the same in all, in the order of the recipes. A run that cannot
     be read has none, and is nothing that others differ from."""
     read = [run for run in runs if run is not None]
     names = [name for name in dict.fromkeys(name for run in read for name in run.values) if differs(name, read)]

@@ -53,7 +53,7 @@ class Row:
         wall = DASH if self.wall_s is None else f"{'>' if self.resumed else ''}{duration(self.wall_s)}"
         numbers = [DASH if n is None else short(n) for n in (self.reward, self.step_s, self.tokens_per_s)]
         counts = [DASH if n is None else f"{n}" for n in (self.steps, self.rollbacks)]
-        accuracies = [f"{from_to(*shares)}{'*' * self.newest}" for shares in (self.greedy, self.sampled)]
+        accuracies = [from_to(*shares, "*" if self.newest else "") for shares in (self.greedy, self.sampled)]
         return [self.name, self.status, counts[0], *accuracies, *numbers, counts[1], wall]
 
     def record(self) -> dict[str, Any]:
@@ -180,10 +180,11 @@ def seeds_of(rows: Sequence[Row]) -> list[Seeds]:
     return [group for group in found if len(group.seeds) > 1]
 
 
-def from_to(before: Share, after: Share) -> str:
+def from_to(before: Share, after: Share, star: str = "") -> str:
     if before is None and after is None:
         return DASH
-    return f"{DASH if before is None else percent(before)} -> {DASH if after is None else percent(after)}"
+    then = DASH if after is None else f"{percent(after)}{star}"
+    return f"{DASH if before is None else percent(before)} -> {then}"
 
 
 def spread(values: Sequence[float]) -> str:
