@@ -162,7 +162,7 @@ def table(every: Sequence[Row | Seeds]) -> Markup:
         name, *cells = row.cells()
         first = named(row, n) if isinstance(row, Row) else [name, tag("span", f" {in_words(row)}", class_="dim")]
         rest = [tag("td", cell, class_=side(of)) for cell, of in zip(cells, COLUMNS[1:], strict=True)]
-        drawn.append(tag("tr", tag("td", first), rest))
+        drawn.append(tag("tr", tag("td", first, class_="kind" if isinstance(row, Row) else ""), rest))
     return tag("div", tag("table", drawn), class_="card scroll")
 
 
