@@ -127,15 +127,15 @@ def without_section(overrides: Sequence[str], error: Exception) -> str:
 
 
 def check_values(overrides: Sequence[str]) -> None:
-    """What a run that goes on can be given: single values, no files of recipes/ and no new or fewer keys."""
+    """What the recipe of a run can be given: single values, no files of recipes/ and no new or fewer keys."""
     sections = {f.name: kind for f in fields(Recipe) if is_dataclass(kind := get_type_hints(Recipe)[f.name])}
     for override in overrides:
         key, _, value = override.partition("=")
         if key.startswith(("+", "~")):
-            raise RecipeError(f"{override}: a run that goes on takes key=value and nothing else, e.g. steps=100")
+            raise RecipeError(f"{override}: the recipe of a run takes key=value and nothing else, e.g. steps=100")
         if key in sections and not value.lstrip().startswith("{"):
             one = f"{key}.{fields(sections[key])[0].name}=..."
-            raise RecipeError(f"{override}: a run that goes on takes single values and no file, e.g. {one}")
+            raise RecipeError(f"{override}: the recipe of a run takes single values and no file, e.g. {one}")
 
 
 def check_keys(cfg: DictConfig, name: str) -> None:

@@ -73,7 +73,7 @@ class EvaluationConfig:
     """Held-out problems to use, the first so many; null: all."""
     samples: int = 1
     """Completions a problem for the sampled accuracy, at the rollout temperature; and for pass@k, k the powers of two
-    up to it, at most 64."""
+    up to it, at most 64; above 2 also for the most frequent answer (maj@k)."""
 
 
 @dataclass

@@ -88,6 +88,8 @@ class Report:
                 yield f"    {domain:8} {in_words(self.accuracy(decoding, domain))}"
         for name in [f"eval/pass_at_{k}" for k in POWERS if f"eval/pass_at_{k}" in metrics]:
             yield f"  {name.replace('eval/pass_at_', 'pass@'):10} {percent(metrics[name]):>6}"
+        if "eval/majority" in metrics:
+            yield f"  {f'maj@{cfg.evaluation.samples}':10} {percent(metrics['eval/majority']):>6}"
         length = f"{metrics['eval/length_mean']:.0f} tokens a completion"
         yield f"  {'truncated':10} {percent(metrics['eval/truncated']):>6}, {length}"
         if masked := metrics.get("eval/masked", 0.0):

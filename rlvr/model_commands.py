@@ -25,7 +25,7 @@ def add_to(commands: Any, import_from: ImportFrom) -> None:
     one.set_defaults(command=lambda args: evaluate(args, import_from))
     two = commands.add_parser("export", help="the weights of a run's checkpoint, as a Hugging Face folder")
     two.add_argument("run", type=Path, help="the run folder; the run must have ended")
-    two.add_argument("overrides", nargs="*", help="key=value, e.g. cluster=inline trainer.ranks=1")
+    two.add_argument("overrides", nargs="*", help="key=value, e.g. cluster.kind=inline trainer.ranks=1")
     two.add_argument("--step", type=int, help="a step that `rlvr checkpoints` lists (default: the newest)")
     two.add_argument("--to", type=Path, help="where to write it (default: <run>/model-<step>)")
     two.add_argument("--config-dir", help="the folder with your own Python modules, as the run had it")

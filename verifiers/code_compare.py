@@ -10,7 +10,7 @@ from typing import Any
 
 from rlvr.sandbox.wire import Tree
 
-TAGS = {list: "l", tuple: "t", set: "s", frozenset: "z"}
+TAGS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "z"}
 
 
 def same(expected: Any, tree: Tree, tolerance: float = 1e-6, tuples_are_lists: bool = True) -> bool:
@@ -149,8 +149,10 @@ def _same_words(wanted: list[str], found: list[str], tolerance: float) -> bool:
     if len(wanted) != len(found):
         return False
     for one, other in zip(wanted, found, strict=True):
-        numbers = [_decimal(word) for word in (one, other)]
-        if one != other and (None in numbers or "." not in one or not _same_number(*numbers, tolerance)):  # type: ignore[arg-type]
+        if one == other:
+            continue
+        number, theirs = _decimal(one), _decimal(other)
+        if number is None or theirs is None or "." not in one or not _same_number(number, theirs, tolerance):
             return False
     return True
 

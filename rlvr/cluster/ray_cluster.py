@@ -32,6 +32,12 @@ LONGEST = 50  # characters of a place for sockets: with /rlvr-12345678/ and the 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
+def hush() -> None:
+    """What raylets say of workers that died Ray prints in colour, into whatever stdout is. Whoever waits for such a
+    worker is told of it, and says so."""
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
+
+
 def start_ray() -> None:
     """On this machine. Ray gives a node 30 s to come up, which is not enough under heavy load: it is tried again."""
     for _ in range(STARTS):
@@ -82,6 +88,7 @@ class RayCluster:
         joins = self.cfg.cluster.kind == "ray"
         if joins:
             check_address(self.cfg.cluster.address)
+        hush()
         try:
             with own_handler():
                 if joins:

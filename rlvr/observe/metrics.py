@@ -85,6 +85,7 @@ TABLE = (
     Metric("packing/padding_waste", "share", "mean", "positions of the trainer's rows that hold padding"),
     Metric("packing/shared", "share", "mean", "tokens not computed, as another completion's row has their prompt"),
     Metric("eval/accuracy_greedy", "share", "last", "held-out problems solved, decoding greedily"),
+    Metric("eval/majority", "share", "last", "held-out problems whose most frequent sampled answer is right: maj@k"),
     Metric("eval/truncated", "share", "last", "held-out sampled completions that ran into rollout.max_tokens"),
     Metric("eval/length_mean", "tokens", "last", "that the policy wrote in a held-out sampled completion"),
     Metric("eval/seconds", "s", "last", "an evaluation, sampling and verifying"),

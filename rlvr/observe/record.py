@@ -16,6 +16,7 @@ from rlvr.records import completion_files
 
 FILES = ("config.yaml", "metrics.jsonl", "events.jsonl", "summary.json")
 LONG = 2_000  # characters of a completion that are kept from either end
+WORST = 4  # held-out problems that are shown
 LONGEST_LINE = 50_000_000  # bytes; what is longer is no completion
 
 
@@ -31,6 +32,7 @@ class Record:
     summary: dict[str, Any]  # empty while there is none
     environment: dict[str, Any]
     completions: list[tuple[int, dict[str, Any]]]  # (step, record)
+    missed: list[tuple[int, dict[str, Any]]]  # the same of held-out problems: the worst of the last evaluation
     unreadable: int  # lines and files
 
     @classmethod
@@ -43,8 +45,9 @@ class Record:
         environments = sorted(path.glob("environment*.json"), key=lambda p: (len(p.name), p.name))
         objects = [object_of(path / "summary.json"), object_of(environments[-1]) if environments else {}]
         completions, bad_completions = some_completions(path)
+        missed, bad_missed = the_worst(path)
         metrics = [row for row in map(numbers, rows) if "step" in row]
-        bad = bad_rows + bad_undone + bad_events + bad_completions + sum(found is None for found in objects)
+        bad = bad_rows + bad_undone + bad_events + bad_completions + bad_missed + sum(o is None for o in objects)
         config = path / "config.yaml"
         return cls(
             path,
@@ -55,6 +58,7 @@ class Record:
             objects[0] or {},
             objects[1] or {},
             completions,
+            missed,
             bad,
         )
 
@@ -123,6 +127,22 @@ def some_completions(run: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
     return chosen, bad
 
 
+def the_worst(run: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+    """What the last evaluation's greedy completions were paid least for, where some were paid more."""
+    files = completion_files(run, "evaluations")
+    if not files:
+        return [], 0
+    step, path = files[-1]
+    records, bad = completions_in(path)
+    judged = sorted((r for r in records if r.get("decoding") == "greedy" and is_number(r.get("reward"))), key=paid)
+    poor = [record for record in judged if paid(record) < paid(judged[-1])]
+    return [(step, record) for record in poor[:WORST]], bad
+
+
+def paid(record: dict[str, Any]) -> float:
+    return float(record["reward"])
+
+
 def completions_in(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Without what a reader does not read: rows, token ids, the middle of long texts."""
     records, bad = [], 0
@@ -130,8 +150,8 @@ def completions_in(path: Path) -> tuple[list[dict[str, Any]], int]:
         if record is None or not isinstance(record.get("completion"), str):
             bad += 1
             continue
-        kept = ("prompt", "index", "reference", "tokens", "stop_reason", "outcome", "reward", "parts", "reason",
-                "detail", "answer", "advantage")  # fmt: skip
+        kept = ("decoding", "prompt", "index", "reference", "tokens", "stop_reason", "outcome", "reward", "parts",
+                "reason", "detail", "answer", "advantage")  # fmt: skip
         messages = record.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else {}
         question = last.get("content", "") if isinstance(last, dict) else ""

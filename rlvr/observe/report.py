@@ -82,13 +82,14 @@ def page(record: Record) -> str:
         ("What happened", [timeline(record.events), event_table(record.events)]),
         ("Verifiers", monitors(record.metrics, marks, record.undone)),
         ("Completions", completions(record.completions)),
+        ("Held-out problems, the worst answers", completions(record.missed) if record.missed else None),
         ("Where the time went", throughput(record.metrics)),
         ("The run", machine(record)),
     ]
     return document(
         f"{name}: rlvr report", tag("h1", name),
         tag("p", status(record), outcome(record), counted(record), class_="outcome"), unreadable(record),
-        [(tag("h2", title), content) for title, content in sections],
+        [(tag("h2", title), content) for title, content in sections if content],
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rlvr.config import Recipe
 from rlvr.evaluate import accuracy, correct, judged
+from rlvr.evaluate.majority import majority
 from rlvr.evaluate.pass_at import pass_at
 from rlvr.state import Evaluated
 from rlvr.types import Group, Outcome, Prompt, Sampling
@@ -54,6 +55,9 @@ class Evaluation:
             for group in groups["sampled"] for verdict in group.verdicts
         ]  # fmt: skip
         result |= pass_at(right, cfg.evaluation.samples)
+        voted = majority([group.verdicts for group in groups["sampled"]], self.main_part)
+        if voted is not None and cfg.evaluation.samples > 2:
+            result["eval/majority"] = voted
         result["eval/truncated"] = sum(one.stop_reason == "length" for one in sampled) / len(sampled)
         result["eval/length_mean"] = sum(sum(one.loss_mask) for one in sampled) / len(sampled)
         if masked:

@@ -24,10 +24,10 @@ from tests.data.tokenizers import WORDS
         ("algorithm=dapo", "algorithm=dapo: expected the content of a file like recipes/algorithm/grpo.yaml"),
         (
             "cluster=inline",
-            "cluster=inline: a run that goes on takes single values and no file, e.g. cluster.kind=...",
+            "cluster=inline: the recipe of a run takes single values and no file, e.g. cluster.kind=...",
         ),
         *(
-            (word, f"{word}: a run that goes on takes key=value and nothing else, e.g. steps=100")
+            (word, f"{word}: the recipe of a run takes key=value and nothing else, e.g. steps=100")
             for word in ("+steps=9", "++steps=9", "~steps", "~steps=3")
         ),
     ],

@@ -32,6 +32,7 @@ def test_an_engine_dies_in_mid_evaluation_and_the_model_is_as_good_as_its_run_sa
     actors(again, "RolloutWorker")[0].send_signal(signal.SIGKILL)
     assert again.wait(400) == 0, log.read_text()
     assert "engine 0 died" in log.read_text() and "it is replaced" in log.read_text()
+    assert "\x1b" not in log.read_text() and "raylet" not in log.read_text()
     own, found = evaluation(run, 2), json.loads((out / "summary.json").read_text())
     same = ("eval/problems", "eval/accuracy_greedy", "eval/accuracy_sampled", "eval/pass_at_4", "eval/length_mean")
     assert {name: own[name] for name in same} == {name: found["metrics"][name] for name in same}

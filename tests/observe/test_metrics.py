@@ -17,6 +17,7 @@ LOGGING = (
     "weights.py",
     "rollout/rollouts.py",
     "evaluate/pass_at.py",
+    "rollout/evaluation.py",
     "verify/monitor.py",
     "train/deepspeed.py",
     "objective/objective.py",

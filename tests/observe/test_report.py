@@ -19,7 +19,7 @@ from rlvr.observe.report_command import at_end
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.summary import Summary
 from rlvr.observe.verifiers import tinted
-from tests.observe.pages import parsed, words, write_run
+from tests.observe.pages import group, parsed, verdict, words, write_run
 
 HOSTILE = (
     "</pre></td><script>alert(1)</script>",
@@ -101,6 +101,32 @@ def test_a_run_that_was_killed_has_a_page_too(tmp_path):
     assert "failed No result: the run failed after 12 steps" in said
     assert "the last it said: RuntimeError: out of &lt;memory&gt;" in said
     assert "6 lines or files of this run cannot be read" in said
+
+
+def test_what_the_last_evaluation_answered_worst_is_shown(tmp_path):
+    path = write_run(tmp_path / "run", steps=2)
+    assert "worst answers" not in write_report(path).read_text()
+    folder = RunFolder.open(path)
+    greedy = [group([f"right {n}"], f"held-{n}") for n in range(3)] + [group(["masked", "right", "wrong"], "held-3")]
+    wrong = [replace(g, verdicts=(verdict(0.1 * n, answer="9"),)) for n, g in enumerate([group(["nine"], "bad")] * 6)]
+    folder.write_evaluation(1, {"greedy": [group(["earlier", "x", "long ago"])], "sampled": []})
+    folder.write_evaluation(2, {"greedy": [*greedy, *wrong], "sampled": [group(["a", "b", "sampled"])]})
+    folder.close()
+    missed = Record.of(path).missed
+    assert [(step, record["reward"]) for step, record in missed] == [(2, 0.0), (2, 0.0), (2, 0.1), (2, 0.2)]
+    assert [record["prompt"] for _, record in missed] == ["held-3", "bad", "bad", "bad"]
+    text = write_report(path).read_text()
+    parsed(text)
+    shown = words(text).partition("worst answers")[2]
+    assert "step 2, prompt held-3" in shown and "sampled" not in shown and "long ago" not in shown
+
+
+def test_where_all_held_out_answers_are_paid_alike_none_is_the_worst(tmp_path):
+    path = write_run(tmp_path / "run", steps=2)
+    folder = RunFolder.open(path)
+    folder.write_evaluation(2, {"greedy": [group(["right"]), group(["right too"])], "sampled": []})
+    folder.close()
+    assert Record.of(path).missed == []
 
 
 def test_a_step_that_was_evaluated_again_counts_as_it_was_last():
