@@ -3,13 +3,14 @@
     evaluations/quickstart-001/
         config.yaml         the resolved recipe, with the model
         environment.json    versions, commit, hardware, command
-        summary.json        the result
         problems.jsonl      one line a problem: how often it was solved, and its row
         completions.jsonl   one line a completion, with its verdict
+        summary.json        the result
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from rlvr.inputs import Inputs
 from rlvr.observe.console import Display
 from rlvr.observe.environment import environment
 from rlvr.observe.files import json_line, to_json, write_atomic
+from rlvr.observe.html import visible
 from rlvr.observe.summary import percent
 from rlvr.records import evaluation_records
 from rlvr.rollout.evaluation import Evaluation
@@ -33,59 +35,68 @@ from rlvr.state import Evaluated
 from rlvr.types import Group, Prompt
 from rlvr.workers import sampling
 
-PROBLEMS, SUMMARY = "problems.jsonl", "summary.json"
+PROBLEMS = "problems.jsonl"
 DECODINGS = ("greedy", "sampled")
+OUT = "--out <folder>"  # the knob
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found."""
+    """What an evaluation found. `of` says which model it was, `notes` which rows were left out."""
 
     cfg: Recipe
+    of: str
+    notes: Sequence[str]
     evaluated: Evaluated
-    solved: Mapping[str, Mapping[str, Solved]]  # by decoding and problem
-    domains: Mapping[str, str]  # of each problem
+    solved: Mapping[str, Mapping[str, Solved]]  # by decoding and key of the problem
+    prompts: Mapping[str, Prompt]  # by key
 
     @classmethod
-    def of(cls, cfg: Recipe, evaluated: Evaluated) -> "Report":
+    def made(cls, cfg: Recipe, of: str, notes: Sequence[str], evaluated: Evaluated) -> "Report":
         part = next(iter(cfg.reward.parts))
+        prompts = [group.prompt for group in evaluated.groups["greedy"]]
+        keys = keys_of(prompts)
         solved = {
-            decoding: {key_of(group.prompt): solved_of(group, part) for group in groups}
+            decoding: {key: solved_of(group, part) for key, group in zip(keys, groups, strict=True)}
             for decoding, groups in evaluated.groups.items()
         }
-        domains = {key_of(g.prompt): g.prompt.domain for groups in evaluated.groups.values() for g in groups}
-        return cls(cfg, evaluated, solved, domains)
+        return cls(cfg, of, notes, evaluated, solved, dict(zip(keys, prompts, strict=True)))
 
     def accuracy(self, decoding: str, domain: str | None = None) -> Share | None:
         solved = self.solved[decoding]
-        return accuracy([one for key, one in solved.items() if domain in (None, self.domains[key])])
+        return accuracy([one for key, one in solved.items() if domain in (None, self.prompts[key].domain)])
+
+    def domains(self) -> dict[str, dict[str, Share | None]]:
+        """Their accuracies by decoding; none where there is only one."""
+        names = sorted({prompt.domain for prompt in self.prompts.values()})
+        if len(names) == 1:
+            return {}
+        return {name: {decoding: self.accuracy(decoding, name) for decoding in DECODINGS} for name in names}
 
     def summary(self) -> dict[str, Any]:
-        found = {decoding: self.accuracy(decoding) for decoding in DECODINGS}
-        several = sorted(set(self.domains.values()))
+        domains = {name: {d: told(share) for d, share in found.items()} for name, found in self.domains().items()}
         return {
             "model": self.cfg.model.path,
-            "problems": len(self.domains),
-            "samples": self.cfg.evaluation.samples,
+            "of": self.of,
             "data": self.cfg.data.heldout,
-            **{decoding: share and share._asdict() for decoding, share in found.items()},
+            "problems": len(self.prompts),
+            "left_out": list(self.notes),
+            "samples": self.cfg.evaluation.samples,
+            **{decoding: told(self.accuracy(decoding)) for decoding in DECODINGS},
             "metrics": dict(self.evaluated.metrics),
-            "domains": {
-                domain: {d: share and share._asdict() for d in DECODINGS for share in [self.accuracy(d, domain)]}
-                for domain in (several if len(several) > 1 else [])
-            },
+            "domains": domains,
         }
 
     def words(self) -> Iterator[str]:
         """For a person."""
-        cfg, metrics = self.cfg, self.evaluated.metrics
-        yield f"{cfg.model.path} on {len(self.domains):,} problems of {cfg.data.heldout}"
-        several = sorted(set(self.domains.values()))
+        cfg, metrics, domains = self.cfg, self.evaluated.metrics, self.domains()
+        yield f"{self.of} on {len(self.prompts):,} problems of {cfg.data.heldout}"
+        yield from (f"  {note}" for note in self.notes)
         for decoding in DECODINGS:
             many = f", {cfg.evaluation.samples} completions a problem" if decoding == "sampled" else ""
             yield f"  {decoding:10} {in_words(self.accuracy(decoding))}{many}"
-            for domain in several if len(several) > 1 else []:
-                yield f"    {domain:8} {in_words(self.accuracy(decoding, domain))}"
+            for name, found in domains.items():
+                yield f"    {visible(name):8} {in_words(found[decoding])}"
         for name in [f"eval/pass_at_{k}" for k in POWERS if f"eval/pass_at_{k}" in metrics]:
             yield f"  {name.replace('eval/pass_at_', 'pass@'):10} {percent(metrics[name]):>6}"
         if "eval/majority" in metrics:
@@ -98,7 +109,7 @@ class Report:
     def against(self, theirs: Mapping[str, Mapping[str, Solved]], name: str) -> Iterator[str]:
         """How this model compares with another evaluation, problem by problem."""
         for decoding in DECODINGS:
-            found = difference(self.solved[decoding], theirs.get(decoding, {}))
+            found = difference(self.solved[decoding], theirs[decoding])
             if found is None:
                 yield f"  {decoding:10} has fewer than two problems in common with {name}"
                 continue
@@ -106,8 +117,8 @@ class Report:
             yield f"  {decoding:10} {in_points(share)} than {name}, on the {problems:,} problems that both have"
 
 
-def evaluate(cfg: Recipe, inputs: Inputs, display: Display) -> Report:
-    """With the weights of model.path."""
+def evaluate(cfg: Recipe, of: str, inputs: Inputs, display: Display, folder: Path) -> Report:
+    """With the weights of model.path. Where the verifiers fail, what they said is left in `folder`."""
     for note in inputs.notes:
         display.event("warning", note)
     with ExitStack() as stack:
@@ -116,21 +127,25 @@ def evaluate(cfg: Recipe, inputs: Inputs, display: Display) -> Report:
         pipeline.tell = partial(display.event, "warning")
         evaluation = Evaluation(cfg, pipeline, inputs.heldout, pipeline.tell)
         evaluation.showing = partial(display.phase, f"evaluating on {len(inputs.heldout):,} problems")
-        return Report.of(cfg, evaluation.run())
+        evaluation.failed = partial(write_completions, folder)
+        return Report.made(cfg, of, inputs.notes, evaluation.run())
 
 
 def write(folder: Path, report: Report, config: str) -> None:
-    """What `folder` is to hold; what it held of an earlier one is replaced."""
-    write_atomic(folder / "config.yaml", config)
-    write_atomic(folder / "environment.json", indented(environment()))
-    write_atomic(folder / "completions.jsonl", map(json_line, evaluation_records(report.evaluated.groups)))
-    write_atomic(folder / PROBLEMS, map(json_line, problem_records(report)))
-    write_atomic(folder / SUMMARY, indented(report.summary()))  # last: there is no summary without the rest
+    """All but the completions is small: where the disk is full, it is there."""
+    write_atomic(folder / "config.yaml", config, OUT)
+    write_atomic(folder / "environment.json", indented(environment()), OUT)
+    write_atomic(folder / PROBLEMS, map(json_line, problem_records(report)), OUT)
+    write_completions(folder, report.evaluated.groups)
+    write_atomic(folder / "summary.json", indented(report.summary()), OUT)  # last: it stands for the rest
+
+
+def write_completions(folder: Path, groups: Mapping[str, Sequence[Group]]) -> None:
+    write_atomic(folder / "completions.jsonl", map(json_line, evaluation_records(groups)), OUT)
 
 
 def problem_records(report: Report) -> Iterator[dict[str, Any]]:
-    for group in report.evaluated.groups["sampled"]:
-        prompt, key = group.prompt, key_of(group.prompt)
+    for key, prompt in report.prompts.items():
         record: dict[str, Any] = {"key": key, "prompt": prompt.id, "domain": prompt.domain}
         for decoding, solved in report.solved.items():
             record[decoding] = solved[key]._asdict()
@@ -138,7 +153,7 @@ def problem_records(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def row_of(prompt: Prompt, data: DataConfig) -> dict[str, Any]:
-    """As it stood in the data set."""
+    """A row of a data set that gives this prompt."""
     messages = [dict(one) for one in prompt.messages[1 if data.system else 0 :]]
     alone = len(messages) == 1 and messages[0]["role"] == "user"
     asked = {data.prompt: messages[0]["content"] if alone else messages}
@@ -150,19 +165,26 @@ def solved_before(folder: Path) -> dict[str, dict[str, Solved]]:
     path = folder / PROBLEMS
     found: dict[str, dict[str, Solved]] = {decoding: {} for decoding in DECODINGS}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            for decoding, solved in found.items():
-                solved[record["key"]] = Solved(**record[decoding])
+        with path.open(encoding="utf-8", newline="\n") as lines:  # texts may hold other ends of lines
+            for record in map(json.loads, lines):
+                for decoding, solved in found.items():
+                    solved[record["key"]] = Solved(**record[decoding])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path}: no evaluation can be read there: {error}") from error
     return found
 
 
-def key_of(prompt: Prompt) -> str:
-    """The same for the same problem, whatever model, system message or chat template it is put with."""
-    asked = [dict(message) for message in prompt.messages if message["role"] != "system"]
-    return f"{prompt.id}-{sha256(to_json([asked, prompt.answer]).encode(errors=ESCAPED)).hexdigest()[:16]}"
+def keys_of(prompts: Sequence[Prompt]) -> list[str]:
+    """The same for the same problem, whatever model, system message or chat template it is put with, and wherever it
+    stands; one that comes again is another one."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        asked = [dict(message) for message in prompt.messages if message["role"] != "system"]
+        digest = sha256(to_json([asked, prompt.answer]).encode(errors=ESCAPED)).hexdigest()[:16]
+        seen[digest] += 1
+        keys.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
+    return keys
 
 
 def solved_of(group: Group, part: str) -> Solved:
@@ -170,13 +192,20 @@ def solved_of(group: Group, part: str) -> Solved:
     return Solved(sum(said), len(said))
 
 
+def told(share: Share | None) -> dict[str, float | None] | None:
+    return None if share is None else share._asdict()
+
+
 def in_words(share: Share | None) -> str:
-    return "nothing could be judged" if share is None else f"{percent(share.value):>6} +- {percent(share.error)}"
+    if share is None:
+        return "nothing could be judged"
+    return f"{percent(share.value):>6}" + ("" if share.error is None else f" +- {percent(share.error)}")
 
 
 def in_points(share: Share) -> str:
     more = "more" if share.value >= 0 else "fewer"
-    return f"{100 * abs(share.value):.1f} +- {100 * share.error:.1f} points {more}"
+    error = "" if share.error is None else f" +- {100 * share.error:.1f}"
+    return f"{100 * abs(share.value):.1f}{error} points {more}"
 
 
 def indented(value: Any) -> str:

@@ -3,17 +3,22 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from rlvr import config
 from rlvr.checkpoint.disk import DiskCheckpoints, export
 from rlvr.checkpoint.ledger import step_of
 from rlvr.config import Recipe, RecipeError
 from rlvr.observe.console import Display
 from rlvr.probe import LEAST_RESUMED
-from rlvr.workers import probe_tolerance, training
+from rlvr.train.models import check_policy
+from rlvr.workers import probe_tolerance, training, without_engines
 
 
 def export_checkpoint(cfg: Recipe, run: Path, step: int | None, folder: Path | None, display: Display) -> Path:
     """Of `step`, or the newest that the run could go on from, into `folder` or beside the run's own model; where it
     lies. RecipeError where there is no such checkpoint, or something lies there already."""
+    cfg = without_engines(cfg)
+    config.check(cfg)
+    check_policy(cfg.model)
     if not (run / "checkpoints").is_dir():
         raise RecipeError(f"{run} has no checkpoints")
     checkpoints = DiskCheckpoints(run / "checkpoints", cfg.checkpoint, [], tell=display.event)

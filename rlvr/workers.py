@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rlvr.config import Recipe
@@ -24,9 +25,28 @@ def workers(cfg: Recipe) -> Iterator[tuple[Any, Pipeline, Callable[[], str | Non
         yield cluster.trainer, cluster.pipeline, cluster.trainer.revive, cluster.on_gpu
 
 
+def without_trainer(cfg: Recipe) -> Recipe:
+    """As if it were never trained: nobody to take turns with, or to be ahead of."""
+    return replace(
+        cfg,
+        cluster=replace(cfg.cluster, placement="disaggregated", gpus_per_engine=None),
+        rollout=replace(cfg.rollout, max_staleness=0),
+        trainer=replace(cfg.trainer, ranks=1),
+    )
+
+
+def without_engines(cfg: Recipe) -> Recipe:
+    return replace(
+        cfg,
+        cluster=replace(cfg.cluster, placement="disaggregated", gpus_per_rank=None),
+        rollout=replace(cfg.rollout, max_staleness=0, workers=1, tensor_parallel=1),
+        verify=replace(cfg.verify, workers=1),
+    )
+
+
 @contextmanager
 def sampling(cfg: Recipe) -> Iterator[Pipeline]:
-    """Engines and verifiers alone, to sample with the weights of model.path."""
+    """Engines and verifiers alone, to sample with the weights of model.path. `cfg` is `without_trainer`."""
     if cfg.cluster.kind == "inline":
         with closing(inline_pipeline(cfg)) as pipeline:
             yield pipeline
@@ -39,7 +59,7 @@ def sampling(cfg: Recipe) -> Iterator[Pipeline]:
 
 @contextmanager
 def training(cfg: Recipe) -> Iterator[tuple[Any, bool]]:
-    """The trainer alone, and whether it has a GPU."""
+    """The trainer alone, and whether it has a GPU. `cfg` is `without_engines`."""
     if cfg.cluster.kind == "inline":
         trainer = inline_trainer(cfg)
         yield trainer, trainer.cuda

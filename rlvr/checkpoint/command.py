@@ -83,7 +83,7 @@ def saved_state(folder: Path) -> State:
 
 def rollback(args: argparse.Namespace, locked: Locked) -> int:
     """Like the sentinel's, but for the count and the remedies: back in steps, forward in the data."""
-    with locked(args.run):
+    with locked(args.run) as folder:
         ledger = ledger_of(args.run)
         root = ledger.path.parent
         there = {step_of(name): name for name in ledger.usable()}
@@ -111,6 +111,7 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
         left = ledger.abandon_after(name)
         ledger.rollback = back.to_json()
         ledger.write()
+        folder.forget_summary()  # nor is what was exported what the run is now
     print(f"{args.run}: back to step {args.to} ({name}); {len(left)} newer checkpoints are abandoned")
     print(f"go on with: rlvr resume {args.run}")
     return 0

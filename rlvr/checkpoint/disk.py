@@ -320,9 +320,11 @@ def export(trainer: Saveable, folder: Path, again: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(draft, folder)
         sync(folder.parent)
-    except (OSError, WriteFailed) as error:
+    except BaseException as error:
         free = free_bytes(folder.parent)
         shutil.rmtree(draft, ignore_errors=True)  # whoever reports this needs the room
+        if not isinstance(error, (OSError, WriteFailed)):
+            raise
         raise CheckpointFailed(
             f"the model could not be exported to {folder}: {getattr(error, 'strerror', None) or error} "
             f"({free / 2**20:.0f} MB free): make room, `{again}` exports it again"

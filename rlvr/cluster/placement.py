@@ -28,8 +28,6 @@ class Placement:
         share = 0.5 if self.colocated else None
         self.per_engine = self._gpus(cfg.cluster.gpus_per_engine, share or cfg.rollout.tensor_parallel)
         self.per_rank = self._gpus(cfg.cluster.gpus_per_rank, share or 1)
-        if self.colocated:  # a whole device each, whoever of the two comes
-            engines = ranks = max(engines, ranks)
         asked = Asked(engines, self.per_engine, ranks, self.per_rank)
         check_there_is_enough(cfg, asked, self.gpus, largest_node())
         if self.colocated:

@@ -17,23 +17,25 @@ class Solved(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A share, or the difference of two, with its standard error."""
+    """A share, or the difference of two, with its standard error; None where all problems agree, or there is one: that
+    says nothing of others."""
 
     value: float
-    error: float
+    error: float | None
 
 
 def accuracy(problems: Sequence[Solved]) -> Share | None:
     """Of all judged completions, clustered by problem; None where there are none.
 
-    accuracy([Solved(1, 1), Solved(0, 1)]) == Share(0.5, 0.354)     greedy: sqrt(p (1 - p) / n)
+    accuracy([Solved(1, 1), Solved(0, 1)]) == Share(0.5, 0.5)     greedy: sqrt(p (1 - p) / (n - 1))
     """
-    total = sum(problem.judged for problem in problems)
-    if not total:
+    judged = [problem for problem in problems if problem.judged]
+    if not judged:
         return None
-    mean = sum(problem.right for problem in problems) / total
-    off = sum((problem.right - mean * problem.judged) ** 2 for problem in problems)
-    return Share(mean, sqrt(off) / total)
+    total = sum(problem.judged for problem in judged)
+    mean = sum(problem.right for problem in judged) / total
+    off = [problem.right - mean * problem.judged for problem in judged]
+    return Share(mean, _error(off, total / len(judged)))
 
 
 def difference(ours: Mapping[str, Solved], theirs: Mapping[str, Solved]) -> tuple[Share, int] | None:
@@ -44,5 +46,13 @@ def difference(ours: Mapping[str, Solved], theirs: Mapping[str, Solved]) -> tupl
         return None
     more = [ours[name].right / ours[name].judged - theirs[name].right / theirs[name].judged for name in both]
     mean = sum(more) / len(more)
-    variance = sum((one - mean) ** 2 for one in more) / (len(more) - 1)
-    return Share(mean, sqrt(variance / len(more))), len(both)
+    return Share(mean, _error([one - mean for one in more], 1.0)), len(both)
+
+
+def _error(off: Sequence[float], each: float) -> float | None:
+    """Of a mean whose summands are `off` it by so much, for `each` on average."""
+    n = len(off)
+    squares = sum(one**2 for one in off)
+    if n < 2 or squares < 1e-12:
+        return None
+    return sqrt(squares / (n * (n - 1))) / each

@@ -22,6 +22,7 @@ STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # made once: `js
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 PLAIN = frozenset((str, bool, int, type(None)))  # are JSON as they are
 LISTS = (list, tuple)
+PLACE = "run.folder=<path>"  # the knob of what is written in most places
 PATIENCE = 10  # tries, a second apart, where the disk is full
 
 
@@ -30,18 +31,18 @@ class RunFolderError(RecipeError):
 
 
 @contextmanager
-def usable(path: Path) -> Iterator[None]:
+def usable(path: Path, knob: str = PLACE) -> Iterator[None]:
     """Turn the operating system's refusal into a line that names the file and the knob."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise RunFolderError(f"run folder: {path} is not UTF-8: {error}") from error
+        raise RunFolderError(f"{path} is not UTF-8: {error}") from error
     except OSError as error:
         there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
         free_mb = shutil.disk_usage(there).free // 2**20
         raise RunFolderError(
-            f"run folder: cannot use {path}: {error.strerror or error} ({free_mb} MB free there). "
-            "Make room or choose another place with run.folder=<path>"
+            f"cannot use {path}: {error.strerror or error} ({free_mb} MB free there). "
+            f"Make room or choose another place with {knob}"
         ) from error
 
 
@@ -81,9 +82,9 @@ def number(value: str | float) -> float:
     return NON_FINITE[value] if isinstance(value, str) else value
 
 
-def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+def write_atomic(path: Path, text: str | Iterable[str], knob: str = PLACE) -> None:
     """The file holds all of `text`, or of its pieces, or what it held before, even after a power cut."""
-    with usable(path):
+    with usable(path, knob):
         replace_text(path, text)
 
 

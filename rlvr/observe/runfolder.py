@@ -21,12 +21,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from rlvr.observe.environment import environment
-from rlvr.observe.files import JsonLines, RunFolderError, json_line, number, to_json, usable, write_atomic
+from rlvr.observe.files import PLACE, JsonLines, RunFolderError, json_line, number, to_json, usable, write_atomic
 from rlvr.observe.summary import Summary
 from rlvr.records import completion_files, completion_records, evaluation_records
 from rlvr.types import Group
@@ -37,10 +37,10 @@ CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl
 UNDONE, PROMPTS, EVALUATIONS = "undone.jsonl", "prompts.json", "evaluations"
 
 
-def numbered(parent: Path, name: str) -> Path:
+def numbered(parent: Path, name: str, knob: str = PLACE) -> Path:
     """`parent/<name>-001`, or the next free number, which is made."""
     pattern = re.compile(re.escape(name) + r"-(\d+)")
-    with usable(parent):
+    with usable(parent, knob):
         parent.mkdir(parents=True, exist_ok=True)
         taken = [int(match[1]) for child in parent.iterdir() if (match := pattern.fullmatch(child.name))]
         number = max(taken, default=0) + 1
@@ -110,8 +110,10 @@ class RunFolder:
             text = file.read_text(encoding="utf-8") if file.is_file() else "{}"
         try:
             known_by: dict[str, str] = json.loads(text)
-        except ValueError as error:
-            raise RunFolderError(f"{file}: not JSON: mend or remove it ({error})") from None
+            if "day" in known_by:
+                date.fromisoformat(known_by["day"])
+        except (ValueError, TypeError) as error:
+            raise RunFolderError(f"{file}: not as a run writes it: mend or remove it ({error})") from None
         return known_by
 
     def write_environment(self) -> None:
@@ -125,7 +127,7 @@ class RunFolder:
         if step <= self._last_step:
             raise ValueError(f"step {step} is already in {self.path / METRICS}: call undo_after({step - 1}) first")
         if not self.logged:
-            self._forget_summary()
+            self.forget_summary()
         row = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
         self._metrics.append({"step": step} | row)
         self._last_step, self.logged = step, True
@@ -145,7 +147,7 @@ class RunFolder:
             log.close()
         if behind:
             self._metrics.keep(lambda record: record["step"] <= step)
-            self._forget_summary()
+            self.forget_summary()
         self._last_step = max((record["step"] for record in self._metrics.read()), default=-1)
         with usable(self.path / "completions"):
             for recorded, path in (*completion_files(self.path), *completion_files(self.path, EVALUATIONS)):
@@ -181,8 +183,8 @@ class RunFolder:
     def write_summary(self, summary: Summary) -> None:
         write_atomic(self.path / SUMMARY, json.dumps(json.loads(to_json(asdict(summary))), indent=2) + "\n")
 
-    def _forget_summary(self) -> None:
-        """That of an earlier end, of a run that goes on."""
+    def forget_summary(self) -> None:
+        """That of an earlier end, of a run that goes on, or back."""
         with usable(self.path / SUMMARY):
             (self.path / SUMMARY).unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
 """How good a policy is on problems: each decoded greedily, and sampled, and judged by the recipe's main verifier."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import perf_counter
@@ -34,6 +34,8 @@ class Evaluation:
         self.main_part = next(iter(cfg.reward.parts))
         # around a run of it, which is long: given how many groups will come, and told of each
         self.showing: Callable[[int], AbstractContextManager[Tick]] = lambda total: nullcontext(lambda: None)
+        # given all that was written where too much of it could not be judged
+        self.failed: Callable[[Mapping[str, Sequence[Group]]], None] = lambda groups: None
 
     def run(self) -> Evaluated:
         """Greedy and sampled accuracy and pass@k, of what could be judged. Too many that could not be are no wrong
@@ -61,7 +63,7 @@ class Evaluation:
         result["eval/truncated"] = sum(one.stop_reason == "length" for one in sampled) / len(sampled)
         result["eval/length_mean"] = sum(sum(one.loss_mask) for one in sampled) / len(sampled)
         if masked:
-            result["eval/masked"] = self._bearable(masked)
+            result["eval/masked"] = self._bearable(masked, groups)
         return Evaluated(result | {"eval/seconds": perf_counter() - began}, groups)
 
     def _groups(self) -> dict[str, tuple[Group, ...]]:
@@ -78,7 +80,7 @@ class Evaluation:
             for name, sampling in (("greedy", greedy), ("sampled", sampled)):
                 groups = {}
                 for group in self.pipeline.groups(elsewhere, sampling):
-                    groups[group.prompt.position - SAMPLED] = group
+                    groups[group.prompt.position - SAMPLED] = lean(group)
                     tick()
                 found[name] = tuple(replace(groups[p.position], prompt=p) for p in self.problems)
         return found
@@ -87,12 +89,21 @@ class Evaluation:
         """Whether the main part judges a completion by the others of its prompt."""
         return load(self.cfg.reward.parts[self.main_part].verifier).scope == "group"
 
-    def _bearable(self, masked: list[bool]) -> float:
+    def _bearable(self, masked: list[bool], groups: Mapping[str, Sequence[Group]]) -> float:
         """The share of masked verdicts of an evaluation, told of where it is large."""
         share, verify = sum(masked) / len(masked), self.cfg.verify
         said = f"{share:.1%} of the {len(masked)} verdicts of an evaluation are masked"
         if share > verify.mask_stop and len(masked) >= FEW:
+            self.failed(groups)
             raise VerifiersFailed(f"{said} > verify.mask_stop {verify.mask_stop:.0%}")
         if share > verify.mask_warn:
             self.warn(f"{said} > verify.mask_warn {verify.mask_warn:.0%}: its accuracy is of the others")
         return share
+
+
+def lean(group: Group) -> Group:
+    """Without what only training reads: of a long evaluation it were gigabytes."""
+    completions = (
+        replace(one, rollout_logprobs=(0.0,) * len(one.token_ids), kept_ids=None) for one in group.completions
+    )
+    return replace(group, completions=tuple(completions))

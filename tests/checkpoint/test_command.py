@@ -98,6 +98,13 @@ def test_going_back_right_behind_the_sentinel_does_not_replay_what_broke_the_run
     assert resumed.rollouts.states[0].lineage.floor > stopped.state.lineage.version
 
 
+def test_a_run_that_went_back_is_not_at_its_end_any_more(run):
+    """Nor is the model that it left what it is now."""
+    (run / "summary.json").write_text('{"status": "finished", "steps": 9}')
+    assert main(["rollback", str(run), "--to", "4"]) == 0
+    assert not (run / "summary.json").exists()
+
+
 def test_a_step_without_a_checkpoint_is_refused_with_those_that_have_one(run, capsys):
     assert main(["rollback", str(run), "--to", "5"]) == 2
     assert "no checkpoint of that step; it has 0, 2, 4, 6, 8, 9" in capsys.readouterr().err

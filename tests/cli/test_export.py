@@ -1,7 +1,10 @@
 """`rlvr export`: which checkpoint becomes a model, and where it lies."""
 
 import json
+import os
+import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +59,28 @@ def test_what_cannot_be_exported_is_refused_in_a_line_and_nothing_is_lost(capsys
     assert f"checkpoint {folder.name} is damaged" in capsys.readouterr().err
     assert folder.is_dir(), "whoever wants to resume is to find it as it was"
     assert not (run / "model-00000006").exists()
+
+
+def test_what_the_recipe_cannot_have_is_refused_before_anything_starts(capsys, run):
+    """Ranks of one process would wait for one another for ever."""
+    two = ("cluster.kind=inline", "trainer.ranks=2")
+    assert "cluster=inline is one process: trainer.ranks=2" in refusal(capsys, "export", str(run), *two)
+    assert "trainer.zero_stage=7" in refusal(capsys, "export", str(run), "trainer.zero_stage=7")
+    assert "model.path=/nowhere" in refusal(capsys, "export", str(run), "model.path=/nowhere")
+    assert cli.main(["export", str(run), "rollout.workers=3", "rollout.max_staleness=2", "cluster.kind=inline"]) == 0
+
+
+def test_an_export_that_is_interrupted_leaves_nothing(capsys, run, monkeypatch):
+    def export(trainer, folder):
+        folder = Path(folder)
+        folder.mkdir()
+        (folder / "half").write_text("")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(toy.ToyTrainer, "export", export)
+    before = {path.name for path in run.iterdir()}
+    assert cli.main(["export", str(run)]) == 130
+    assert {path.name for path in run.iterdir()} - before <= {".lock", "metrics.jsonl", "events.jsonl"}
 
 
 def test_a_run_without_checkpoints_has_nothing_to_export(capsys, run_folder):

@@ -72,8 +72,6 @@ def groups(monkeypatch):
         ("disaggregated", 4, 0, [([1, 1, 1, 1], "SPREAD")]),  # more than there were room for beside a trainer
         ("disaggregated", 0, 4, [([1, 1, 1, 1], "PACK")]),
         ("colocated", 2, 2, [([1, 1], "PACK")]),
-        ("colocated", 2, 0, [([1, 1], "PACK")]),  # not two of them on one GPU
-        ("colocated", 0, 2, [([1, 1], "PACK")]),
     ],
 )
 def test_who_does_not_come_gets_no_device(groups, placement, engines, ranks, asked):

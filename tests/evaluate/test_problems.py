@@ -9,19 +9,24 @@ import pytest
 from rlvr.evaluate.problems import Solved, accuracy, difference
 
 
-@pytest.mark.parametrize(("right", "problems"), [(1, 2), (0, 5), (3, 10), (8, 8)])
+@pytest.mark.parametrize(("right", "problems"), [(1, 2), (3, 10), (7, 8)])
 def test_of_one_completion_a_problem_the_error_is_the_binomial_one(right, problems):
     share, error = accuracy([Solved(int(n < right), 1) for n in range(problems)])
     assert share == right / problems
-    assert error == pytest.approx(math.sqrt(share * (1 - share) / problems))
+    assert error == pytest.approx(math.sqrt(share * (1 - share) / (problems - 1)))
 
 
 def test_completions_that_agree_add_no_certainty_and_those_that_do_not_do():
     alike = accuracy([Solved(8, 8), Solved(0, 8)] * 10)
-    mixed = accuracy([Solved(4, 8)] * 20)
+    mixed = accuracy([Solved(5, 8), Solved(3, 8)] * 10)
     alone = accuracy([Solved(1, 1), Solved(0, 1)] * 10)
     assert alike == pytest.approx(alone)
-    assert (mixed.value, mixed.error) == (0.5, 0.0)
+    assert mixed.value == 0.5 and mixed.error == pytest.approx(alone.error / 4)
+
+
+@pytest.mark.parametrize("problems", [[Solved(1, 1)], [Solved(1, 1)] * 20, [Solved(0, 4)] * 3, [Solved(1, 3)] * 7])
+def test_problems_that_all_agree_do_not_say_how_sure_that_is(problems):
+    assert accuracy(problems).error is None
 
 
 def test_the_error_is_what_the_accuracy_scatters_by():
@@ -38,7 +43,7 @@ def test_the_error_is_what_the_accuracy_scatters_by():
 
 def test_what_was_not_judged_counts_for_nothing():
     assert accuracy([Solved(0, 0)]) is None and accuracy([]) is None
-    assert accuracy([Solved(1, 2), Solved(0, 0)]) == accuracy([Solved(1, 2)])
+    assert accuracy([Solved(1, 2), Solved(0, 0), Solved(0, 1)]) == accuracy([Solved(1, 2), Solved(0, 1)])
     assert accuracy([Solved(1, 1), Solved(0, 3)]).value == 0.25, "each completion counts once"
 
 
@@ -46,9 +51,9 @@ def test_two_models_are_compared_problem_by_problem():
     ours = {"a": Solved(4, 4), "b": Solved(2, 4), "c": Solved(0, 0), "d": Solved(1, 1)}
     theirs = {"a": Solved(2, 4), "b": Solved(0, 2), "c": Solved(1, 1), "e": Solved(1, 1)}
     (share, error), problems = difference(ours, theirs)
-    assert (share, error, problems) == (0.5, 0.0, 2), "half a problem more on each: no noise is left"
+    assert (share, error, problems) == (0.5, None, 2), "half a problem more on each: nothing to tell noise by"
     (less, same), _ = difference(theirs, ours)
-    assert (less, same) == (-0.5, 0.0)
+    assert (less, same) == (-0.5, None)
     mixed, _ = difference(ours, {"a": Solved(0, 4), "b": Solved(2, 4)})
     assert mixed.value == 0.5 and mixed.error == pytest.approx(math.sqrt(0.5 / 2))
 

@@ -137,3 +137,22 @@ def test_groups_are_kept_in_the_order_of_the_problems_and_with_their_own_positio
     for some in groups.values():
         assert [group.prompt for group in some] == one.problems
         assert [group.verdicts[0].reward for group in some] == [0.0, 0.0, 1.0]
+
+
+def test_what_only_training_reads_is_not_held():
+    one = evaluation()
+    one.problems = [builders.prompt()]
+    made = replace(builders.completion((7, 8)), kept_ids=((7,), (8, 9)))
+    one.pipeline.groups = lambda prompts, _: [builders.group([1.0], [made], of=prompt) for prompt in prompts]
+    for (group,) in one.run().groups.values():
+        assert group.completions == (replace(made, rollout_logprobs=(0.0, 0.0), kept_ids=None),)
+
+
+def test_what_could_not_be_judged_is_handed_on_before_it_is_an_error():
+    one, left = evaluation(), []
+    one.problems = [builders.prompt(position) for position in range(100)]
+    one.pipeline.groups = lambda prompts, _: [builders.group([None], of=prompt) for prompt in prompts]
+    one.failed = left.append
+    with pytest.raises(VerifiersFailed):
+        one.run()
+    assert {decoding: len(groups) for decoding, groups in left[0].items()} == {"greedy": 100, "sampled": 100}
