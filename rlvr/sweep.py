@@ -156,9 +156,10 @@ def check(args: argparse.Namespace, runs: Sequence[Planned], begun: Begun) -> No
             check_objective(cfg, objective)
             if args.folder:
                 begun(composed, cfg)
-            kl = objective.kl and (objective.kl.on and objective.kl.reference, sorted(objective.kl.domains))
+            kl = objective.kl
+            of_kl = (kl.reference if kl.on else None, sorted(kl.domains)) if kl else (None, [])
             # a large data set is not read once more for each seed
-            read = repr((cfg.model, cfg.data, cfg.reward, cfg.rollout, cfg.evaluation.limit, kl))
+            read = repr((cfg.model, cfg.data, cfg.reward, cfg.rollout, cfg.evaluation.limit, of_kl))
             to_read.setdefault(read, (run, cfg, objective))
     for run, cfg, objective in to_read.values():
         with named(run):
@@ -289,15 +290,15 @@ def end_of(code: int, folder: Path, asked: bool) -> str:
 
 
 def compare(folder: Path, runs: Sequence[Planned]) -> None:
-    """The runs so far, as a page and as lines. What cannot be compared does not end the sweep."""
+    """The runs so far, from two on, as a page and as lines. What cannot be compared does not end the sweep."""
     there = [path for run in runs if (path := folder / run.name) and (path / SUMMARY).exists()]
-    if not there:
+    if len(there) < 2:
         return
     try:
-        from rlvr.observe.compare import words, write_comparison
+        from rlvr.observe.compare import lines, records_of, write_comparison
 
         page = write_comparison(there, folder / "compare.html")
-        tell(*words(there), f"Compared in {page}")
+        tell(*lines(records_of(there)), f"Compared in {page}")
     except Exception as error:
         tell(f"no comparison: {type(error).__name__}: {error}")
 

@@ -95,7 +95,8 @@ def compared(monkeypatch):
         return out
 
     module = ModuleType("rlvr.observe.compare")
-    module.write_comparison, module.words = write_comparison, lambda runs: [f"table of {len(runs)}"]
+    module.write_comparison, module.records_of = write_comparison, list
+    module.lines = lambda records: [f"table of {len(records)}"]
     monkeypatch.setitem(sys.modules, "rlvr.observe.compare", module)
     return calls
 
@@ -199,13 +200,13 @@ def test_data_is_read_once_for_all_seeds_and_a_bad_one_names_its_run(capsys, tmp
 
     read, real = [], reading.read_inputs
     monkeypatch.setattr(reading, "read_inputs", lambda cfg, *rest: read.append(cfg.data.train) or real(cfg, *rest))
-    words = ["sweep", "quickstart", "seed=0,1,2", "algorithm=dapo,dr_grpo", *inputs[:1], inputs[2]]
+    words = ["sweep", "quickstart", "seed=0,1,2", "algorithm=grpo,dr_grpo", *inputs[:1], inputs[2]]
     train_set = tmp_path / "train.jsonl"
     assert cli.main([*words, f"data.train={train_set}", "--dry-run"]) == 0
     assert read == [str(train_set)]
-    assert capsys.readouterr().out.splitlines()[0] == "  seed=0,algorithm=dapo: to be run"
+    assert capsys.readouterr().out.splitlines()[0] == "  seed=0,algorithm=grpo: to be run"
     said = refusal(capsys, *words, f"data.train={train_set},nothing.jsonl")
-    assert said.startswith("seed=0,algorithm=dapo,data.train=nothing.jsonl: data.train=nothing.jsonl: no such file")
+    assert said.startswith("seed=0,algorithm=grpo,data.train=nothing.jsonl: data.train=nothing.jsonl: no such file")
     assert not (tmp_path / "sweeps").exists() and started(tmp_path) == []
 
 
@@ -217,12 +218,13 @@ def test_each_run_is_a_train_of_its_own_folder_and_the_runs_so_far_are_compared(
     for seed, words in enumerate(started(tmp_path)):
         place = f"run.folder='sweeps/quickstart-001/seed={seed}'"
         assert words == ["quickstart", f"seed={seed}", *inputs, place, "--resume"]
-    assert compared == [["seed=0"], ["seed=0", "seed=1"]]
+    assert compared == [["seed=0", "seed=1"]]
     assert (folder / "compare.html").read_text() == "compared"
     said = capfd.readouterr().out.splitlines()
     assert said[0].startswith("2 runs in sweeps/quickstart-001; ")
-    assert said[1:4] == ["run 1 of 2, seed=0", "seed=0 runs", "table of 1"]
-    assert re.fullmatch(r"run 2 of 2, seed=1; about 0:0\d for the 1 left", said[5])
+    assert said[1:3] == ["run 1 of 2, seed=0", "seed=0 runs"]
+    assert re.fullmatch(r"run 2 of 2, seed=1; about 0:0\d for the 1 left", said[3])
+    assert said[4:7] == ["seed=1 runs", "table of 2", "Compared in sweeps/quickstart-001/compare.html"]
     assert said[-1] == "2 of 2 runs finished in sweeps/quickstart-001"
     written = json.loads((folder / "sweep.json").read_text())
     assert written["recipe"] == "quickstart" and written["overrides"] == ["seed=0,1", *inputs]
@@ -255,7 +257,8 @@ def test_a_run_that_fails_or_is_stopped_ends_no_sweep_and_the_exit_code_says_it(
     assert started_names(tmp_path) == ["seed=0", "seed=1", "seed=2"]
     assert capfd.readouterr().out.splitlines()[-1] == last
     without_result = [name for name, did in does.items() if did not in ("stopped", "interrupted")]
-    assert compared[-1] == [f"seed={n}" for n in range(3) if f"seed={n}" not in without_result]
+    there = [f"seed={n}" for n in range(3) if f"seed={n}" not in without_result]
+    assert compared[-1] == there, "those that left a summary"
 
 
 def test_a_sweep_goes_on_with_what_is_not_done_and_then_has_nothing_to_do(capfd, tmp_path, inputs, train, compared):
