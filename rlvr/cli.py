@@ -2,6 +2,7 @@
 
 rlvr train <recipe> [key=value ...]     recipes/<recipe>.yaml + overrides -> Recipe -> run
 rlvr resume <run folder>                the run's own config.yaml -> Recipe -> run from its newest checkpoint
+rlvr sweep <recipe> [key=a,b ...]       `train` for every combination, one after the other
 """
 
 import argparse
@@ -14,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rlvr import model_commands
+from rlvr import model_commands, sweep
 from rlvr.checkpoint import command as checkpoint_command
 from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.observe import compare_command, report_command
@@ -247,6 +248,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("overrides", nargs="*", help="key=value, e.g. steps=100")
     two.add_argument("--config-dir", help="the folder with your own Python modules, as the run had it")
     two.set_defaults(command=resume)
+    sweep.add_parser(commands, import_from, begun)
     model_commands.add_to(commands, import_from)
     verify_commands.add_to(commands, recipe_of, recipe_of_run)
     plan_command.add_parser(commands, recipe_of)

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -99,18 +101,45 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def check_grammar(overrides: Sequence[str]) -> None:
-    """Hydra's errors do not say in which override they are."""
-    parser = OverridesParser.create()
     for override in overrides:
-        key = override.partition("=")[0]
-        quotes = f"a text with such characters goes into quotes, inside of the shell's: '{key}=\"...\"'"
-        try:
-            (parsed,) = parser.parse_overrides([override])
-        except HydraException as error:
-            raise RecipeError(f"{override}: {explain(error, ())}; {quotes}") from None
-        listed = isinstance(parsed.value(), list) and "." not in key  # of the keys of a recipe itself none is a list
-        if parsed.is_sweep_override() or listed:
-            raise RecipeError(f"{override}: one value, please; a list is {key}=[...], and {quotes}")
+        key, one = override.partition("=")[0], parsed(override)
+        listed = isinstance(one.value(), list) and "." not in key  # of the keys of a recipe itself none is a list
+        if one.is_sweep_override() or listed:
+            several = f"`rlvr sweep` takes several, a list is {key}=[...]"
+            raise RecipeError(f"{override}: one value, please; {several}, and {in_quotes(key)}")
+
+
+def parsed(override: str) -> Override:
+    """Hydra's errors do not say in which override they are."""
+    try:
+        (one,) = OverridesParser.create().parse_overrides([override])
+    except HydraException as error:
+        raise RecipeError(f"{override}: {explain(error, ())}; {in_quotes(override.partition('=')[0])}") from None
+    return one
+
+
+def in_quotes(key: str) -> str:
+    return f"a text with such characters goes into quotes, inside of the shell's: '{key}=\"...\"'"
+
+
+def expanded(overrides: Sequence[str]) -> list[list[str]]:
+    """Every combination of the values, where an override has several: a,b or Hydra's choice(a,b) and range(0,3). Those
+    of the last override change fastest."""
+    check_overrides(overrides)
+    return [list(one) for one in product(*map(each_value, overrides))]
+
+
+def each_value(override: str) -> list[str]:
+    key, one = override.partition("=")[0], parsed(override)
+    if not one.is_sweep_override():
+        return [override]
+    known = one.is_discrete_sweep() and not getattr(one.value(), "shuffle", False)
+    with suppress(HydraException):  # of a glob
+        if known and (values := list(one.sweep_string_iterator())):
+            if len(set(values)) < len(values):
+                raise RecipeError(f"{override}: a value is there twice")
+            return [f"{key}={value}" for value in values]
+    raise RecipeError(f"{override}: a sweep takes values one by one: {key}=a,b or choice(a,b), or range(0,3)")
 
 
 def quoted(text: str) -> str:

@@ -23,7 +23,7 @@ LAYERS = [
     {"loop", "cluster"},
     {"inputs", "workers"},
     {"run", "evaluate_model", "export_checkpoint", "compose"},
-    {"model_commands"},
+    {"model_commands", "sweep"},  # commands with a file of their own, as the command line has none left for them
     {"cli"},
 ]
 

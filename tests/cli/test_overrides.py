@@ -55,8 +55,8 @@ FOLDER = "names a folder, so it is not empty, has only printable characters, no 
         ("steps", "'steps' is no override: expected key=value, e.g. steps=10"),
         (
             "algorithm=[1]",
-            "algorithm=[1]: one value, please; a list is algorithm=[...], and a text with such characters goes into "
-            "quotes, inside of the shell's: 'algorithm=\"...\"'",
+            "algorithm=[1]: one value, please; `rlvr sweep` takes several, a list is algorithm=[...], and a text with "
+            "such characters goes into quotes, inside of the shell's: 'algorithm=\"...\"'",
         ),
         ("=3", "'=3' is no override: expected key=value, e.g. steps=10"),
         ("~steps", "recipe quickstart does not say: steps"),
@@ -75,8 +75,9 @@ FOLDER = "names a folder, so it is not empty, has only printable characters, no 
         ),
         (
             "data.system=Be helpful, honest",
-            "data.system=Be helpful, honest: one value, please; a list is data.system=[...], and a text with such "
-            "characters goes into quotes, inside of the shell's: 'data.system=\"...\"'",
+            "data.system=Be helpful, honest: one value, please; `rlvr sweep` takes several, a list is "
+            "data.system=[...], and a text with such characters goes into quotes, inside of the shell's: "
+            "'data.system=\"...\"'",
         ),
         *(
             (
