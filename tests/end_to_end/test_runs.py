@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 
 import psutil
@@ -90,11 +91,19 @@ def test_ray_and_one_process_give_the_same_numbers(default, tmp_path):
         assert {name: one.get(name) for name in same} == {name: other.get(name) for name in same}
 
 
-def test_a_run_that_samples_ahead_is_killed_and_resumes_where_it_was(tmp_path):
+@pytest.fixture
+def short_tmp():
+    """For a run that is killed, and clears nothing away; sockets in it need a short path."""
+    with TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_a_run_that_samples_ahead_is_killed_and_resumes_where_it_was(tmp_path, short_tmp):
     """What was begun ahead is sampled again; on the way from weights in mid-decoding to engines that finish first."""
     run = tmp_path / "run"
     words = ["train", "quickstart", *SMALL, "steps=6", "rollout.refill_rounds=0", "rollout.max_staleness=1"]
-    quiet, environment = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}, os.environ | {OF_RUN: str(run)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {OF_RUN: str(run), "TMPDIR": short_tmp}
     started = subprocess.Popen(command(*words, f"run.folder={run}"), **quiet, env=environment)
     deadline = monotonic() + 300
     while not (run / "metrics.jsonl").exists() or len(rows_so_far(run)) < 2:
