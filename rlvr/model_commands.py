@@ -77,7 +77,8 @@ def composed_for(args: argparse.Namespace) -> tuple[Any, int | None, str | None]
     step = None
     if not any(override.startswith("model.path=") for override in args.overrides):
         composed.model.path = str(Path(source, "model"))
-        composed.model.chat_template = None  # it was exported with the model
+        if not any(override.startswith("model.chat_template=") for override in args.overrides):
+            composed.model.chat_template = None  # it was exported with the model
         step = exported_step(Path(source))
     return composed, step, RunFolder.prompts_of(source).get("day")
 
@@ -90,8 +91,11 @@ def exported_step(run: Path) -> int:
             f"{run} has not come to an end, and has no model of what it is now: `rlvr export {run}` makes one of its "
             f"newest checkpoint, model.path=<folder> evaluates it"
         )
-    with usable(summary):
-        return int(json.loads(summary.read_text(encoding="utf-8"))["steps"])
+    try:
+        with usable(summary):
+            return int(json.loads(summary.read_text(encoding="utf-8"))["steps"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{summary}: not as a run writes it: mend or remove it ({error})") from None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 from rlvr.checkpoint.disk import DiskCheckpoints, export
@@ -32,12 +32,11 @@ from rlvr.parts import Parts
 from rlvr.probe import LEAST_RESUMED
 from rlvr.rollout.rollouts import SampledRollouts
 from rlvr.sentinel.watch import Watch
+from rlvr.signals import Requests
 from rlvr.state import Evaluated, State, Taken
 from rlvr.train.schedule import learning_rate
 from rlvr.weights import probe_tokens
 from rlvr.workers import probe_tolerance, workers
-
-TOGETHER_S = 1.0  # seconds between two signals that are one request
 
 
 class Recorder:
@@ -204,19 +203,16 @@ def summarise(
 
 @contextmanager
 def stop_on_signals(event: Callable[..., None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM asks for an end after the current step, with a checkpoint; a second one ends at once, unless it
-    comes with the first: schedulers tell every process of a job, and one of them may tell this one again."""
-    asked: list[int] = []
+    """Ctrl-C or SIGTERM asks for an end after the current step, with a checkpoint; a second one ends at once."""
+    requests = Requests()
+    asked = requests.numbers
     told: list[int] = []
-    since = [0.0]
 
     def ask(number: int, _: Any) -> None:  # sets a mark and prints nothing: it may interrupt a print
-        if asked:
-            if monotonic() < since[0] + TOGETHER_S:
-                return
+        if not requests.hear(number):
+            return
+        if len(asked) > 1:
             raise KeyboardInterrupt
-        asked.append(number)
-        since[0] = monotonic()
         with suppress(OSError):  # `2>&1 | tee` has died of the same Ctrl-C
             os.write(2, b"rlvr: asked to stop: after this step, or once all is up; once more to stop at once\n")
 

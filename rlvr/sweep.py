@@ -26,15 +26,18 @@ from time import perf_counter
 from typing import IO, Any
 
 from rlvr import config
-from rlvr.atomic import replace_text
 from rlvr.config import RecipeError
 from rlvr.observe.console import silence
-from rlvr.observe.runfolder import CONFIG, SUMMARY, numbered
+from rlvr.observe.files import usable, write_atomic
+from rlvr.observe.record import object_of
+from rlvr.observe.runfolder import CONFIG, SUMMARY, RunFolder, numbered
 from rlvr.observe.summary import duration
+from rlvr.signals import Requests
 
 # -P: a file in the current folder may be called as a module of the library
 TRAIN = [sys.executable, "-P", "-m", "rlvr.cli", "train"]
 SWEEP, LONGEST, LOOK_S = "sweep.json", 100, 0.1
+FOLDER = "--folder <folder>"  # the knob
 # how a run may end, and in what words; the last two are tried again when the sweep goes on
 ENDS = {
     "finished": "finished", "stopped": "stopped by the sentinel", "interrupted": "interrupted", "failed": "failed",
@@ -49,7 +52,7 @@ class Planned:
     """A run of the sweep: its folder's name, and the overrides of `rlvr train`."""
 
     name: str
-    overrides: list[str]
+    overrides: tuple[str, ...]
 
 
 def add_parser(commands: Any, import_from: ImportFrom, begun: Begun) -> None:
@@ -74,11 +77,12 @@ def sweep(args: argparse.Namespace, import_from: ImportFrom, begun: Begun) -> in
     if args.dry_run:
         tell(*(f"  {run.name}: {ENDS.get(ended(args.folder, run) or '', 'to be run')}" for run in runs))
         return 0
-    folder = args.folder or numbered(Path("sweeps"), Path(args.recipe).stem)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = args.folder or numbered(Path("sweeps"), Path(args.recipe).stem, FOLDER)
+    with usable(folder, FOLDER):
+        folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as lock, asked_to_stop() as asked:
         asked_for = {"recipe": args.recipe, "overrides": args.overrides, "runs": list(map(asdict, runs))}
-        replace_text(folder / SWEEP, json.dumps(asked_for, indent=2) + "\n")
+        write_atomic(folder / SWEEP, json.dumps(asked_for, indent=2) + "\n", FOLDER)
         tell(f"{len(runs)} runs in {folder}; a sweep that is cut off goes on with --folder {folder}")
         return run_all(args, runs, folder, lock, asked)
 
@@ -92,7 +96,7 @@ def planned(overrides: Sequence[str]) -> list[Planned]:
     combinations = expanded(overrides)
     if len(combinations) < 2:
         raise RecipeError("nothing to sweep: give a key several values, e.g. seed=0,1,2; `rlvr train` runs one")
-    return [Planned(name, one) for name, one in zip(names(combinations), combinations, strict=True)]
+    return [Planned(name, tuple(one)) for name, one in zip(names(combinations), combinations, strict=True)]
 
 
 def names(combinations: Sequence[Sequence[str]]) -> list[str]:
@@ -143,7 +147,8 @@ def check(args: argparse.Namespace, runs: Sequence[Planned], begun: Begun) -> No
     from rlvr.inputs import check_objective, read_inputs
 
     alike: dict[str, str] = {}
-    to_read: dict[str, tuple[Planned, Any, Any]] = {}
+    to_read: dict[str, tuple[Planned, Any, Any, str | None]] = {}
+    of_run: dict[Planned, str] = {}
     for run in runs:
         with named(run):
             composed = compose_recipe(args.recipe, run.overrides, args.config_dir)
@@ -154,16 +159,33 @@ def check(args: argparse.Namespace, runs: Sequence[Planned], begun: Begun) -> No
             cfg, objective = typed(composed)
             config.check(cfg)
             check_objective(cfg, objective)
-            if args.folder:
+            if args.folder and not ended(args.folder, run):  # those may have been gone on with by hand
                 begun(composed, cfg)
             kl = objective.kl
             of_kl = (kl.reference if kl.on else None, sorted(kl.domains)) if kl else (None, [])
             # a large data set is not read once more for each seed
-            read = repr((cfg.model, cfg.data, cfg.reward, cfg.rollout, cfg.evaluation.limit, of_kl))
-            to_read.setdefault(read, (run, cfg, objective))
-    for run, cfg, objective in to_read.values():
+            day = RunFolder.prompts_of(args.folder / run.name).get("day") if args.folder else None
+            read = repr((cfg.model, cfg.data, cfg.reward, cfg.rollout, cfg.evaluation.limit, of_kl, day))
+            to_read.setdefault(read, (run, cfg, objective, day))
+            of_run[run] = read
+    prompts = {}
+    for read, (run, cfg, objective, day) in to_read.items():
         with named(run):
-            read_inputs(cfg, objective)
+            prompts[read] = read_inputs(cfg, objective, day).known_by["sha256"]
+    if args.folder:
+        for run, read in of_run.items():
+            with named(run):
+                same_prompts(args.folder / run.name, prompts[read])
+
+
+def same_prompts(folder: Path, now: str) -> None:
+    """A run that was begun on other prompts could not be gone on with, nor be set beside the others."""
+    before = RunFolder.prompts_of(folder).get("sha256", now)
+    if before != now:
+        raise RecipeError(
+            "it began with other prompts than there are now: the data, the tokenizer or the chat template have changed "
+            "since; put back what it was, or sweep into another --folder"
+        )
 
 
 @contextmanager
@@ -176,10 +198,7 @@ def named(run: Planned) -> Iterator[None]:
 
 def summary_of(folder: Path) -> dict[str, Any]:
     """Empty where there is none."""
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    return object_of(folder / SUMMARY) or {}
 
 
 def ended(folder: Path | None, run: Planned) -> str | None:
@@ -204,13 +223,13 @@ def locked(folder: Path) -> Iterator[IO[str]]:
 @contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
     """The signals that came: Ctrl-C, SIGTERM, and the end of the terminal, unless that is to be survived (nohup)."""
-    asked: list[int] = []
+    requests = Requests()
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in numbers}
+    previous = {number: signal.signal(number, lambda number, _: requests.hear(number)) for number in numbers}
     try:
-        yield asked
+        yield requests.numbers
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -295,10 +314,11 @@ def compare(folder: Path, runs: Sequence[Planned]) -> None:
     if len(there) < 2:
         return
     try:
-        from rlvr.observe.compare import lines, records_of, write_comparison
+        from rlvr.observe.compare import NAME, lines, records_of, write_page
 
-        page = write_comparison(there, folder / "compare.html")
-        tell(*lines(records_of(there)), f"Compared in {page}")
+        records = records_of(there)
+        page = write_page(records, folder / NAME)
+        tell(*lines(records), f"Compared in {page}")
     except Exception as error:
         tell(f"no comparison: {type(error).__name__}: {error}")
 

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from rlvr.config import Recipe
+from rlvr.config import ClusterConfig, Recipe
 from rlvr.probe import tolerated
 from rlvr.rollout.rollouts import Pipeline
 
@@ -29,7 +29,7 @@ def without_trainer(cfg: Recipe) -> Recipe:
     """As if it were never trained: nobody to take turns with, or to be ahead of."""
     return replace(
         cfg,
-        cluster=replace(cfg.cluster, placement="disaggregated", gpus_per_engine=None),
+        cluster=alone(cfg.cluster),
         rollout=replace(cfg.rollout, max_staleness=0),
         trainer=replace(cfg.trainer, ranks=1),
     )
@@ -38,10 +38,17 @@ def without_trainer(cfg: Recipe) -> Recipe:
 def without_engines(cfg: Recipe) -> Recipe:
     return replace(
         cfg,
-        cluster=replace(cfg.cluster, placement="disaggregated", gpus_per_rank=None),
+        cluster=alone(cfg.cluster),
         rollout=replace(cfg.rollout, max_staleness=0, workers=1, tensor_parallel=1),
         verify=replace(cfg.verify, workers=1),
     )
+
+
+def alone(cfg: ClusterConfig) -> ClusterConfig:
+    """Whoever shared a GPU with another has it whole."""
+    if cfg.placement != "colocated":
+        return cfg
+    return replace(cfg, placement="disaggregated", gpus_per_engine=None, gpus_per_rank=None)
 
 
 @contextmanager

@@ -206,7 +206,7 @@ def handlers():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_for_an_end_the_second_makes_one_and_then_all_is_as_before(handlers, number, monkeypatch):
     told, now = Told(), [5.0]
-    monkeypatch.setattr("rlvr.run.monotonic", lambda: now[0])
+    monkeypatch.setattr("rlvr.signals.monotonic", lambda: now[0])
     with stop_on_signals(told.event) as stop:
         assert not stop()
         signal.raise_signal(number)

@@ -14,7 +14,8 @@ FILES = sorted([*(ROOT / "rlvr").rglob("*.py"), *(ROOT / "verifiers").rglob("*.p
 # Lower first. A module may import what stands strictly below it, and its own package. The framework's middle row has
 # an order of its own: rollout stands on verify and evaluate.
 LAYERS = [
-    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling", "atomic", "probe"},
+    {"types", "reward_config", "rollout_config", "sentinel_config", "trainer_config", "compiling", "atomic", "probe",
+     "signals"},
     {"lineage", "config", "objective"},
     {"state", "records", "measure", "collate", "weights", "sandbox", "data", "sentinel"},
     {"checkpoint", "verify", "evaluate", "observe"},
@@ -51,6 +52,7 @@ THIRD_PARTY = {
     "rlvr/types.py": set(),
     "rlvr/atomic.py": set(),
     "rlvr/probe.py": set(),
+    "rlvr/signals.py": set(),
     "rlvr/lineage.py": set(),
     "rlvr/config.py": set(),
     "rlvr/reward_config.py": set(),

@@ -8,14 +8,16 @@ from rlvr.types import Verdict
 
 
 def majority(problems: Sequence[Sequence[Verdict]], part: str) -> float | None:
-    """Mean over problems; where several answers are as frequent, of them. None where no verdict says an answer.
+    """Mean over the problems that could be judged; where several answers are as frequent, of them. None where no
+    verdict says an answer.
 
     Answers are compared as text, but for blanks: two spellings of one are two, as for whoever votes without a
     reference. What `part` could not judge has no vote, nor what has no answer; without any a problem is not solved.
     """
-    if all(verdict.answer is None for verdicts in problems for verdict in verdicts):
+    known = [verdicts for verdicts in problems if any(judged(verdict, part) for verdict in verdicts)]
+    if all(verdict.answer is None for verdicts in known for verdict in verdicts):
         return None
-    return sum(solved(verdicts, part) for verdicts in problems) / len(problems)
+    return sum(solved(verdicts, part) for verdicts in known) / len(known)
 
 
 def solved(verdicts: Sequence[Verdict], part: str) -> float:

@@ -55,15 +55,11 @@ def records_of(runs: Sequence[Path]) -> list[Record]:
     paths = list(once.values())
     if len(paths) < 2:
         raise RecipeError(f"compare needs two run folders or more: got {', '.join(map(str, paths)) or 'none'}")
-    return [Record.of(path) for path in paths]
-
-
-def write_comparison(runs: Sequence[Path], out: Path) -> Path:
-    """RecipeError for a folder that is no run, fewer than two, or a place that cannot be written."""
-    return write_page(records_of(runs), out)
+    return [Record.of(path, completions=False) for path in paths]
 
 
 def write_page(records: Sequence[Record], out: Path) -> Path:
+    """RecipeError for a place that cannot be written."""
     try:
         replace_text(out, page(records))
     except OSError as error:

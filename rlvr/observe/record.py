@@ -36,7 +36,10 @@ class Record:
     unreadable: int  # lines and files
 
     @classmethod
-    def of(cls, path: Path) -> "Record":
+    def of(cls, path: Path, completions: bool = True) -> "Record":
+        """Without `completions` those files are not read: they are by far the largest."""
+        if (path / "problems.jsonl").is_file():
+            raise RecipeError(f"{path} is an evaluation, and no run folder")
         if not path.is_dir() or not any((path / name).is_file() for name in FILES):
             raise RecipeError(f"{path} is no run folder: it has none of {', '.join(FILES)}")
         rows, bad_rows = lines_of(path / "metrics.jsonl")
@@ -44,8 +47,8 @@ class Record:
         events, bad_events = lines_of(path / "events.jsonl")
         environments = sorted(path.glob("environment*.json"), key=lambda p: (len(p.name), p.name))
         objects = [object_of(path / "summary.json"), object_of(environments[-1]) if environments else {}]
-        completions, bad_completions = some_completions(path)
-        missed, bad_missed = the_worst(path)
+        some, bad_completions = some_completions(path) if completions else ([], 0)
+        missed, bad_missed = the_worst(path) if completions else ([], 0)
         metrics = [row for row in map(numbers, rows) if "step" in row]
         bad = bad_rows + bad_undone + bad_events + bad_completions + bad_missed + sum(o is None for o in objects)
         config = path / "config.yaml"
@@ -57,7 +60,7 @@ class Record:
             [event for event in events if isinstance(event.get("fields"), dict)],
             objects[0] or {},
             objects[1] or {},
-            completions,
+            some,
             missed,
             bad,
         )
@@ -128,14 +131,15 @@ def some_completions(run: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
 
 
 def the_worst(run: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
-    """What the last evaluation's greedy completions were paid least for, where some were paid more."""
+    """What the last evaluation's greedy completions were paid least for: less than others, or than a right answer."""
     files = completion_files(run, "evaluations")
     if not files:
         return [], 0
     step, path = files[-1]
     records, bad = completions_in(path)
     judged = sorted((r for r in records if r.get("decoding") == "greedy" and is_number(r.get("reward"))), key=paid)
-    poor = [record for record in judged if paid(record) < paid(judged[-1])]
+    good = max([1.0, *map(paid, judged[-1:])])
+    poor = [record for record in judged if paid(record) < good]
     return [(step, record) for record in poor[:WORST]], bad
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from rlvr.observe.charts import short
 from rlvr.observe.differences import Settings, differences
-from rlvr.observe.record import Record, is_number
+from rlvr.observe.record import Record, is_number, object_of
 from rlvr.observe.report import evaluations, word
+from rlvr.observe.runfolder import PROMPTS
 from rlvr.observe.summary import duration, percent
 
 RECENT = 10  # steps of the reward at the end
@@ -44,6 +45,7 @@ class Row:
     rollbacks: int | None
     wall_s: float | None  # of the last start
     resumed: bool
+    prompts: str  # a digest of what it trained on; empty in old runs
     newest: bool  # the accuracy after is that of the newest evaluation, as there is none of the end
 
     def setting(self, name: str) -> str | None:
@@ -130,7 +132,8 @@ def row_of(record: Record, name: str, settings: Settings | None, differs: Mappin
         median(row["time/step"] for row in timed) if timed else None,
         tokens_per_s(timed) if speed is None else speed,
         sum(event.get("kind") == "rollback" for event in record.events) if record.events else None,
-        number(said, "wall_s"), before is not None and before > 0, newest,
+        number(said, "wall_s"), before is not None and before > 0,
+        str((object_of(record.path / PROMPTS) or {}).get("sha256", "")), newest,
     )  # fmt: skip
 
 
@@ -172,10 +175,10 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def seeds_of(rows: Sequence[Row]) -> list[Seeds]:
     """In the order of their first runs."""
-    groups: dict[tuple[tuple[str, str], ...], list[Row]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.settings and row.setting("seed") is not None:
-            groups[row.settings.but_for_the_seed()].append(row)
+            groups[(row.prompts, *row.settings.but_for_the_seed())].append(row)
     found = [Seeds(runs) for runs in groups.values()]
     return [group for group in found if len(group.seeds) > 1]
 

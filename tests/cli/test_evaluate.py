@@ -28,7 +28,7 @@ def heldout(tmp_path):
 @pytest.fixture
 def engines(monkeypatch, tmp_path):
     """Stand in for the workers: greedily every other problem is solved, sampled the nth completion of the nth too."""
-    seen = SimpleNamespace(models=[], masked=0, fails=None)
+    seen = SimpleNamespace(models=[], masked=0, fails=None, left_out=[])
 
     def groups(prompts, sampling):
         for n, prompt in enumerate(prompts):
@@ -42,6 +42,8 @@ def engines(monkeypatch, tmp_path):
         seen.models.append(cfg.model.path)
         yield SimpleNamespace(groups=groups, tell=None)
 
+    # whose verifiers need no process to look at the references
+    monkeypatch.setattr("rlvr.inputs.leave_out", lambda plan, data: (list(data.values()), seen.left_out))
     monkeypatch.setattr("rlvr.evaluate_model.sampling", sampling)
     monkeypatch.chdir(tmp_path)
     return seen
@@ -118,7 +120,19 @@ def test_a_run_that_is_not_at_an_end_has_no_model_of_what_it_is(capsys, engines,
     (run_folder / "summary.json").write_text(json.dumps({"steps": 50}))
     (run_folder / "prompts.json").write_text(json.dumps({"day": "zzz"}))
     assert "prompts.json: not as a run writes it: mend or remove it" in refusal(capsys, *argv)
+    for damaged in ("{", "[1]", '{"steps": null}'):
+        (run_folder / "summary.json").write_text(damaged)
+        assert "summary.json: not as a run writes it: mend or remove it" in refusal(capsys, *argv)
     assert engines.models == []
+
+
+def test_a_template_that_is_asked_for_is_not_the_runs_own(capsys, engines, run_folder, heldout):
+    (run_folder / "summary.json").write_text(json.dumps({"steps": 50}))
+    model_folder(run_folder / "model")
+    argv = ["evaluate", str(run_folder), f"data.heldout={heldout}"]
+    assert "model.chat_template=/nowhere.jinja: no such file" in refusal(
+        capsys, *argv, "model.chat_template=/nowhere.jinja"
+    )
 
 
 def test_what_a_recipe_says_of_training_does_not_matter(capsys, engines, inputs, heldout):
@@ -175,6 +189,14 @@ def test_what_could_not_be_judged_is_said(capsys, engines, inputs, heldout):
     engines.masked = 4
     said = evaluate(capsys, "quickstart", *inputs, f"data.heldout={heldout}", "evaluation.samples=4")
     assert "greedy     nothing could be judged" in said
+
+
+def test_rows_that_were_left_out_are_named_with_the_result(capsys, tmp_path, engines, inputs, heldout):
+    engines.left_out = ["1 of 5 rows is left out"]
+    said = evaluate(capsys, "quickstart", *inputs, f"data.heldout={heldout}", "evaluation.samples=4")
+    assert f"problems of {heldout}\n  1 of 5 rows is left out\n  greedy" in said
+    summary = json.loads((tmp_path / "evaluations/quickstart-001/summary.json").read_text())
+    assert summary["left_out"] == ["1 of 5 rows is left out"]
 
 
 def test_where_nothing_comes_of_it_no_folder_stays(capsys, tmp_path, engines, inputs, heldout):

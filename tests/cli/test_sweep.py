@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rlvr import cli, sweep
 from rlvr.compose import compose_recipe, expanded, quoted, to_yaml
 from rlvr.config import RecipeError
+from rlvr.signals import TOGETHER_S
 from tests.cli.conftest import refusal
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +65,10 @@ if does == "killed":
 sys.exit(int(does))
 """
 AS_ONE = """
-import sys
+import signal, sys
 from rlvr import cli, sweep
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may run under nohup
 sweep.TRAIN = [sys.executable, sys.argv[1]]
 sweep.check = lambda *_: None
 sys.exit(cli.main(["sweep", *sys.argv[2:]]))
@@ -80,6 +82,8 @@ def train(tmp_path, monkeypatch):
     script.write_text(TRAIN)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     monkeypatch.setattr(sweep, "TRAIN", [sys.executable, str(script)])
+    # whose verifiers need no process to look at the references
+    monkeypatch.setattr("rlvr.inputs.leave_out", lambda plan, data: (list(data.values()), []))
     monkeypatch.chdir(tmp_path)
     return lambda does: monkeypatch.setenv("DOES", json.dumps(does))
 
@@ -89,13 +93,13 @@ def compared(monkeypatch):
     """A fake of the page and its lines: which runs were compared, each time."""
     calls: list[list[str]] = []
 
-    def write_comparison(runs, out):
-        calls.append([run.name for run in runs])
+    def write_page(records, out):
+        calls.append([run.name for run in records])
         out.write_text("compared")
         return out
 
     module = ModuleType("rlvr.observe.compare")
-    module.write_comparison, module.records_of = write_comparison, list
+    module.write_page, module.records_of, module.NAME = write_page, list, "compare.html"
     module.lines = lambda records: [f"table of {len(records)}"]
     monkeypatch.setitem(sys.modules, "rlvr.observe.compare", module)
     return calls
@@ -320,6 +324,35 @@ def test_a_run_whose_recipe_has_changed_since_is_no_part_of_the_sweep(capsys, tm
             capsys.readouterr()
 
 
+def test_a_run_that_was_gone_on_with_by_hand_does_not_lock_the_sweep(capsys, tmp_path, inputs, train, compared):
+    """As a run that its sentinel stopped may be."""
+    words = ["sweep", "quickstart", *inputs, "seed=0,1", "--folder", "here"]
+    train({"seed=0": "stopped"})
+    assert cli.main(words) == 3
+    composed = compose_recipe("quickstart", [*inputs, "seed=0", "steps=77"])
+    (tmp_path / "here" / "seed=0" / "config.yaml").write_text(to_yaml(composed))
+    assert cli.main(words) == 3
+    assert "seed=0: stopped by the sentinel before" in capsys.readouterr().out
+
+
+def test_a_sweep_does_not_go_on_with_other_prompts(capsys, tmp_path, inputs, train):
+    words = ["sweep", "quickstart", *inputs, "seed=0,1", "--folder", "here"]
+    train({"seed=1": "interrupted"})
+    assert cli.main(words) == 3
+    capsys.readouterr()
+    begun = tmp_path / "here" / "seed=1"
+    (begun / "prompts.json").write_text(json.dumps({"sha256": "of others"}))
+    assert refusal(capsys, *words).startswith("seed=1: it began with other prompts than there are now")
+
+
+def test_a_place_that_cannot_be_written_names_its_knob(capsys, tmp_path, inputs, train):
+    (tmp_path / "file").write_text("")
+    said = refusal(capsys, "sweep", "quickstart", *inputs, "seed=0,1", "--folder", "file/in")
+    assert "cannot use file/in" in said and said.endswith("choose another place with --folder <folder>")
+    (tmp_path / "sweeps").write_text("")
+    assert refusal(capsys, "sweep", "quickstart", *inputs, "seed=0,1").endswith("with --folder <folder>")
+
+
 class Sweeping:
     """`rlvr sweep` of fake runs as a process, at the head of its own process group, as in a terminal."""
 
@@ -387,6 +420,7 @@ def test_a_second_signal_ends_the_run_and_a_third_kills_what_does_not_hear(sweep
     one = sweeping("quickstart", "seed=0,1")
     one.until_runs(1)
     for count in (1, 2):
+        sleep(TOGETHER_S)
         one.process.send_signal(signal.SIGINT)
         one.until(lambda n=count: len(one.heard()) == n)
     assert "  seed=0: interrupted\n" in one.ends(130)
@@ -395,9 +429,10 @@ def test_a_second_signal_ends_the_run_and_a_third_kills_what_does_not_hear(sweep
     deaf = sweeping("quickstart", "seed=0,1")
     deaf.until_runs(2)
     for count in (1, 2):
+        sleep(TOGETHER_S)
         deaf.process.send_signal(signal.SIGTERM)
         deaf.until(lambda n=count: len(deaf.heard()) == n)
-    sleep(0.5)
+    sleep(TOGETHER_S)
     assert deaf.process.poll() is None
     deaf.process.send_signal(signal.SIGTERM)
     assert "seed=0: interrupted (exit code -9)" in deaf.ends(130)

@@ -39,6 +39,8 @@ def test_it_is_the_mean_over_problems_and_nothing_where_nobody_says_answers():
     assert majority([right, wrong, right, right], "math") == 0.75
     assert majority([[said(None, 1.0)] * 4], "math") is None
     assert majority([[said(None, 1.0)] * 4, right], "math") == 0.5
+    assert majority([[said("6", None)] * 4, right], "math") == 1.0, "the first could not be judged"
+    assert majority([[said("6", None)] * 4], "math") is None
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8), st.randoms(use_true_random=False))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlvr.compose import compose_recipe, to_yaml
 from rlvr.config import RecipeError
 from rlvr.observe.charts import COLOURS, Curve, Mark, chart
-from rlvr.observe.compare import LONG, WIDE, cut, json_records, lines, page, records_of, write_comparison
+from rlvr.observe.compare import LONG, WIDE, cut, json_records, lines, page, records_of, write_page
 from rlvr.observe.differences import Settings, differences
 from rlvr.observe.runfolder import RunFolder
 from rlvr.observe.runs import names_of
@@ -204,7 +204,7 @@ def test_long_differences_stand_below_the_table(tmp_path):
 def test_a_page_has_the_table_and_a_curve_a_run(tmp_path):
     runs = [write(tmp_path / "one<b>"), write(tmp_path / "two", 1, more="data: {system: <script>}\n")]
     runs.append(write_run(tmp_path / "three"))
-    out = write_comparison(runs, tmp_path / "page.html")
+    out = write_page(records_of(runs), tmp_path / "page.html")
     assert out == tmp_path / "page.html"
     text = out.read_text()
     document, said = parsed(text), words(text)
@@ -264,9 +264,9 @@ def test_fewer_than_two_runs_a_folder_that_is_none_and_a_page_that_cannot_be_wri
     run = write(tmp_path / "a")
     for few in ([], [run], [run, tmp_path / "." / "a"]):
         with pytest.raises(RecipeError, match="two run folders or more: got"):
-            write_comparison(few, tmp_path / "page.html")
+            records_of(few)
     with pytest.raises(RecipeError, match="nowhere is no run folder"):
-        write_comparison([run, tmp_path / "nowhere"], tmp_path / "page.html")
+        records_of([run, tmp_path / "nowhere"])
     with pytest.raises(RecipeError, match=r"--out .*missing/page.html: cannot be written: No such file"):
-        write_comparison([run, write(tmp_path / "b")], tmp_path / "missing" / "page.html")
+        write_page(records_of([run, write(tmp_path / "b")]), tmp_path / "missing" / "page.html")
     assert not (tmp_path / "page.html").exists()

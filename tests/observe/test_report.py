@@ -127,6 +127,18 @@ def test_where_all_held_out_answers_are_paid_alike_none_is_the_worst(tmp_path):
     folder.write_evaluation(2, {"greedy": [group(["right"]), group(["right too"])], "sampled": []})
     folder.close()
     assert Record.of(path).missed == []
+    folder = RunFolder.open(path)
+    none = [replace(group([text]), verdicts=(verdict(0.0),)) for text in ("wrong", "wrong too")]
+    folder.write_evaluation(2, {"greedy": none, "sampled": []})
+    folder.close()
+    assert [record["completion"] for _, record in Record.of(path).missed] == ["wrong", "wrong too"], "none is right"
+
+
+def test_an_evaluation_is_no_run(tmp_path):
+    (tmp_path / "problems.jsonl").write_text("")
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(RecipeError, match="is an evaluation, and no run folder"):
+        write_report(tmp_path)
 
 
 def test_a_step_that_was_evaluated_again_counts_as_it_was_last():
