@@ -30,13 +30,12 @@ from rlvr.observe.files import json_line, to_json, write_atomic
 from rlvr.observe.html import visible
 from rlvr.observe.summary import percent
 from rlvr.records import evaluation_records
-from rlvr.rollout.evaluation import Evaluation
+from rlvr.rollout.evaluation import DECODINGS, Evaluation
 from rlvr.state import Evaluated
 from rlvr.types import Group, Prompt
 from rlvr.workers import sampling
 
 PROBLEMS = "problems.jsonl"
-DECODINGS = ("greedy", "sampled")
 OUT = "--out <folder>"  # the knob
 
 

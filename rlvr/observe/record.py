@@ -31,6 +31,7 @@ class Record:
     events: list[dict[str, Any]]
     summary: dict[str, Any]  # empty while there is none
     environment: dict[str, Any]
+    prompts: dict[str, Any]  # a digest of what it trained on; empty in old runs
     completions: list[tuple[int, dict[str, Any]]]  # (step, record)
     missed: list[tuple[int, dict[str, Any]]]  # the same of held-out problems: the worst of the last evaluation
     unreadable: int  # lines and files
@@ -46,7 +47,8 @@ class Record:
         taken_back, bad_undone = lines_of(path / "undone.jsonl")
         events, bad_events = lines_of(path / "events.jsonl")
         environments = sorted(path.glob("environment*.json"), key=lambda p: (len(p.name), p.name))
-        objects = [object_of(path / "summary.json"), object_of(environments[-1]) if environments else {}]
+        environment = object_of(environments[-1]) if environments else {}
+        objects = [object_of(path / "summary.json"), environment, object_of(path / "prompts.json")]
         some, bad_completions = some_completions(path) if completions else ([], 0)
         missed, bad_missed = the_worst(path) if completions else ([], 0)
         metrics = [row for row in map(numbers, rows) if "step" in row]
@@ -60,6 +62,7 @@ class Record:
             [event for event in events if isinstance(event.get("fields"), dict)],
             objects[0] or {},
             objects[1] or {},
+            objects[2] or {},
             some,
             missed,
             bad,

@@ -15,9 +15,8 @@ from typing import Any
 
 from rlvr.observe.charts import short
 from rlvr.observe.differences import Settings, differences
-from rlvr.observe.record import Record, is_number, object_of
+from rlvr.observe.record import Record, is_number
 from rlvr.observe.report import evaluations, word
-from rlvr.observe.runfolder import PROMPTS
 from rlvr.observe.summary import duration, percent
 
 RECENT = 10  # steps of the reward at the end
@@ -133,7 +132,7 @@ def row_of(record: Record, name: str, settings: Settings | None, differs: Mappin
         tokens_per_s(timed) if speed is None else speed,
         sum(event.get("kind") == "rollback" for event in record.events) if record.events else None,
         number(said, "wall_s"), before is not None and before > 0,
-        str((object_of(record.path / PROMPTS) or {}).get("sha256", "")), newest,
+        str(record.prompts.get("sha256", "")), newest,
     )  # fmt: skip
 
 

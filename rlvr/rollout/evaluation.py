@@ -17,6 +17,8 @@ from rlvr.verify.health import FEW, VerifiersFailed
 
 SAMPLED = 2**40  # added to the problems' positions: no training seed is ever theirs
 
+DECODINGS = ("greedy", "sampled")
+
 Tick = Callable[[], None]
 
 
@@ -43,11 +45,11 @@ class Evaluation:
         began, cfg, masked = perf_counter(), self.cfg, []
         result = {"eval/problems": float(len(self.problems))}
         groups = self._groups()
-        for name, some in groups.items():
+        for decoding, some in groups.items():
             verdicts = [verdict for group in some for verdict in group.verdicts]
             unsaid = [not judged(verdict, self.main_part) for verdict in verdicts]
             if not all(unsaid):
-                result[f"eval/accuracy_{name}"] = accuracy(verdicts, self.main_part)
+                result[f"eval/accuracy_{decoding}"] = accuracy(verdicts, self.main_part)
             elif self._compares() and all(verdict.outcome != Outcome.ERROR for verdict in verdicts):
                 continue  # so few completions of a problem are nothing to compare
             masked += unsaid
@@ -57,9 +59,9 @@ class Evaluation:
             for group in groups["sampled"] for verdict in group.verdicts
         ]  # fmt: skip
         result |= pass_at(right, cfg.evaluation.samples)
-        voted = majority([group.verdicts for group in groups["sampled"]], self.main_part)
-        if voted is not None and cfg.evaluation.samples > 2:
-            result["eval/majority"] = voted
+        if cfg.evaluation.samples > 2:
+            voted = majority([group.verdicts for group in groups["sampled"]], self.main_part)
+            result |= {} if voted is None else {"eval/majority": voted}
         result["eval/truncated"] = sum(one.stop_reason == "length" for one in sampled) / len(sampled)
         result["eval/length_mean"] = sum(sum(one.loss_mask) for one in sampled) / len(sampled)
         if masked:
@@ -77,12 +79,12 @@ class Evaluation:
         elsewhere = [replace(problem, position=SAMPLED + problem.position) for problem in self.problems]
         found = {}
         with self.showing(2 * len(self.problems)) as tick:
-            for name, sampling in (("greedy", greedy), ("sampled", sampled)):
+            for decoding, sampling in zip(DECODINGS, (greedy, sampled), strict=True):
                 groups = {}
                 for group in self.pipeline.groups(elsewhere, sampling):
                     groups[group.prompt.position - SAMPLED] = lean(group)
                     tick()
-                found[name] = tuple(replace(groups[p.position], prompt=p) for p in self.problems)
+                found[decoding] = tuple(replace(groups[p.position], prompt=p) for p in self.problems)
         return found
 
     def _compares(self) -> bool:

@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from rlvr import cli
+from rlvr import cli, sweep
 from rlvr.compose import compose_recipe
 from tests.data.tokenizers import model_folder
 
@@ -116,3 +117,67 @@ def launched(monkeypatch, ends: str | BaseException) -> Launched:
 
     monkeypatch.setattr(run, "launch", launch := Launched(ends))
     return launch
+
+
+# Stands in for `rlvr train`: ends as it is told, and as a run does when it is asked to stop.
+TRAIN = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+folder = Path(next(w for w in sys.argv if w.startswith("run.folder=")).partition("=")[2].strip("'"))
+does = json.loads(os.environ.get("DOES", "{}")).get(folder.name, "finished")
+heard = []
+
+def end(status, code):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps({"status": status, "wall_s": 60.0}))
+    os._exit(code)
+
+def asked(number, _):
+    heard.append(number)
+    with open(os.environ["LOG"] + ".heard", "a") as log:
+        log.write(f"{number}\\n")
+    if len(heard) == 2 and does != "deaf":
+        os._exit(130)
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, asked)
+Path(os.environ["LOG"] + ".pid").write_text(str(os.getpid()))
+with open(os.environ["LOG"], "a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+print(folder.name, "runs", flush=True)
+while does in ("wait", "late", "slow", "deaf"):
+    time.sleep(0.3)  # a second signal of the same Ctrl-C would come by then
+    if heard and does == "wait":
+        end("interrupted", 3)
+    if heard and does == "late":
+        end("finished", 0)
+if does in ("finished", "stopped", "interrupted"):
+    end(does, 0 if does == "finished" else 3)
+if does == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(does))
+"""
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """A fake of it; `train({name: ...})` says what runs do that do not just finish."""
+    script = tmp_path / "fake_train.py"
+    script.write_text(TRAIN)
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setattr(sweep, "TRAIN", [sys.executable, str(script)])
+    # whose verifiers need no process to look at the references
+    monkeypatch.setattr("rlvr.inputs.leave_out", lambda plan, data: (list(data.values()), []))
+    monkeypatch.chdir(tmp_path)
+    return lambda does: monkeypatch.setenv("DOES", json.dumps(does))
+
+
+def started(tmp_path) -> list[list[str]]:
+    """The words of each `rlvr train`."""
+    log = tmp_path / "log"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def started_names(tmp_path) -> list[str]:
+    return [re.search(r"run\.folder='(?:.*/)?(.*)'", " ".join(words))[1] for words in started(tmp_path)]

@@ -1,18 +1,13 @@
 """`rlvr sweep`: what it expands, names, checks, skips, goes on with, and how it ends."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from time import monotonic, sleep
 from types import ModuleType
 
-import psutil
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
@@ -21,71 +16,9 @@ from hypothesis import strategies as st
 from rlvr import cli, sweep
 from rlvr.compose import compose_recipe, expanded, quoted, to_yaml
 from rlvr.config import RecipeError
-from rlvr.signals import TOGETHER_S
-from tests.cli.conftest import refusal
+from tests.cli.conftest import refusal, started, started_names
 
 ROOT = Path(__file__).parents[2]
-# Stands in for `rlvr train`: ends as it is told, and as a run does when it is asked to stop.
-TRAIN = """
-import json, os, signal, sys, time
-from pathlib import Path
-
-folder = Path(next(w for w in sys.argv if w.startswith("run.folder=")).partition("=")[2].strip("'"))
-does = json.loads(os.environ.get("DOES", "{}")).get(folder.name, "finished")
-heard = []
-
-def end(status, code):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps({"status": status, "wall_s": 60.0}))
-    os._exit(code)
-
-def asked(number, _):
-    heard.append(number)
-    with open(os.environ["LOG"] + ".heard", "a") as log:
-        log.write(f"{number}\\n")
-    if len(heard) == 2 and does != "deaf":
-        os._exit(130)
-
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, asked)
-Path(os.environ["LOG"] + ".pid").write_text(str(os.getpid()))
-with open(os.environ["LOG"], "a") as log:
-    log.write(json.dumps(sys.argv[1:]) + "\\n")
-print(folder.name, "runs", flush=True)
-while does in ("wait", "late", "slow", "deaf"):
-    time.sleep(0.3)  # a second signal of the same Ctrl-C would come by then
-    if heard and does == "wait":
-        end("interrupted", 3)
-    if heard and does == "late":
-        end("finished", 0)
-if does in ("finished", "stopped", "interrupted"):
-    end(does, 0 if does == "finished" else 3)
-if does == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-sys.exit(int(does))
-"""
-AS_ONE = """
-import signal, sys
-from rlvr import cli, sweep
-
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may run under nohup
-sweep.TRAIN = [sys.executable, sys.argv[1]]
-sweep.check = lambda *_: None
-sys.exit(cli.main(["sweep", *sys.argv[2:]]))
-"""
-
-
-@pytest.fixture
-def train(tmp_path, monkeypatch):
-    """A fake of it; `train({name: ...})` says what runs do that do not just finish."""
-    script = tmp_path / "fake_train.py"
-    script.write_text(TRAIN)
-    monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    monkeypatch.setattr(sweep, "TRAIN", [sys.executable, str(script)])
-    # whose verifiers need no process to look at the references
-    monkeypatch.setattr("rlvr.inputs.leave_out", lambda plan, data: (list(data.values()), []))
-    monkeypatch.chdir(tmp_path)
-    return lambda does: monkeypatch.setenv("DOES", json.dumps(does))
 
 
 @pytest.fixture
@@ -103,16 +36,6 @@ def compared(monkeypatch):
     module.lines = lambda records: [f"table of {len(records)}"]
     monkeypatch.setitem(sys.modules, "rlvr.observe.compare", module)
     return calls
-
-
-def started(tmp_path) -> list[list[str]]:
-    """The words of each `rlvr train`."""
-    log = tmp_path / "log"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def started_names(tmp_path) -> list[str]:
-    return [re.search(r"run\.folder='(?:.*/)?(.*)'", " ".join(words))[1] for words in started(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -351,118 +274,6 @@ def test_a_place_that_cannot_be_written_names_its_knob(capsys, tmp_path, inputs,
     assert "cannot use file/in" in said and said.endswith("choose another place with --folder <folder>")
     (tmp_path / "sweeps").write_text("")
     assert refusal(capsys, "sweep", "quickstart", *inputs, "seed=0,1").endswith("with --folder <folder>")
-
-
-class Sweeping:
-    """`rlvr sweep` of fake runs as a process, at the head of its own process group, as in a terminal."""
-
-    def __init__(self, tmp_path: Path, *words: str):
-        self.log = tmp_path / "log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", AS_ONE, str(tmp_path / "fake_train.py"), *words, "--folder", "here"],
-            cwd=tmp_path, process_group=0, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def until(self, there, seconds: float = 60) -> None:
-        end = monotonic() + seconds
-        while not there():
-            assert monotonic() < end and self.process.poll() is None
-            sleep(0.02)
-
-    def until_runs(self, count: int) -> None:
-        self.until(lambda: self.log.exists() and len(self.log.read_text().splitlines()) == count)
-
-    def heard(self) -> list[int]:
-        heard = self.log.with_name("log.heard")
-        return [int(line) for line in heard.read_text().splitlines()] if heard.exists() else []
-
-    def ends(self, code: int) -> str:
-        out, _ = self.process.communicate(timeout=60)
-        assert self.process.returncode == code, out
-        return out
-
-
-@pytest.fixture
-def sweeping(tmp_path, train):
-    """Whatever a test starts is ended with it."""
-    made = []
-
-    def start(*words: str) -> Sweeping:
-        made.append(Sweeping(tmp_path, *words))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.process.kill()
-    with suppress(OSError, ValueError, psutil.NoSuchProcess):
-        run = psutil.Process(int((tmp_path / "log.pid").read_text()))
-        if str(tmp_path / "fake_train.py") in run.cmdline():
-            run.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_all_of_its_group_reaches_the_run_once_and_no_other_is_begun(tmp_path, sweeping, train, number):
-    train({"seed=1": "wait"})
-    one = sweeping("quickstart", "seed=0,1,2")
-    one.until_runs(2)
-    os.killpg(one.process.pid, number)
-    said = one.ends(3)
-    assert one.heard() == [signal.SIGINT if number == signal.SIGINT else signal.SIGTERM]
-    assert said.splitlines()[-3:] == ["1 of 3 runs finished in here", "  seed=1: interrupted", "  seed=2: not begun"]
-    train({})
-    again = sweeping("quickstart", "seed=0,1,2")
-    assert again.ends(0).splitlines()[-1] == "3 of 3 runs finished in here"
-    assert started_names(tmp_path) == ["seed=0", "seed=1", "seed=1", "seed=2"]
-
-
-def test_a_second_signal_ends_the_run_and_a_third_kills_what_does_not_hear(sweeping, train):
-    train({"seed=0": "slow"})
-    one = sweeping("quickstart", "seed=0,1")
-    one.until_runs(1)
-    for count in (1, 2):
-        sleep(TOGETHER_S)
-        one.process.send_signal(signal.SIGINT)
-        one.until(lambda n=count: len(one.heard()) == n)
-    assert "  seed=0: interrupted\n" in one.ends(130)
-    train({"seed=0": "deaf"})
-    one.log.with_name("log.heard").unlink()
-    deaf = sweeping("quickstart", "seed=0,1")
-    deaf.until_runs(2)
-    for count in (1, 2):
-        sleep(TOGETHER_S)
-        deaf.process.send_signal(signal.SIGTERM)
-        deaf.until(lambda n=count: len(deaf.heard()) == n)
-    sleep(TOGETHER_S)
-    assert deaf.process.poll() is None
-    deaf.process.send_signal(signal.SIGTERM)
-    assert "seed=0: interrupted (exit code -9)" in deaf.ends(130)
-
-
-def test_a_signal_in_a_last_run_that_finishes_all_the_same_takes_nothing_away(sweeping, train):
-    train({"seed=1": "late"})
-    one = sweeping("quickstart", "seed=0,1")
-    one.until_runs(2)
-    one.process.send_signal(signal.SIGTERM)
-    assert one.ends(0).splitlines()[-1] == "2 of 2 runs finished in here"
-
-
-def test_a_run_that_outlives_its_killed_sweep_is_not_begun_beside_itself(tmp_path, sweeping, train):
-    train({"seed=0": "wait"})
-    one = sweeping("quickstart", "seed=0,1")
-    one.until_runs(1)
-    one.process.kill()
-    one.process.wait(30)
-    again = subprocess.run(
-        [sys.executable, "-c", AS_ONE, "nothing.py", "quickstart", "seed=0,1", "--folder", "here"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    said = "rlvr: --folder here: another process is running this sweep, or a run of it\n"
-    assert (again.returncode, again.stderr) == (2, said)
-    run = psutil.Process(int((tmp_path / "log.pid").read_text()))
-    run.terminate()
-    run.wait(30)
-    train({})
-    sweeping("quickstart", "seed=0,1").ends(0)
 
 
 @pytest.mark.slow

@@ -117,6 +117,14 @@ def test_runs_that_differ_by_their_seed_alone_have_a_mean(tmp_path):
     assert len(json_records(records_of(runs[4:]))) == 2, "one of each recipe"
 
 
+def test_seeds_that_trained_on_other_prompts_are_no_repetition(tmp_path):
+    runs = [write(tmp_path / f"s{n}", n) for n in range(3)]
+    for run, digest in zip(runs, ("one", "one", "other"), strict=True):
+        (run / "prompts.json").write_text(json.dumps({"sha256": digest}))
+    *_, last = json_records(records_of(runs))
+    assert last["runs"] == [str(run) for run in runs[:2]]
+
+
 def test_of_one_that_finished_there_is_no_deviation_and_of_one_seed_no_mean(tmp_path):
     a, b, again = (write(tmp_path / name, n % 2, 0.7, summary=n != 1) for n, name in enumerate("abc"))
     assert line_of(lines(records_of([a, b])), "2 seeds")[1:4] == ["n=1", "70.0% +- -", "60.0% +- -"]
