@@ -6,6 +6,7 @@ groups --> Rewards [N,G,K] --> advantages [N,G] --+
     +----> token_ids, masks, logprobs [B,T] ------+
 """
 
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,8 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
     rewards = shaped(rewards, groups, objective)
     advantages_NG = objective.advantages(rewards)
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
-    loss_mask_BT = padded([[*[0.0] * len(p.token_ids), *c.loss_mask] for p, c in pairs], torch.float32)
+    prompts = [len(p.token_ids) for p, _ in pairs]  # tokens
+    loss_mask_BT = padded([c.loss_mask for _, c in pairs], torch.float32, prompts)
     trained_B = rewarded_B = rewards.valid_NG[present_NG]
     if not objective.train_on_truncated:
         trained_B = rewarded_B & torch.tensor([c.stop_reason != "length" for _, c in pairs], dtype=torch.bool)
@@ -33,10 +35,10 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
     counted_BT = loss_mask_BT if objective.count_masked else mask_BT
     kl = objective.kl
     return Batch(
-        token_ids_BT=padded([[*p.token_ids, *c.token_ids] for p, c in pairs], torch.int64),
+        token_ids_BT=tokens(groups, prompts),
         lengths_B=torch.tensor([len(p.token_ids) + len(c.token_ids) for p, c in pairs], dtype=torch.int64),
         mask_BT=mask_BT,
-        rollout_logprobs_BT=padded([[*[0.0] * len(p.token_ids), *c.rollout_logprobs] for p, c in pairs], torch.float32),
+        rollout_logprobs_BT=padded([c.rollout_logprobs for _, c in pairs], torch.float32, prompts),
         advantages_B1=advantages_NG[present_NG][:, None].float(),
         weights_BT=objective.weighting(mask_BT, counted_BT),
         counted_BT=counted_BT,
@@ -44,9 +46,20 @@ def collate(groups: Sequence[Group], objective: Objective, weights: dict[str, fl
         rewards=rewards if objective.kl_in_reward else None,
         slots_B=present_NG.flatten().nonzero()[:, 0],
         kept_BTC=kept(pairs, loss_mask_BT.shape[1]) if objective.keep_sampling_mask else None,
-        prompts_B=torch.tensor([len(p.token_ids) for p, _ in pairs], dtype=torch.int64),
+        prompts_B=torch.tensor(prompts, dtype=torch.int64),
         penalised_BT=loss_mask_BT * rewarded_B[:, None] if objective.kl_in_reward else None,
     )
+
+
+def tokens(groups: Sequence[Group], prompts: Sequence[int]) -> Tensor:
+    """[B,T] each completion behind its prompt, of so many tokens."""
+    token_ids_BT = padded([c.token_ids for group in groups for c in group.completions], torch.int64, prompts)
+    rows = iter(token_ids_BT.numpy())
+    for group in groups:
+        before = array("i", group.prompt.token_ids)
+        for _, row_T in zip(group.completions, rows, strict=False):
+            row_T[: len(before)] = before
+    return token_ids_BT
 
 
 def kept(pairs: Sequence[tuple[Prompt, Completion]], T: int) -> Tensor | None:
@@ -83,13 +96,16 @@ def shaped(rewards: Rewards, groups: Sequence[Group], objective: Objective) -> R
     """The shaping by length joins as one more part of weight 1."""
     if objective.shaping is None:
         return rewards
-    lengths_NG = padded([[sum(c.loss_mask) for c in group.completions] for group in groups], torch.float64)
+    lengths_NG = padded([[c.length for c in group.completions] for group in groups], torch.float64)
     return rewards.plus(objective.shaping(lengths_NG))
 
 
-def padded(rows: Sequence[Sequence], dtype: torch.dtype) -> Tensor:
-    """[rows, longest], zeros (False) behind each row's end; [0,1] without rows, for reductions to have a dimension."""
-    out_RT = torch.zeros(len(rows), max(map(len, rows), default=1), dtype=dtype)
-    for out_T, row in zip(out_RT.numpy(), rows, strict=True):  # numpy reads a list in a third of torch's time
-        out_T[: len(row)] = row
+def padded(rows: Sequence[Sequence], dtype: torch.dtype, starts: Sequence[int] | None = None) -> Tensor:
+    """[rows, longest], zeros (False) before each row's start and behind its end; [0,1] without rows, for reductions to
+    have a dimension."""
+    starts = starts or [0] * len(rows)
+    ends = [start + len(row) for start, row in zip(starts, rows, strict=True)]
+    out_RT = torch.zeros(len(rows), max(ends, default=1), dtype=dtype)
+    for out_T, start, end, row in zip(out_RT.numpy(), starts, ends, rows, strict=True):
+        out_T[start:end] = row  # numpy copies an array, and reads a list in a third of torch's time
     return out_RT

@@ -26,15 +26,15 @@ def completion_records(
                 "messages": group.prompt.messages,
                 "reference": group.prompt.answer,
                 "completion": completion.text,
-                "token_ids": completion.token_ids,
-                "tokens": sum(completion.loss_mask),
+                "token_ids": list(completion.token_ids),
+                "tokens": completion.length,
                 "stop_reason": completion.stop_reason,
                 "policy_version": completion.policy_version,
                 "updates": completion.updates,
             }
             if completion.observed:
                 record["observed"] = completion.observed
-                record["loss_mask"] = completion.loss_mask
+                record["loss_mask"] = list(map(bool, completion.loss_mask))
             if group.prompt.thinking:
                 record["thinking"] = True
             if i == 0:  # once a group: rows may hold whole documents and tests
@@ -76,8 +76,8 @@ def group_of(records: Sequence[dict[str, Any]]) -> Group:
 
 
 def completion_of(record: dict[str, Any]) -> Completion:
-    ids = tuple(record.get("token_ids", ()))
-    mask = tuple(record.get("loss_mask", (True,) * len(ids)))
+    ids = record.get("token_ids", ())
+    mask = record.get("loss_mask", (True,) * len(ids))
     version, reason = record["policy_version"], record["stop_reason"]
     observed = tuple((start, end) for start, end in record.get("observed", ()))
     return Completion(ids, mask, (0.0,) * len(ids), version, record["completion"], reason, observed=observed)

@@ -7,6 +7,7 @@ whole. Records are frozen; a stage returns a new one with `dataclasses.replace`.
 """
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -43,20 +44,22 @@ class Prompt(Record):
     thinking: bool = False  # it ends in `<think>`: the chat template has opened the thoughts
 
 
+COMPACT = {"token_ids": "i", "loss_mask": "b", "rollout_logprobs": "f"}  # of `array`: int32, a byte, float32
 StopReason = Literal["eos", "stop", "length", "abort"]  # end token; stop string; ran into a limit; engine gave up
 
 
 @dataclass(frozen=True, slots=True)
 class Completion(Record):
-    """One sampled continuation of T tokens, the prompt not included.
+    """One sampled continuation of T tokens, the prompt not included. What it has of each token is kept in arrays,
+    whatever it was made of: a step has millions, and tuples of Python's numbers take ten times the time and memory.
 
     Completion(token_ids=(7, 8, 2), loss_mask=(True, True, True), rollout_logprobs=(-0.1, -2.3, -0.01),
                policy_version=4, text="5", stop_reason="eos")
     """
 
-    token_ids: Sequence[int]  # the end token included when the policy sampled it
-    loss_mask: Sequence[bool]  # True where the policy sampled the token (tool output is False)
-    rollout_logprobs: Sequence[float]  # as sampled, temperature applied; 0.0 where loss_mask is False
+    token_ids: Sequence[int] = field(hash=False)  # the end token included when the policy sampled it
+    loss_mask: Sequence[bool] = field(hash=False)  # True where the policy sampled the token (tool output is False)
+    rollout_logprobs: Sequence[float] = field(hash=False)  # as sampled, temperature applied; 0 without loss_mask
     policy_version: int  # the oldest weights that sampled any of these tokens
     text: str  # decoded without special tokens; what tools wrote included
     stop_reason: StopReason
@@ -66,6 +69,9 @@ class Completion(Record):
     failure: str = ""  # why it was aborted
 
     def __post_init__(self) -> None:
+        for name, kind in COMPACT.items():
+            if type(values := getattr(self, name)) is not array:
+                object.__setattr__(self, name, array(kind, values))
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}
         if len(lengths) != 1:
             raise ValueError(f"token_ids, loss_mask and rollout_logprobs differ in length: {sorted(lengths)}")
@@ -73,6 +79,11 @@ class Completion(Record):
             for position, (token, kept) in enumerate(zip(self.token_ids, self.kept_ids, strict=True)):
                 if kept and token not in kept:
                     raise ValueError(f"token {token} at {position} is not among those it was sampled from: {kept}")
+
+    @property
+    def length(self) -> int:
+        """Tokens that the policy wrote."""
+        return bytes(self.loss_mask).count(1)
 
     @property
     def written(self) -> str:

@@ -34,8 +34,8 @@ def test_the_observer_sees_the_groups_of_a_step_and_the_batch_made_of_them(tmp_p
     class Looks(toy.ToyObserver):
         def step(self, state, taken, batch, metrics):
             super().step(state, taken, batch, metrics)
-            tokens = [c.token_ids for g in taken.groups for c in g.completions]
-            assert [tuple(row[1:]) for row in batch.token_ids_BT.tolist()] == tokens
+            tokens = [list(c.token_ids) for g in taken.groups for c in g.completions]
+            assert [row[1:] for row in batch.token_ids_BT.tolist()] == tokens
             assert state.cursor == taken.cursor
 
     assert toy.run(tmp_path, toy.recipe(2), observer=Looks()).observer.steps == [1, 2]

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import sys
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -19,7 +20,21 @@ def test_a_completion_with_lists_of_different_lengths_is_refused(field):
 
 
 def test_a_completion_may_be_empty():
-    assert completion(()).token_ids == ()
+    assert len(completion(()).token_ids) == 0
+
+
+def test_a_completion_is_the_same_whatever_sequences_it_is_made_of():
+    made = completion((7, 8, 2), (True, False, True), (-0.5, 0.0, -1.5))
+    again = replace(made, token_ids=[7, 8, 2], loss_mask=[1, 0, 1], rollout_logprobs=[-0.5, 0, -1.5])
+    assert again == made and hash(again) == hash(made) and made.length == 2
+    assert made != replace(made, token_ids=(7, 8, 3))
+
+
+def test_a_token_takes_few_bytes_wherever_a_completion_goes():
+    """A step has millions: four for its id, four for its logprob, one for the mask."""
+    made = [replace(completion(range(n)), text="") for n in (10_000, 20_000)]
+    assert len(pickle.dumps(made[1])) - len(pickle.dumps(made[0])) == pytest.approx(90_000, abs=100)
+    assert sum(sys.getsizeof(x) for x in (made[1].token_ids, made[1].loss_mask, made[1].rollout_logprobs)) < 200_000
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.REJECTED])

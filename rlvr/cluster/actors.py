@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import torch
 
 from rlvr.checkpoint.files import Fingerprint
+from rlvr.cluster.batches import Sent, received
 from rlvr.cluster.buckets import Lent, Shipped, lend, opened, ship
 from rlvr.cluster.calls import ray
 from rlvr.cluster.faults import dies_with_its_gpu
 from rlvr.cluster.home import Home
 from rlvr.config import Recipe
-from rlvr.objective import Batch, Objective
+from rlvr.objective import Objective
 from rlvr.rollout.engine import Done, Request
 
 DECODE = "decode"  # the concurrency group, of one thread
@@ -99,8 +100,8 @@ class TrainerRank:
         if self.shares_gpu:
             torch.cuda.empty_cache()
 
-    def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        metrics = self.trainer.step(batch, objective, learning_rate)
+    def step(self, batch: Sent, objective: Objective, learning_rate: float) -> dict[str, float]:
+        metrics = self.trainer.step(received(batch), objective, learning_rate)
         self._make_room()
         return metrics
 

@@ -25,7 +25,7 @@ from rlvr.cluster.calls import LOST, own, ray, why
 from rlvr.cluster.seats import Say, Seat, Seats
 from rlvr.rollout.engine import Done, Request, requests_of
 from rlvr.types import Ended, Group, Prompt, Sampling
-from rlvr.verify.assembly import Assembly, Question
+from rlvr.verify.assembly import Assembly, Question, merged
 
 AHEAD = 4  # messages that an engine may be ahead of the loop
 
@@ -56,6 +56,7 @@ class Pump:
         self._waiting = deque[list[Request]]()  # of one prompt each
         self._listening: set[tuple[str, int]] = set()  # to which life of which seat
         self._tasks: set[asyncio.Task] = set()
+        self._unasked: dict[int, tuple[Order, list[Question]]] = {}
         self._loop = asyncio.new_event_loop()
 
         def say(text: str) -> None:
@@ -205,8 +206,17 @@ class Pump:
                 order.sampled = perf_counter()
 
     def _ask(self, order: Order, questions: Sequence[Question]) -> None:
-        for share in self._asking.shares(questions):
-            self._spawn(self._answered(order, share))
+        """In the loop's next round, with what else has ended by then: where it is behind it sends fewer messages."""
+        if questions and not self._unasked:
+            self._loop.call_soon(self._send)
+        if questions:
+            self._unasked.setdefault(order.number, (order, []))[1].extend(questions)
+
+    def _send(self) -> None:
+        unasked, self._unasked = self._unasked, {}
+        for order, questions in unasked.values():
+            for share in self._asking.shares(merged(questions)):
+                self._spawn(self._answered(order, share))
 
     async def _answered(self, order: Order, questions: list[Question]) -> None:
         answers = await self._asking.answers(questions)

@@ -6,6 +6,7 @@ from time import sleep
 from typing import Any
 
 from rlvr.checkpoint.files import Fingerprint
+from rlvr.cluster.batches import send
 from rlvr.cluster.calls import Budget, WorkerLost, first_failure, get, ray, unplaced
 from rlvr.cluster.seats import Say
 from rlvr.config import Recipe
@@ -71,7 +72,7 @@ class RayTrainer:
             ray.kill(rank)
 
     def step(self, batch: Batch, objective: Objective, learning_rate: float) -> dict[str, float]:
-        return self._all("step", ray.put(batch), objective, learning_rate)
+        return self._all("step", ray.put(send(batch)), objective, learning_rate)
 
     def weights(self) -> "Weights":
         return Weights(self.ranks, self.cfg.cluster.placement == "colocated")

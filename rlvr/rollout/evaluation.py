@@ -63,7 +63,7 @@ class Evaluation:
             voted = majority([group.verdicts for group in groups["sampled"]], self.main_part)
             result |= {} if voted is None else {"eval/majority": voted}
         result["eval/truncated"] = sum(one.stop_reason == "length" for one in sampled) / len(sampled)
-        result["eval/length_mean"] = sum(sum(one.loss_mask) for one in sampled) / len(sampled)
+        result["eval/length_mean"] = sum(one.length for one in sampled) / len(sampled)
         if masked:
             result["eval/masked"] = self._bearable(masked, groups)
         return Evaluated(result | {"eval/seconds": perf_counter() - began}, groups)
@@ -105,7 +105,4 @@ class Evaluation:
 
 def lean(group: Group) -> Group:
     """Without what only training reads: of a long evaluation it were gigabytes."""
-    completions = (
-        replace(one, rollout_logprobs=(0.0,) * len(one.token_ids), kept_ids=None) for one in group.completions
-    )
-    return replace(group, completions=tuple(completions))
+    return replace(group, completions=tuple(replace(one, kept_ids=None) for one in group.completions))

@@ -168,7 +168,7 @@ class SampledRollouts:
         completions = [c for group in sampled for c in group.completions]
         verdicts = [v for group in sampled for v in group.verdicts]
         rewarded = [v for v in verdicts if v.trainable]
-        lengths = [sum(c.loss_mask) for c in completions]
+        lengths = [c.length for c in completions]
         rewards = [float(v.reward) for v in rewarded if v.reward is not None]
         mean = sum(rewards) / max(len(rewards), 1)
         metrics = {

@@ -183,7 +183,7 @@ def sample_of(where: str, row: dict[str, Any], verifier: Verifier) -> Sample:
             recorded = completion_of({"policy_version": 0, "stop_reason": "eos", "completion": ""} | given)
             row |= {"completion": recorded.written}
             ids, turns = list(compress(recorded.token_ids, recorded.loss_mask)), turns_of(recorded)
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise RecipeError(f"{where}: observed, token_ids and loss_mask are no run's: {error}") from None
         transcript = recorded.text
     return Sample(

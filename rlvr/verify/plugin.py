@@ -24,6 +24,7 @@ import hashlib
 import inspect
 import json
 import math
+from array import array
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, groupby
@@ -60,7 +61,7 @@ class Sample(Record):
     completion: str  # what the policy wrote: decoded, without special tokens
     answer: Any  # the reference, as the data set gave it
     stop_reason: str = "eos"  # eos, stop, length, abort
-    token_ids: tuple[int, ...] = ()  # those that the policy sampled
+    token_ids: Sequence[int] = field(default=(), hash=False)  # those that the policy sampled; an array in a run
     messages: tuple[Mapping[str, str], ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)  # the data set's other columns
     group: str = ""  # the prompt's id: completions of one prompt share it
@@ -71,9 +72,11 @@ class Sample(Record):
 
 def sample_of(prompt: Prompt, completion: Completion) -> Sample:
     question = str(prompt.messages[-1]["content"]) if prompt.messages else ""
-    own = compress(completion.token_ids, completion.loss_mask) if completion.observed else completion.token_ids
+    own = completion.token_ids
+    if completion.observed:
+        own = array("i", compress(own, completion.loss_mask))
     return Sample(
-        question, completion.written, prompt.answer, completion.stop_reason, tuple(own), prompt.messages,
+        question, completion.written, prompt.answer, completion.stop_reason, own, prompt.messages,
         prompt.row, prompt.id, prompt.thinking, completion.text if completion.observed else "", turns_of(completion),
     )  # fmt: skip
 

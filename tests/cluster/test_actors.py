@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from rlvr.cluster.actors import TrainerRank
+from rlvr.cluster.batches import send
 from rlvr.cluster.home import Home
+from rlvr.objective import Batch
 from tests import toy
 
 
@@ -45,7 +47,7 @@ def test_memory_that_a_rank_has_freed_is_there_for_the_engine_that_wakes_beside_
     rank = TrainerRank(0, Home.here())
     rank.build(cfg, "")
     rank.load("folder")
-    assert rank.step(None, None, 1e-3) == {}
+    assert rank.step(send(Batch.of_tokens(torch.ones(1, 2, dtype=torch.int64))), None, 1e-3) == {}
     rank.export("folder")
     done = ["build", "load", "step", "export"]
     assert asked == [what for name in done for what in ([name, "given back"] if gives_back else [name])]

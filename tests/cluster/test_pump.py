@@ -342,3 +342,24 @@ def test_engines_are_told_whether_new_weights_may_come_in_the_middle(pipeline, m
     loaded = pipe.load_weights(NOTHING, 7, [1, 2])
     assert asked == [in_flight] * 2
     assert loaded.nbytes == 6 and loaded.scores() == {"engine 0": [0.0], "engine 1": [0.0]}
+
+
+def test_what_ends_in_one_round_of_the_loop_is_asked_about_together(pipeline):
+    """A loop that is behind has many messages to read at once: with a question for each it would stay behind."""
+    pipe, asked = pipeline(engines=3), []
+    answer = pipe.verifier.answer.called
+    pipe.verifier.answer = Method(lambda questions: asked.append(len(questions[0].samples)) or answer(questions))
+    held = [seat.actor for seat in pipe.seats.all]
+    for engine in held:
+        engine.held = True
+    groups = pipe.groups(prompts(6), SAMPLING)
+    until(lambda: sum(len(engine.todo) for engine in held) == 24)
+
+    def burst():  # in the loop: nothing else gets a turn meanwhile
+        for engine, seat in zip(held, pipe.seats.all, strict=True):
+            for request in engine.todo:
+                pipe.pump._ended(seat, [(request.key, Completion((1,), (True,), (0.0,), 0, "x", "eos"))])
+            engine.todo.clear()
+
+    pipe.pump._loop.call_soon_threadsafe(burst)
+    assert len(read(groups)) == 6 and asked == [24]

@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import compress
 from random import Random
 from types import SimpleNamespace
 
@@ -141,7 +142,8 @@ def whole(completion: Completion) -> None:
     ids, mask = completion.token_ids, completion.loss_mask
     own = [token for token, sampled in zip(ids, mask, strict=True) if sampled]
     assert len(ids) <= MAX_TOKENS and mask[0]
-    assert completion.rollout_logprobs == tuple(-t / 1000 if m else 0.0 for t, m in zip(ids, mask, strict=True))
+    wanted = [-t / 1000 if sampled else 0.0 for t, sampled in zip(ids, mask, strict=True)]
+    assert completion.rollout_logprobs == pytest.approx(wanted, rel=1e-6)
     assert completion.text == WORDS.tokenizer.decode(ids, skip_special_tokens=True)
     assert completion.written.replace("\n", "") == WORDS.tokenizer.decode(own, skip_special_tokens=True)
     assert len(completion.observed) == completion.written.count("\n")
@@ -202,12 +204,13 @@ def test_what_a_tool_says_is_read_and_neither_trained_on_nor_verified():
     ((start, end),), sample = completion.observed, sample_of(ONE.prompt, completion)
     assert completion.text[start:end] == "<13>" and sample.completion == completion.text.replace("<13>", "\n")
     assert sample.transcript == completion.text
-    assert sample.token_ids == tuple(t for t, m in zip(completion.token_ids, completion.loss_mask, strict=True) if m)
+    assert list(sample.token_ids) == list(compress(completion.token_ids, completion.loss_mask))
     begins = completion.loss_mask.index(False)
     read = completion.token_ids[: begins + len("<13>")]
     assert second.prompt.token_ids == (*ONE.prompt.token_ids, *read) and second.key == first.key
     assert second.sampling == replace(SAMPLING, max_tokens=MAX_TOKENS - len(read), seed=SAMPLING.seed + TURN)
-    assert completion.loss_mask == (*[True] * begins, *[False] * 4, *[True] * (len(completion.token_ids) - begins - 4))
+    ends = [True] * (len(completion.token_ids) - begins - 4)
+    assert list(completion.loss_mask) == [True] * begins + [False] * 4 + ends
 
 
 def test_an_answer_without_a_token_begins_no_turn():
@@ -215,7 +218,7 @@ def test_an_answer_without_a_token_begins_no_turn():
     turn = Completion((LETTER + 97, LETTER + 98), (True, True), (-0.1, -0.1), 0, "ab", "eos")
     twice = joined(words.observation(joined(words.observation(turn, ""), turn), "9"), turn)
     assert twice.observed == ((2, 2), (4, 5)) and twice.text == "abab9ab"
-    ids = turn.token_ids
+    ids = tuple(turn.token_ids)
     assert sample_of(ONE.prompt, twice).turns == (("abab", ids + ids), ("ab", ids))
     once = joined(words.observation(turn, ""), turn)
     assert once.observed and sample_of(ONE.prompt, once).turns == ()
@@ -226,7 +229,7 @@ def test_marks_of_a_template_in_what_a_tool_says_are_letters():
     told = [t for t, own in zip(completion.token_ids, completion.loss_mask, strict=True) if not own]
     assert told == [LETTER + ord(c) for c in "<|end|>"]
     marks = Words(Letters(), replace(CFG, before="|end|", after="")).observation(completion, "a")
-    assert marks.token_ids[len(completion.token_ids) :] == (END, LETTER + ord("a"))
+    assert tuple(marks.token_ids[len(completion.token_ids) :]) == (END, LETTER + ord("a"))
 
 
 def test_half_of_a_surrogate_pair_is_read_as_a_question_mark():

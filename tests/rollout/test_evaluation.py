@@ -145,7 +145,7 @@ def test_what_only_training_reads_is_not_held():
     made = replace(builders.completion((7, 8)), kept_ids=((7,), (8, 9)))
     one.pipeline.groups = lambda prompts, _: [builders.group([1.0], [made], of=prompt) for prompt in prompts]
     for (group,) in one.run().groups.values():
-        assert group.completions == (replace(made, rollout_logprobs=(0.0, 0.0), kept_ids=None),)
+        assert group.completions == (replace(made, kept_ids=None),)
 
 
 def test_what_could_not_be_judged_is_handed_on_before_it_is_an_error():
