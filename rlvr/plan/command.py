@@ -15,6 +15,7 @@ from rlvr.plan.report import Report, as_json, in_words, report
 from rlvr.plan.setting import Setting
 
 OF_A_TOOL = ("calls", "answer_tokens", "tool_s")
+MAY_BE_0 = ("verify_s", "calls", "tool_s", "price")
 Compose = Callable[[str, Sequence[str], str | None], Recipe]
 
 
@@ -55,10 +56,11 @@ def plan(cfg: Recipe, args: argparse.Namespace) -> Report:
     config.check(cfg)
     for name in ("count", "tokens", "prompt_tokens", "sampled", "trained", "verify_s", *OF_A_TOOL, "price"):
         value = getattr(args, name)
-        if value is not None and not 0 < value < inf:
-            raise RecipeError(f"--{name.replace('_', '-')} {value}: must be above 0, and finite")
+        if value is not None and not (0 < value < inf or (value == 0 and name in MAY_BE_0)):
+            least = "at least" if name in MAY_BE_0 else "above"
+            raise RecipeError(f"--{name.replace('_', '-')} {value}: must be {least} 0, and finite")
     device = find(args.gpu)
-    if args.price:
+    if args.price is not None:
         device = replace(device, price=args.price)
     tokens = args.tokens or cfg.rollout.max_tokens / 2
     if tokens > cfg.rollout.max_tokens:
@@ -83,14 +85,14 @@ def calls(cfg: Recipe, tokens: float, args: argparse.Namespace) -> tuple[float, 
             if (value := getattr(args, name)) is not None:
                 raise RecipeError(f"--{name.replace('_', '-')} {value:g}: the recipe has no rollout.tool.name")
         return 0.0, 0.0, 0.0
-    asked = args.calls or tool.max_calls / 2
+    asked = tool.max_calls / 2 if args.calls is None else args.calls
     if asked > tool.max_calls:
         raise RecipeError(f"--calls {asked:g} > rollout.tool.max_calls={tool.max_calls}")
-    room = (limit - tokens) / asked
+    room = (limit - tokens) / asked if asked else limit
     answer_tokens = args.answer_tokens or min(100.0, room / 2)
     if answer_tokens > room:
         raise RecipeError(
             f"--answer-tokens {answer_tokens:g} > {room:g}: with --tokens {tokens:g}, --calls {asked:g} of them must "
             f"fit into rollout.max_tokens={limit}"
         )
-    return asked, answer_tokens, args.tool_s or 0.01
+    return asked, answer_tokens, 0.01 if args.tool_s is None else args.tool_s

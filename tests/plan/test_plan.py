@@ -294,13 +294,14 @@ def test_steps_of_a_trainer_on_an_h200_are_met_within_a_fifth(turn):
         (["--count", "0"], "--count 0: must be above 0"),
         *(
             ([f"--{name}", value], f"--{name} {float(value)}: must be above 0, and finite")
-            for name in ("tokens", "prompt-tokens", "sampled", "trained", "verify-s", "price")
+            for name in ("tokens", "prompt-tokens", "sampled", "trained")
             for value in ("inf", "nan", "0")
         ),
+        ([CALCULATOR, "--answer-tokens", "0"], "--answer-tokens 0.0: must be above 0, and finite"),
         *(
-            ([CALCULATOR, f"--{name}", value], f"--{name} {float(value)}: must be above 0, and finite")
-            for name in ("calls", "answer-tokens", "tool-s")
-            for value in ("inf", "nan", "0")
+            ([CALCULATOR, f"--{name}={value}"], f"--{name} {float(value)}: must be at least 0, and finite")
+            for name in ("verify-s", "price", "calls", "tool-s")
+            for value in ("inf", "nan", "-1")
         ),
         (["--prompt-tokens", "193"], "--prompt-tokens 193 > 192 = model.max_context - rollout.max_tokens"),
         (["model.path=no/Such-7B"], "--model-config"),

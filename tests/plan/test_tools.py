@@ -77,3 +77,11 @@ def test_a_plan_says_what_it_assumes_of_a_tool(capsys):
     said = json.loads(capsys.readouterr().out)
     assert [said["assumed"][name] for name in ("calls", "answer_tokens", "tool_s")] == [0.5, 3, 2]
     assert said["seconds"]["tool"] > 60  # 128 completions, half a call each, in two processes
+
+
+def test_a_policy_that_calls_no_tool_is_planned_as_without_one(capsys):
+    found = []
+    for tool in ([], [CALCULATOR, "--calls", "0", "--tool-s", "0"]):
+        assert main(["plan", "quickstart", "--gpu", "h100", "--json", "--verify-s", "0", "--price", "0", *tool]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["seconds"] == found[1]["seconds"] and found[0]["cost_usd"] == found[1]["cost_usd"] == 0
