@@ -345,7 +345,7 @@ def as_planned(run: dict) -> Setting:
 
 def saturation(_: str) -> Iterator[str]:
     """The simulated pipeline, a row a number of GPUs."""
-    rows = {(r["gpus"], r["max_staleness"]): r for r in measured("saturation")}
+    rows = {(r["gpus"], r["max_staleness"]): r for r in measured("saturation")["rows"]}
     bounds = sorted({bound for _, bound in rows})
     yield "| GPUs | " + " | ".join(f"k={k}: tokens/s a GPU, trainer / driver busy" for k in bounds) + " |"
     yield "|---" * (1 + len(bounds)) + "|"
