@@ -230,6 +230,16 @@ def ahead(_: str) -> Iterator[str]:
             yield f"| {size['groups']} | {row['max_staleness']} | {' | '.join(cells)} |"
 
 
+def driver(_: str) -> Iterator[str]:
+    """A row a length: milliseconds of the driver's for a group, and what the trainer waits for of each."""
+    yield "| tokens a completion | come | sampled, verified | collated | sent | written | all | the trainer waits |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in measured("driver")["rows"]:
+        come = "alone" if row["together"] == 1 else f"up to {row['together']} together"
+        stages = (row[f"{name}_ms"] for name in ("sampled", "collated", "sent", "written", "driver", "wait"))
+        yield f"| {row['mean_tokens']:,} | {come} | {' | '.join(f'{ms:.1f} ms' for ms in stages)} |"
+
+
 def planned(_: str) -> Iterator[str]:
     """A row a phase of each size of a step: medians over turns, and how far off the plan is."""
     yield "| groups | phase | measured | planned | off |"
@@ -359,7 +369,7 @@ PARTS: dict[str, Callable[[str], Iterator[str]]] = {
     part.__name__: part
     for part in (
         presets, used_by, advantage_numbers, sum_against_gdpo, measured_presets, measured_gdpo, divergences, saturation,
-        against_trl, times_trl, phases, ahead, planned, gpu, sentinel_in_short, sentinel, packing, sharing,
+        against_trl, times_trl, phases, driver, ahead, planned, gpu, sentinel_in_short, sentinel, packing, sharing,
         plan_against_nemo, transfer,
     )
 }  # fmt: skip
