@@ -34,7 +34,8 @@ class ModelConfig:
 @dataclass
 class DataConfig:
     train: str = MISSING
-    """A .jsonl, .json or .parquet file, or a `datasets` hub name: name, name:split or name:configuration:split."""
+    """A .jsonl, .json or .parquet file, all that a pattern fits (`part-*.parquet`), or a `datasets` hub name: name,
+    name:split or name:configuration:split."""
     heldout: str | None = None
     """Problems that no training step sees, for evaluation; null: no evaluation. Overlap with `train` is refused."""
     prompt: str = "problem"

@@ -92,6 +92,7 @@ class Pump:
         async def forget() -> None:
             self._orders.clear()
             self._waiting.clear()
+            self._unasked.clear()
             for seat in self.engines.all:
                 seat.owed = {}
                 if seat.up:
@@ -207,12 +208,13 @@ class Pump:
 
     def _ask(self, order: Order, questions: Sequence[Question]) -> None:
         """In the loop's next round, with what else has ended by then: where it is behind it sends fewer messages."""
-        if questions and not self._unasked:
-            self._loop.call_soon(self._send)
-        if questions:
-            self._unasked.setdefault(order.number, (order, []))[1].extend(questions)
+        if not questions:
+            return
+        if not self._unasked:
+            self._spawn(self._ask_all())
+        self._unasked.setdefault(order.number, (order, []))[1].extend(questions)
 
-    def _send(self) -> None:
+    async def _ask_all(self) -> None:
         unasked, self._unasked = self._unasked, {}
         for order, questions in unasked.values():
             for share in self._asking.shares(merged(questions)):

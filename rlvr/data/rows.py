@@ -1,10 +1,12 @@
 """Rows of a data set: local JSONL, JSON and parquet files, or a `datasets` hub name, as in
 
     HuggingFaceH4/MATH-500    HuggingFaceH4/MATH-500:test    openai/gsm8k:main:test     name, configuration, split
+    train/part-*.parquet                                                                all of these, by name
 """
 
 import json
 import math
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,8 @@ def is_missing(cell: Any) -> bool:
 def read_rows(source: str, split: str, knob: str) -> list[Row]:
     """All rows of `source`. `knob` names the recipe key for error messages."""
     path = Path(source).expanduser()
-    if path.suffix in (".jsonl", ".json", ".parquet"):
-        if not path.is_file():
-            raise RecipeError(f"{knob}={source}: no such file (looked in {path.resolve().parent})")
-        rows = READERS[path.suffix](path, knob)
+    if path.suffix in READERS:
+        rows = [row for file in files(path, source, knob) for row in READERS[path.suffix](file, knob)]
     else:
         if path.is_file() or path.suffix in OTHERS:
             said = f"{knob}={source}: a {path.suffix or 'bare'} file; what can be read is {', '.join(READERS)}"
@@ -40,6 +40,18 @@ def read_rows(source: str, split: str, knob: str) -> list[Row]:
         if too_deep(row):
             raise RecipeError(f"{knob}={source}: row {number} is nested more than {MAX_NESTING} deep")
     return rows
+
+
+def files(path: Path, source: str, knob: str) -> list[Path]:
+    """The one of this name, or those that the pattern fits."""
+    if path.is_file():
+        return [path]
+    found = sorted(Path(name) for name in glob(str(path), recursive=True))
+    if not found and set(source) & set("*?["):
+        raise RecipeError(f"{knob}={source}: no file fits the pattern (looked from {Path.cwd()})")
+    if not found:
+        raise RecipeError(f"{knob}={source}: no such file (looked in {path.resolve().parent})")
+    return found
 
 
 def too_deep(value: Any) -> bool:

@@ -86,6 +86,24 @@ def test_a_file_that_is_not_there_is_told_with_the_folder_that_was_looked_in(tmp
         read("a.jsonl")
 
 
+def test_a_pattern_is_all_the_files_that_it_fits_by_name(tmp_path):
+    for name in ("part-10", "part-02", "other"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"problem": name}])
+    assert read(tmp_path / "part-*.jsonl") == [{"problem": "part-02"}, {"problem": "part-10"}]
+    assert len(read(tmp_path / "**" / "*.jsonl")) == 3
+    write_jsonl(tmp_path / "part-[1].jsonl", [{"problem": "its own name"}])
+    assert read(tmp_path / "part-[1].jsonl") == [{"problem": "its own name"}]
+
+
+def test_a_pattern_that_no_file_fits_and_a_damaged_one_among_many_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"data\.train=.*part-\*\.jsonl: no file fits the pattern \(looked from "):
+        read(tmp_path / "part-*.jsonl")
+    write_jsonl(tmp_path / "part-1.jsonl")
+    (tmp_path / "part-2.jsonl").write_text("{")
+    with pytest.raises(RecipeError, match=r"part-2\.jsonl: line 1 is not JSON"):
+        read(tmp_path / "part-*.jsonl")
+
+
 def test_a_damaged_parquet_file_is_one_clear_line(tmp_path):
     """Its ends are right, a page in the middle is not."""
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"problem": "a"}]), path := tmp_path / "a.parquet")
