@@ -70,7 +70,7 @@ class Completion(Record):
 
     def __post_init__(self) -> None:
         for name, kind in COMPACT.items():
-            if type(values := getattr(self, name)) is not array:
+            if getattr(values := getattr(self, name), "typecode", None) != kind:
                 object.__setattr__(self, name, array(kind, values))
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.rollout_logprobs)}
         if len(lengths) != 1:

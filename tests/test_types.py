@@ -3,6 +3,7 @@
 import math
 import pickle
 import sys
+from array import array
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -28,6 +29,7 @@ def test_a_completion_is_the_same_whatever_sequences_it_is_made_of():
     again = replace(made, token_ids=[7, 8, 2], loss_mask=[1, 0, 1], rollout_logprobs=[-0.5, 0, -1.5])
     assert again == made and hash(again) == hash(made) and made.length == 2
     assert made != replace(made, token_ids=(7, 8, 3))
+    assert replace(made, token_ids=array("q", [7, 8, 2])).token_ids.typecode == made.token_ids.typecode
 
 
 def test_a_token_takes_few_bytes_wherever_a_completion_goes():

@@ -10,6 +10,7 @@ from rlvr.cluster.seats import Say, Seat, Seats
 from rlvr.types import Outcome, Provenance, Verdict
 from rlvr.verify.assembly import Question, dealt
 
+MOST = 64  # samples asked about in one message, if they can be: all of them wait for the last one's verdict
 TRIES = 3  # a question that is there when so many actors die is answered by an ERROR, which is masked
 
 
@@ -27,7 +28,8 @@ class Asking:
             await self.changed.wait_for(lambda: self.waiting <= self.max_waiting)
 
     def shares(self, questions: Sequence[Question]) -> list[list[Question]]:
-        return dealt(questions, len(self.verifiers.all))
+        samples = sum(len(question.samples) for question in questions)
+        return dealt(questions, max(len(self.verifiers.all), -(-samples // MOST)))
 
     async def answers(self, questions: list[Question]) -> list[list[Verdict]]:
         """Of the verifier with the least to do; where it dies, of another."""

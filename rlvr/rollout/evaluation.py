@@ -104,5 +104,5 @@ class Evaluation:
 
 
 def lean(group: Group) -> Group:
-    """Without what only training reads: of a long evaluation it were gigabytes."""
+    """Without the tokens that were left to choose from, which only training reads: they may be gigabytes."""
     return replace(group, completions=tuple(replace(one, kept_ids=None) for one in group.completions))

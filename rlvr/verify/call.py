@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from rlvr.types import Outcome, Provenance, Verdict
-from rlvr.verify.plugin import Sample, Verifier, as_verdict, fingerprint
+from rlvr.verify.plugin import Sample, Verifier, as_verdict, fingerprint, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def verdicts(
     if not verifier.takes_list:
         return [_one(verifier, sample, params, runner) for sample in samples]
     started = perf_counter()
-    answers: Any = verifier.function(list(samples), **params)
+    answers: Any = verifier.function([shown(sample) for sample in samples], **params)
     if isinstance(answers, Awaitable):
         assert runner is not None
         answers = runner.run(_within(answers, verifier.timeout_s))
@@ -47,7 +47,7 @@ def verdicts(
 
 def _one(verifier: Verifier, sample: Sample, params: Mapping[str, Any], runner: asyncio.Runner | None) -> Verdict:
     started = perf_counter()
-    answer: Any = verifier.function(sample, **params)
+    answer: Any = verifier.function(shown(sample), **params)
     if isinstance(answer, Awaitable):
         assert runner is not None
         answer = runner.run(_within(answer, verifier.timeout_s))
@@ -85,7 +85,7 @@ async def _awaited(verifier: Verifier, samples: Sequence[Sample], params: Mappin
         async with free:
             started = perf_counter()
             try:
-                coroutine: Any = verifier.function(sample, **params)
+                coroutine: Any = verifier.function(shown(sample), **params)
                 answer = await _within(coroutine, verifier.timeout_s)
                 return _signed(verifier, answer, params, perf_counter() - started)
             except (MemoryError, RecursionError) as error:

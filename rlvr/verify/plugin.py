@@ -61,7 +61,7 @@ class Sample(Record):
     completion: str  # what the policy wrote: decoded, without special tokens
     answer: Any  # the reference, as the data set gave it
     stop_reason: str = "eos"  # eos, stop, length, abort
-    token_ids: Sequence[int] = field(default=(), hash=False)  # those that the policy sampled; an array in a run
+    token_ids: Sequence[int] = field(default=(), hash=False)  # those that the policy sampled; a verifier gets a tuple
     messages: tuple[Mapping[str, str], ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)  # the data set's other columns
     group: str = ""  # the prompt's id: completions of one prompt share it
@@ -79,6 +79,11 @@ def sample_of(prompt: Prompt, completion: Completion) -> Sample:
         question, completion.written, prompt.answer, completion.stop_reason, own, prompt.messages,
         prompt.row, prompt.id, prompt.thinking, completion.text if completion.observed else "", turns_of(completion),
     )  # fmt: skip
+
+
+def shown(sample: Sample) -> Sample:
+    """As a verifier gets it. On the way its tokens are the completion's own array, which nobody may change."""
+    return replace(sample, token_ids=tuple(sample.token_ids))
 
 
 def turns_of(completion: Completion) -> tuple[Turn, ...]:

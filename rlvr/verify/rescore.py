@@ -37,7 +37,7 @@ def recorded(run: Path, warn: Callable[[str], None]) -> Iterator[Recorded]:
         for records in groups_in(path, warn):
             try:
                 group = group_of(records)
-            except (ValueError, TypeError, KeyError) as error:
+            except (OverflowError, ValueError, TypeError, KeyError) as error:
                 said = f"{type(error).__name__}: {error}"
                 warn(f"{path}: a group's records are not as a run writes them ({said}); the group is left out")
                 continue

@@ -40,7 +40,8 @@ def setting(cfg: Recipe, gpus: int) -> Setting:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver-ms", type=float, help="of a group (default: as measured)")
-    driver = (parser.parse_args().driver_ms or measured_ms()) / 1000
+    given = parser.parse_args().driver_ms
+    driver = (measured_ms() if given is None else given) / 1000
     cfg, _ = typed(compose_recipe("qwen3_8b_math_8gpu", LONG))
     results = []
     for gpus in (16, 64, 256, 1024, 4096):

@@ -260,6 +260,17 @@ def test_questions_go_to_who_has_the_least_to_do(pipeline):
     assert (len(read(arriving)), len(read(again))) == (2, 1)
 
 
+def test_no_message_has_so_many_questions_that_all_would_wait_for_a_slow_one(pipeline):
+    pipe, asked = pipeline(verifiers=2), []
+    for seat in pipe.verifiers:
+        answer = seat.actor.answer.called
+        note = lambda questions, answer=answer: asked.append(len(questions[0].samples)) or answer(questions)  # noqa: E731
+        seat.actor.answer = Method(note)
+    whole = read(pipe.groups(prompts(50), SAMPLING))
+    assert len(pipe.verify(whole)) == 50  # 200 completions at once
+    assert asked[-4:] == [50] * 4
+
+
 def test_engines_wait_for_verifiers_and_go_on_with_them(pipeline):
     """`max_waiting` and a few more: what has been read is counted a moment later than it is asked about."""
     pipe = pipeline(max_waiting=2)

@@ -192,6 +192,23 @@ def test_a_longer_limit_lets_a_verifier_wait_longer(tmp_path, isolation):
         judge.close()
 
 
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+@pytest.mark.parametrize("kind", ["def w(s): ", "async def w(s): ", "def w(samples): s = samples[0]; "])
+def test_tokens_are_the_verifiers_own_and_cannot_be_changed(tmp_path, isolation, kind):
+    """What is trained on must be what was sampled, whatever a verifier does."""
+    scope = ", scope='group'" if "samples" in kind else ""
+    answer = "[own]" if scope else "own"
+    (tmp_path / "w.py").write_text(
+        f"from rlvr.verify import verifier\n@verifier('w', isolation={isolation!r}{scope})\n"
+        f"{kind}own = s.token_ids == (1,) and type(s.token_ids) is tuple; return {answer}\n"
+    )
+    judge = Judge(RewardConfig({"w": PartConfig(f"{tmp_path}/w.py:w")}), 1)
+    try:
+        assert judge.verify_group(group("1")).verdicts[0].reward == 1.0
+    finally:
+        judge.close()
+
+
 def test_a_plain_verifier_that_never_answers_is_asked_twice_and_then_it_is_the_completions_doing(judge):
     """A program that sleeps must not be masked: the policy would learn to sleep."""
     (said,) = judge("sleepy", processes=2).verify_group(group("1")).verdicts

@@ -152,16 +152,21 @@ def test_rescore_with_another_verifier_compares_with_the_part_it_stands_in_for(r
     assert main(["rescore", str(run_folder), "--verifier", "mine.py:ends", "--part", "nobody"]) == 2
 
 
-def test_rescore_passes_over_what_no_run_wrote(run_folder, capsys):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("prompt", None, "KeyError: 'prompt'"), ("token_ids", [2**31], "OverflowError"), ("loss_mask", ["a"], "TypeError")],
+)
+def test_rescore_passes_over_what_no_run_wrote(run_folder, capsys, key, value, said):
     """A file of one's own beside the run's, and records that lack what a run's have."""
     path = run_folder / "completions" / "step-000003.jsonl"
     first, *rest = path.read_text().splitlines()
     record = json.loads(first)
     path.with_name("step-000003.annotated.jsonl").write_text("notes\n")
     path.with_name("step-000004.jsonl").write_text("")
-    del record["prompt"]
+    record.pop(key, None)
+    record |= {} if value is None else {key: value}
     path.write_text("\n".join([json.dumps(record), *rest]))
     assert main(["rescore", str(run_folder)]) == 0
-    said = capsys.readouterr()
-    assert "2 completions of 1 groups judged again; 0 verdicts changed" in said.out
-    assert "not as a run writes them (KeyError: 'prompt'); the group is left out" in said.err
+    told = capsys.readouterr()
+    assert "2 completions of 1 groups judged again; 0 verdicts changed" in told.out
+    assert f"not as a run writes them ({said}" in told.err and "the group is left out" in told.err
