@@ -154,7 +154,7 @@ def test_rescore_with_another_verifier_compares_with_the_part_it_stands_in_for(r
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
-    [("prompt", None, "KeyError: 'prompt'"), ("token_ids", [2**31], "OverflowError"), ("loss_mask", ["a"], "TypeError")],
+    [("prompt", None, "KeyError: 'prompt'"), ("token_ids", [2**31], "OverflowError"), ("observed", 1, "TypeError")],
 )
 def test_rescore_passes_over_what_no_run_wrote(run_folder, capsys, key, value, said):
     """A file of one's own beside the run's, and records that lack what a run's have."""
