@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import replace
+from functools import lru_cache
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -92,6 +93,8 @@ class DeepSpeedTrainer:
         policy = load_policy(model, cfg.gradient_checkpointing, self._compiled)
         make_writable(policy.lm, model.path)
         self._share = self._shares_prompts(policy)
+        # pi_old, pi_ref and each epoch's updates are of the same completions
+        self._laid_out = lru_cache(maxsize=1 + cfg.mini_batches)(layout)
         if cfg.lora.rank:
             add_adapters(policy.lm, cfg.lora)
         optimizer = GuardedAdamW(
@@ -220,9 +223,9 @@ class DeepSpeedTrainer:
     def _layout(self, batch: Batch) -> Layout:
         cfg, policy = self.cfg, self.engine.module
         row_tokens = cfg.micro_batch_tokens if policy.single_row else cfg.row_tokens
-        prompts = prompts_of(batch) if self._share else ()
-        return layout(
-            batch.lengths_B.tolist(), cfg.ranks, row_tokens, cfg.micro_batch_tokens, policy.attention_tokens, prompts
+        lengths, prompts = tuple(batch.lengths_B.tolist()), tuple(prompts_of(batch)) if self._share else ()
+        return self._laid_out(
+            lengths, cfg.ranks, row_tokens, cfg.micro_batch_tokens, policy.attention_tokens, prompts
         )  # fmt: skip
 
     def _forward_backward(self, batch: Batch, rows: list[Row], objective: Objective) -> tuple[float, Statistics]:

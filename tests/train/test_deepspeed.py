@@ -115,6 +115,16 @@ def test_mini_batches_are_optimizer_steps_on_parts_of_the_batch(build):
     assert not torch.allclose(weights(two), weights(one), atol=1e-4)
 
 
+def test_completions_are_laid_out_once_however_often_a_step_goes_through_them(build):
+    """With thousands of them, and prompts that they share, to find the best rows takes a part of a second."""
+    trainer = build(epochs=3, mini_batches=2)
+    for seed in (1, 2):
+        trainer.step(batch(LEASHED, seed), LEASHED, 1e-3)
+    laid_out = trainer._laid_out.cache_info()
+    assert laid_out.misses == 2 * (1 + 2) and laid_out.hits == 2 * (1 + 2 * 2)  # pi_old, pi_ref, three epochs of two
+    assert laid_out.currsize == 1 + 2
+
+
 def test_mini_batches_without_a_token_dilute_no_metric(build):
     of = batch()
     mask_BT = of.mask_BT.clone()
