@@ -7,7 +7,7 @@ import pytest
 from rlvr.config import RecipeError
 from rlvr.reward_config import AuditConfig, PartConfig, RewardConfig, VerifierChoice
 from rlvr.types import Completion, Group, Outcome, Prompt
-from rlvr.verify import Judge
+from rlvr.verify import Judge, Sample
 from rlvr.verify.discover import installed, load
 from rlvr.verify.plan import Plan, params_of
 from rlvr.verify.plugin import PluginError
@@ -202,7 +202,7 @@ def test_a_name_that_two_packages_offer_is_nobodys(tmp_path, monkeypatch):
     with pytest.raises(PluginError, match=r"'twice' is offered by .*-rewards .* and .*-rewards") as refused:
         load("twice")
     assert "first-rewards" in str(refused.value) and "other-rewards" in str(refused.value)
-    assert load("module_of_other:judge")(None).reward == 1.0
+    assert load("module_of_other:judge")(Sample("q", "a", None)).reward == 1.0
     assert load("math").name == "math"
     installed.cache_clear()
 
