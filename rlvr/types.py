@@ -51,7 +51,7 @@ StopReason = Literal["eos", "stop", "length", "abort"]  # end token; stop string
 @dataclass(frozen=True, slots=True)
 class Completion(Record):
     """One sampled continuation of T tokens, the prompt not included. What it has of each token is kept in arrays,
-    whatever it was made of: a step has millions, and tuples of Python's numbers take ten times the time and memory.
+    whatever it was made of: a step has millions.
 
     Completion(token_ids=(7, 8, 2), loss_mask=(True, True, True), rollout_logprobs=(-0.1, -2.3, -0.01),
                policy_version=4, text="5", stop_reason="eos")

@@ -20,7 +20,6 @@ FILL = {"kept_BTC": -1}  # what stands behind the end of a row; elsewhere 0
 
 @dataclass(frozen=True)
 class Sent:
-    lengths: list[int]
     width: int  # T
     of_tokens: dict[str, np.ndarray]  # Ray shares these between processes without a copy
     others: dict[str, Any]
@@ -28,14 +27,15 @@ class Sent:
 
 def send(batch: Batch) -> Sent:
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    lengths = batch.lengths_B.tolist()
     padded = {name: x for name, x in values.items() if "_BT" in name and x is not None}
     others = {name: x for name, x in values.items() if name not in padded}
-    return Sent(lengths, batch.token_ids_BT.shape[1], {n: _cut(x, lengths) for n, x in padded.items()}, others)
+    lengths = batch.lengths_B.tolist()
+    return Sent(batch.token_ids_BT.shape[1], {n: _cut(x, lengths) for n, x in padded.items()}, others)
 
 
 def received(sent: Sent) -> Batch:
-    padded = {n: _padded(x, sent.lengths, sent.width, FILL.get(n, 0)) for n, x in sent.of_tokens.items()}
+    lengths = sent.others["lengths_B"].tolist()
+    padded = {n: _padded(x, lengths, sent.width, FILL.get(n, 0)) for n, x in sent.of_tokens.items()}
     values: dict[str, Any] = padded | sent.others
     return Batch(**values)
 

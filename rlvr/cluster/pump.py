@@ -56,7 +56,7 @@ class Pump:
         self._waiting = deque[list[Request]]()  # of one prompt each
         self._listening: set[tuple[str, int]] = set()  # to which life of which seat
         self._tasks: set[asyncio.Task] = set()
-        self._unasked: dict[int, tuple[Order, list[Question]]] = {}
+        self._unasked: dict[int, tuple[Order, list[Question]]] = {}  # of this round, by the order's number
         self._loop = asyncio.new_event_loop()
 
         def say(text: str) -> None:

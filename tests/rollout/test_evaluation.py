@@ -139,7 +139,7 @@ def test_groups_are_kept_in_the_order_of_the_problems_and_with_their_own_positio
         assert [group.verdicts[0].reward for group in some] == [0.0, 0.0, 1.0]
 
 
-def test_what_only_training_reads_is_not_held():
+def test_the_tokens_left_to_choose_from_are_not_held():
     one = evaluation()
     one.problems = [builders.prompt()]
     made = replace(builders.completion((7, 8)), kept_ids=((7,), (8, 9)))
