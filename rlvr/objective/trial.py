@@ -31,6 +31,7 @@ def trial(objective: Objective, weights: Sequence[float], group_size: int, max_t
     rewards = Rewards(parts_1GK, weights_K, valid_1G)
     within("advantage", objective.signal, rewards)
     refuse_added(own)
+    refuse_one_sided(objective)
     if objective.shaping is not None:
         rewards = rewards.plus(objective.shaping(torch.full((1, G), float(TOKENS))))
         lengths_1G = torch.linspace(1, max_tokens, G, dtype=torch.float64)[None]
@@ -66,6 +67,20 @@ def refuse_added(objective: Objective) -> None:
         raise ValueError(
             "decouple (GDPO) normalises what algorithm.shaping adds as it does every part, so that its size means "
             "nothing; set algorithm.shaping=null, and algorithm.train_on_truncated=false or a reward part `length`"
+        )
+
+
+def refuse_one_sided(objective: Objective) -> None:
+    """A penalty in the reward has no gradient of its own: it says only which tokens to sample less. One that is paid
+    for a token that the policy has left, too, makes it leave that one further (arXiv:2510.01555)."""
+    if objective.kl is None or not objective.kl_in_reward:
+        return
+    now_1T, ref_1T = torch.full((1, TOKENS), -2.0), torch.full((1, TOKENS), -1.0)
+    if (objective.kl.estimator(now_1T, ref_1T, torch.zeros(1, TOKENS)) >= 0).any():
+        raise ValueError(
+            "algorithm.kl.place=reward with an estimate that is not below 0 where pi is below pi_ref: the penalty "
+            "would drive the policy further from what it has left; use rlvr.objective.kl.k1, or set "
+            "algorithm.kl.place=loss"
         )
 
 

@@ -129,7 +129,7 @@ TRL = [
     trl("MIS sequence_mask", on_vllm("sequence_mask", 0.5, 2.0), "grpo_no_kl", EPS4, correction("sequence_mask", low=0.5, high=2.0)),
     trl("KL unbiased (use_bias_correction_kl)", {"beta": 0.04}, "grpo", EPS4, UNBIASED),
     trl("off-policy mask", OFF_POLICY, "grpo_no_kl", EPS4, correction("off_policy_mask", threshold=0.05)),
-    trl("deepseek_v32", {"beta": 0.01} | OFF_POLICY, "deepseek_v32", EPS4, "algorithm.correction.threshold=0.05"),
+    trl("deepseek_v32", {"beta": 0.01} | NO_STD | OFF_POLICY, "deepseek_v32", "algorithm.correction.threshold=0.05"),
     trl("olmo3", {"loss_type": "dapo", "epsilon_high": 0.28} | NO_STD | on_vllm("token_truncate", None, 2.0), "olmo3"),
     trl("olmo3 with the two-sided clip", {"loss_type": "dapo", "epsilon_high": 0.28, "delta": 3.0} | NO_STD | on_vllm("token_truncate", None, 2.0), "olmo3", DUAL3),
     trl("stable, no overlong", {"loss_type": "dapo", "epsilon_high": 0.28, "delta": 3.0} | on_vllm("token_truncate", None, 2.0), "stable", EPS4, NO_SHAPING),

@@ -79,6 +79,33 @@ def test_what_is_added_to_the_reward_would_be_normalised_with_its_parts(advantag
         trial(replace(apart, advantage=other, **change), [1.0, 1.0], 8)
 
 
+@pytest.mark.parametrize("estimator", [kl.k2, kl.k3, kl.unbiased])
+def test_a_penalty_in_the_reward_that_knows_no_direction_is_refused(estimator):
+    with pytest.raises(ValueError, match=r"kl\.place=reward with .* further from what it has left; use .*kl\.k1"):
+        trial(replace(GOOD, kl=kl.KL(estimator, 0.1, place="reward")), [1.0], 4)
+    trial(replace(GOOD, kl=kl.KL(estimator, 0.1)), [1.0], 4)
+    trial(replace(GOOD, kl=kl.KL(kl.k1, 0.1, place="reward")), [1.0], 4)
+
+
+@pytest.mark.parametrize(("estimator", "holds"), [(kl.k1, True), (kl.k2, False), (kl.k3, False)])
+def test_in_the_reward_only_k1_brings_a_policy_back(estimator, holds):
+    """Four tokens, rewards that know none of them; exact policy gradients of the penalty alone."""
+    ref_4 = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()
+    logits_4 = torch.tensor([0.1, 0.5, 0.3, 0.1], dtype=torch.float64).log().requires_grad_()
+
+    def apart() -> float:
+        now_4 = logits_4.detach().log_softmax(0)
+        return float((now_4.exp() * (now_4 - ref_4)).sum())
+
+    began = apart()
+    for _ in range(400):
+        now_4 = logits_4.log_softmax(0)
+        penalty_4 = estimator(now_4.detach(), ref_4, torch.zeros(4))
+        slope_4 = torch.autograd.grad((now_4.exp() * penalty_4).sum(), logits_4)[0]
+        logits_4 = (logits_4 - 0.5 * slope_4).detach().requires_grad_()
+    assert (apart() < 1e-3) == holds and (apart() > began / 3) != holds
+
+
 @dataclass
 class Scaled:
     """One's own, and without a hash."""
