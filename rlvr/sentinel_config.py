@@ -41,7 +41,7 @@ class FallConfig:
     share: float = 0.35
     """Alarm when more than this share of the best level is gone ..."""
     floor: float = 0.1
-    """... and at least this much ..."""
+    """... and at least this much, or all of it: 0 on each step of the longest window ..."""
     certainty: float = 4.0
     """... and the steps' own noise does not explain it, in standard errors. Lower sees sooner and errs more often."""
 

@@ -155,12 +155,14 @@ class Fall:
         values = [1 - x for x in raw] if self.complement else raw
         recent = {m: fmean(values[-m:]) for m in self.cfg.windows if m <= len(values)}
         top = max(values)
-        if min(recent.values()) >= top - max(self.cfg.floor, self.cfg.share * abs(top)):
+        # where nothing at all is left for so long, no height is too low to have fallen from
+        floor = self.cfg.floor if any(values[-max(self.cfg.windows) :]) else 0.0
+        if min(recent.values()) >= top - max(floor, self.cfg.share * abs(top)):
             return None  # as on most steps: there is no height that it could have fallen from
         spread = self.cfg.certainty * noise(values)
         proved = best(values[: -self.cfg.windows[0]], spread)
         for m, now in recent.items():
-            allowed = max(self.cfg.floor, self.cfg.share * abs(proved.bound), spread / math.sqrt(m))
+            allowed = max(floor, self.cfg.share * abs(proved.bound), spread / math.sqrt(m))
             if now < proved.bound - allowed and not (self.solved and is_solved(history, self.solved)):
                 began = steps[onset(values, Change(proved.bound, now, proved.end))]
                 return self._alarm(history, now, proved.bound, allowed, m, began)

@@ -89,7 +89,9 @@ def going_back(saved: Sequence[Row], abandoned: Sequence[Row], onset: int, evalu
         saved 1 2 .. 20, abandoned 1 2 .. 43 | onset 44    -->    1 2 .. 20 21 .. 28, then the new branch: 21 22 ..
     """
     restored = saved[-1]["step"] if saved else 0
-    healthy = [row for row in abandoned if restored < row["step"] < onset]
+    # behind the checkpoint's own row: what an earlier rollback left of other branches is in `saved` already
+    own = max((n for n, row in enumerate(abandoned, start=1) if row["step"] == restored), default=0)
+    healthy = [row for row in abandoned[own:] if restored < row["step"] < onset]
     kept = healthy[:NEARBY]
     if evaluates and kept and kept[0]["step"] == restored + 1:
         kept[0] = {name: x for name, x in kept[0].items() if not name.startswith("eval/")}

@@ -54,6 +54,17 @@ def test_going_back_to_the_same_checkpoint_again_keeps_no_more_of_it():
     assert again == once
 
 
+def test_going_back_a_second_time_to_a_later_checkpoint_remembers_no_step_twice():
+    """The first one left 21 .. 28 of its branch, so that of step 25 has 26 .. 28 of it in its memory already."""
+    first = [{"step": step, "branch": 1} for step in range(1, 44)]
+    once = going_back(first[:20], first, 44)
+    second = [{"step": step, "branch": 2} for step in range(21, 36)]
+    second[5] |= {"eval/accuracy_greedy": 0.7}  # of the checkpoint of step 25
+    again = going_back((*once, *second[:5]), (*once, *second), 36)
+    kept = [{"step": 26, "branch": 2}, *second[6 : 5 + NEARBY]]
+    assert again == (*once, *second[:5], *kept)
+
+
 def test_a_branch_that_is_worse_at_once_is_seen_soon_though_the_checkpoint_is_early():
     rng = random.Random(0)
     schedule, _ = HEALTHY["learns fast"]
@@ -69,7 +80,7 @@ def test_a_branch_that_is_worse_at_once_is_seen_soon_though_the_checkpoint_is_ea
         return None
 
     assert steps_until_seen(going_back(first[:10], first, 44)) <= 14
-    assert steps_until_seen(first[:10]) is None, "what the checkpoint alone remembers proves no level to fall from"
+    assert steps_until_seen(first[:10]) == 48, "what the checkpoint alone remembers proves too little: all must be lost"
 
 
 @pytest.mark.parametrize("slower", [1.0, 0.3, 0.1])

@@ -5,7 +5,7 @@ import pytest
 from rlvr.sentinel.history import Alarm
 from rlvr.sentinel.watch import Watch
 from rlvr.sentinel_config import SentinelConfig
-from tests.sentinel.runs import BROKEN, HEALTHY, Schedule, rows
+from tests.sentinel.runs import BROKEN, HEALTHY, Schedule, changed, rows, steady
 
 WATCH = Watch(SentinelConfig())
 SEEDS, MANY = range(2), range(2, 22)
@@ -45,6 +45,22 @@ def test_a_run_that_breaks_is_seen_in_time(name, groups, seed):
     # of a slow one a single group a step tells the beginning only roughly, and evaluations come every fifty steps
     assert onset - 60 <= alarm.onset <= onset + (100 if within > 100 else 30)
     assert alarm.onset <= alarm.step
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("level", [0.04, 0.08])
+def test_a_hard_task_that_is_lost_altogether_is_seen_though_it_never_was_high(level, seed):
+    schedule = changed(steady, accuracy=lambda step: level if step < 200 else 0.0, heldout=lambda step: level)
+    alarm = first_alarm(schedule, 260, seed, groups=16, begin=200)
+    assert alarm is not None and alarm.detector == "reward"
+    assert 100 <= alarm.onset <= 210, "early rather than late: so near to 0 the beginning can be told only roughly"
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+@pytest.mark.parametrize("level", [0.005, 0.02, 0.04])
+def test_a_hard_task_with_steps_without_a_success_is_left_alone(level, groups):
+    schedule = changed(steady, accuracy=lambda step: level)
+    assert first_alarm(schedule, 500, seed=3, groups=groups, begin=1) is None
 
 
 @pytest.mark.slow
