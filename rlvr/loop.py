@@ -96,7 +96,7 @@ def roll_back(alarm: Alarm, seen: Seen, state: State, taken: Taken, run: Parts, 
     remedies = next_remedies(cfg, state.remedies)
     back = replace(
         saved,
-        cursor=taken.cursor + further(state.remedies, taken.cursor - state.cursor),  # what broke us is not replayed
+        cursor=taken.cursor + further(state.remedies, state.rollbacks, taken.cursor - state.cursor),  # no replay
         history=going_back(saved.history, state.history, alarm.onset),
         rollbacks=state.rollbacks + 1,
         lineage=state.lineage.branch(),

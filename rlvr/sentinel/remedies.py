@@ -43,10 +43,11 @@ def next_remedies(cfg: SentinelConfig, in_force: Sequence[str]) -> tuple[str, ..
     return tuple(cfg.remedies[: len(in_force) + 1])
 
 
-def further(in_force: Sequence[str], step: int) -> int:
-    """Prompts to pass over beyond the `step` ones that broke the run: none the first time. Trouble that comes again
-    while remedies are in force may lie in a stretch of the data: 4 steps of it, 8, and from then on 16."""
-    return step * min(16, 2 ** (len(in_force) + 1)) if "skip_data" in in_force else 0
+def further(in_force: Sequence[str], rollbacks: int, step: int) -> int:
+    """Prompts to pass over beyond the `step` ones that broke the run, after so many rollbacks in a row before this one.
+    Trouble that comes again while remedies are in force may lie in a stretch of the data: 4 steps of it, 8, and from
+    then on 16."""
+    return step * min(16, 2 ** (rollbacks + 1)) if "skip_data" in in_force else 0
 
 
 def treat(objective: Objective, cfg: SentinelConfig, in_force: Sequence[str], anchor: str | None) -> Treatment:

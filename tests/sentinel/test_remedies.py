@@ -117,8 +117,10 @@ def test_the_ladder_is_climbed_a_rung_at_a_time_and_has_an_end():
 
 
 def test_data_are_passed_over_further_and_further_where_the_ladder_says_so():
-    assert [further(("skip_data", *others), 8) for others in ((), ("anchor",), ("anchor", "x"))] == [32, 64, 128]
-    assert further((), 8) == further(("anchor",), 8) == 0
+    """By how often in a row, not by how many remedies there are: a ladder may have only this one."""
+    for in_force in (("skip_data",), ("skip_data", "anchor")):
+        assert [further(in_force, rollbacks, 8) for rollbacks in range(1, 6)] == [32, 64, 128, 128, 128]
+    assert further((), 0, 8) == further(("anchor",), 3, 8) == 0
 
 
 def test_the_defaults_can_work_and_every_knob_has_limits():
