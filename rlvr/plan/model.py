@@ -29,6 +29,7 @@ class Architecture:
     tied: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
+    block_bias: bool = False
     qk_norm: bool = False
 
     @property
@@ -48,6 +49,7 @@ class Architecture:
     @property
     def layer_parameters(self) -> int:
         biases = self.qkv_bias * (self.queries + 2 * self.keys) + self.output_bias * self.hidden
+        biases += self.block_bias * (2 * self.intermediate + self.hidden)
         norms = 2 * self.hidden + self.qk_norm * 2 * self.head_dim
         return sum(a * b for a, b in self.linear) + biases + norms
 
@@ -107,6 +109,7 @@ def from_config(config: Mapping[str, Any], where: str = "config.json") -> Archit
             tied=config.get("tie_word_embeddings", False),
             qkv_bias=family == "qwen2" or config.get("attention_bias", False),
             output_bias=family in ("llama", "qwen3") and config.get("attention_bias", False),
+            block_bias=family == "llama" and config.get("mlp_bias", False),
             qk_norm=family == "qwen3",
         )
     except KeyError as error:

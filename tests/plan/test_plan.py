@@ -75,13 +75,17 @@ def test_the_tiny_model_is_counted_as_transformers_counts_it():
     assert read(str(TINY)).parameters == lm.num_parameters()
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
-def test_every_family_is_counted_as_transformers_counts_it(family):
+@pytest.mark.parametrize(
+    ("family", "biases"),
+    [("qwen2", {}), ("qwen3", {}), ("llama", {}), ("mistral", {}), ("qwen3", {"attention_bias": True}),
+     ("llama", {"attention_bias": True, "mlp_bias": True})],
+)  # fmt: skip
+def test_every_family_is_counted_as_transformers_counts_it(family, biases):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = AutoConfig.for_model(family, **sizes, num_key_value_heads=2, head_dim=16, vocab_size=100)
+    config = AutoConfig.for_model(family, **sizes, num_key_value_heads=2, head_dim=16, vocab_size=100, **biases)
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(config)
     assert from_config(config.to_dict()).parameters == lm.num_parameters()
