@@ -107,6 +107,7 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
         with display.phase(f"starting {cfg.rollout.engine}, verifiers and DeepSpeed ({cfg.cluster.kind})"):
             trainer, pipeline, revive, on_gpu = stack.enter_context(workers(cfg))
         checkpoints.tolerance = max(LEAST_RESUMED, probe_tolerance(cfg, on_gpu, cfg.model.dtype))
+        checkpoints.start_is_reference = objective.start_is_reference
         rollouts = SampledRollouts(
             cfg, objective, pipeline, PromptStream(inputs.train, cfg.seed, cfg.data.shuffle), inputs.heldout,
             (probe, probe_tolerance(cfg, on_gpu, cfg.model.dtype, cfg.engine_dtype)),

@@ -74,6 +74,7 @@ class DiskCheckpoints:
         """`tolerance`: how far the probe's logprobs may be `apart` from those that were saved, in nats."""
         self.root, self.cfg, self.probe, self.tell, self.tolerance = root.resolve(), cfg, probe, tell, tolerance
         root.mkdir(parents=True, exist_ok=True)
+        self.start_is_reference = False  # a KL term holds on to the model that trainers start with
         self.pending: Pending | None = None
         self.ledger = Ledger.open(self.root, tell)
         self.unwritten = False  # the ledger, where the disk was full
@@ -203,6 +204,8 @@ class DiskCheckpoints:
     def restore(self, trainer: Saveable) -> State | None:
         """The newest intact checkpoint into `trainer`, and its state; None when there is none at all."""
         self.pending = None  # what was being written when a trainer died stays a draft
+        if self.start_is_reference:
+            self._check_reference(trainer)
         while names := self.ledger.usable():
             if state := self._intact(trainer, names[-1]):
                 noted = self.ledger.noted(names[-1])
@@ -298,6 +301,19 @@ class DiskCheckpoints:
         trainer.load(str(self.root / name / "trainer"))
         self._check_probe(trainer, name, **saved["probe"])
         return self._state(saved["state"])
+
+    def _check_reference(self, trainer: Saveable) -> None:
+        """`trainer` has loaded no checkpoint yet: it holds what lies at model.path now."""
+        try:
+            probe = json.loads((self.root / name_of(0, 0) / "state.json").read_text())["probe"]
+        except (OSError, ValueError, KeyError):  # none yet; or damaged, which whoever needs it is told
+            return
+        if (off := apart(trainer.score(probe["token_ids"]), probe["logprobs"])) > self.tolerance:
+            raise ResumeRefused(
+                f"model.path holds another model than the one that the run began with (the probe differs by {off:.3g} "
+                f"> {self.tolerance:g}), and the KL term would pull towards it: put the former back, or name the one "
+                "that you want, algorithm.kl.reference=<folder or hub name>"
+            )
 
     def _check_probe(self, trainer: Saveable, name: str, token_ids: list[int], logprobs: list[float]) -> None:
         """Other hardware or another number of ranks may round differently; other weights differ by much more."""

@@ -144,6 +144,11 @@ class Objective:
         return self.kl is not None and self.kl.on
 
     @property
+    def start_is_reference(self) -> bool:
+        """The KL term holds on to the model that training began with."""
+        return self.kl is not None and self.kl.on and self.kl.reference is None
+
+    @property
     def kl_in_reward(self) -> bool:
         return self.kl is not None and self.kl.on and self.kl.place == "reward"
 

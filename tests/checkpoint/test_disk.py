@@ -366,6 +366,28 @@ def test_weights_that_score_the_probe_differently_are_refused(three):
     assert three.restore(Rounded()) == at(3)
 
 
+def test_a_run_that_holds_on_to_the_model_it_began_with_does_not_go_on_with_another_one_there(checkpoints):
+    """What the checkpoint holds is whole, and a KL term would pull it somewhere else."""
+    checkpoints.first(Trainer(0.5))
+    save(checkpoints, Trainer(0.7), at(1))
+    assert reopened(checkpoints).restore(Trainer(0.6)) == at(1), "nothing holds on to what is at model.path"
+    for start, fits in ((0.5, True), (0.6, False), (float("nan"), False)):
+        again = reopened(checkpoints)
+        again.start_is_reference = True
+        if fits:
+            assert again.restore(Trainer(start)) == at(1)
+            continue
+        with pytest.raises(ResumeRefused, match=r"model\.path holds another model .* algorithm\.kl\.reference="):
+            again.restore(Trainer(start))
+
+
+def test_where_no_run_has_begun_or_its_beginning_is_gone_no_reference_is_asked_for(checkpoints):
+    checkpoints.start_is_reference = True
+    assert checkpoints.restore(Trainer()) is None
+    save(checkpoints, Trainer(0.1), at(1))
+    assert checkpoints.restore(Trainer(0.9)) == at(1), "it has no step 0"
+
+
 class DiskOrder:
     """What is done to the disk, in order. A power cut forgets a rename that its folder's fsync does not follow, and
     what was written but not synced before it."""

@@ -288,6 +288,12 @@ def test_only_a_penalty_that_counts_and_is_in_the_reward_is_a_penalty_in_the_rew
     assert not replace(GRPO, kl=kl.KL(kl.k3, 0.0, place="reward")).kl_in_reward
 
 
+def test_the_start_is_the_reference_where_no_other_is_named_and_the_term_counts():
+    assert replace(GRPO, kl=kl.KL(kl.k3, 0.1)).start_is_reference
+    for none in (None, kl.KL(kl.k3, 0.0), kl.KL(kl.k3, 0.1, reference="other")):
+        assert not replace(GRPO, kl=none).start_is_reference
+
+
 def test_a_kl_penalty_in_the_reward_is_not_in_the_loss_too():
     objective = replace(GRPO, kl=kl.KL(kl.k3, 1.0, place="reward"))
     of = batch(ref_logprobs_BT=torch.full((2, 3), -2.0), kl_coefficients_B1=torch.ones(2, 1))
