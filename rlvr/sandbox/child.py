@@ -14,10 +14,11 @@ values (but for `shared`, which is why that is marked as such).
 
 import atexit
 import builtins
-import io
+import gc
 import json
 import os
 import random
+import site
 import struct
 import sys
 import threading
@@ -63,24 +64,37 @@ def send(message: Any, write: Callable[[int, Any], int] = os.write) -> None:
 
 
 def open_streams() -> None:
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
-    out = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
-    sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape")
-    err = io.BufferedWriter(io.FileIO(2, "w", closefd=False))
-    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
-def leave(code: int) -> NoReturn:
-    """End as the interpreter would: wait for threads, run exit handlers, flush."""
+def leave(code: int, namespace: dict[str, Any]) -> NoReturn:
+    """End as the interpreter would: wait for threads, run exit handlers, flush, drop what the program has made, so that
+    files of its own are flushed too."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        flush()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # those of the program are dropped too
+        sys.unraisablehook = threading.excepthook = say_nothing  # of what is dropped, and of threads that outlive it
+        namespace.clear()
+        gc.collect()
+        flush()
     except BaseException as error:
         report(error)
         code = code or 120
     os._exit(code)
+
+
+def say_nothing(error: Any) -> None: ...
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def report(error: BaseException) -> None:
@@ -92,19 +106,20 @@ def report(error: BaseException) -> None:
 def define(program: str, name: str) -> dict[str, Any]:
     """The program's namespace once it has run; does not return when it ends itself."""
     module = types.ModuleType(name)
-    module.__dict__["__builtins__"] = builtins
+    module.__dict__.update({"__builtins__": builtins, "__file__": "program.py"})
     sys.modules[name] = module
     sys.argv = ["program.py"]
     try:
         exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
+        return module.__dict__
     except SystemExit as error:
         if error.code is not None and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
-        leave((error.code or 0) & 0xFF if isinstance(error.code, int) else int(error.code is not None))
+        code = (error.code or 0) & 0xFF if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
         report(error)
-        leave(1)
-    return module.__dict__
+        code = 1
+    leave(code, module.__dict__)  # when the error, which holds on to its frames, is gone
 
 
 def find(namespace: Mapping[str, Any], name: str) -> Any:
@@ -142,8 +157,7 @@ def _text(error: BaseException) -> str:
 
 
 def script(request: Mapping[str, Any]) -> None:
-    define(request["program"], "__main__")
-    leave(0)
+    leave(0, define(request["program"], "__main__"))
 
 
 def calls(request: Mapping[str, Any]) -> None:
@@ -279,6 +293,8 @@ MODES = {"script": script, "calls": calls, "serve": serve, "tests": tests, "shar
 
 def main() -> None:
     open_streams()
+    site.setquit()  # exit, quit and help are no builtins where site is left out
+    site.sethelper()
     random.seed(0)  # forking has seeded it anew; two runs of the same program agree
     request = read_frame()
     MODES[request["mode"]](request)

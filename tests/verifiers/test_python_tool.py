@@ -24,6 +24,8 @@ def ran(program: str, **options) -> str | None:
     [
         ("print(6 * 7)", "42"),
         ("x = 1", ""),
+        ("print(1)\nexit()", "1"),
+        ("import sys\nprint(1)\nsys.stderr.write('2')\nsys.stdout.close()", "1\n2"),
         ("import sys\nprint(1)\nprint(2, file=sys.stderr)", "1\n2"),
         ("import sys\nsys.exit('no')", "no"),
     ],
