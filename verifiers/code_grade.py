@@ -184,7 +184,8 @@ def plausible(message: Any) -> bool:
                     if type(index) is not int or not 0 <= index < 1000:
                         return False
                 return True
-            case ["raised", str(), str()]:
+            case ["raised", str(), str(), str(), ["t", *_] as arguments]:
+                check(arguments)
                 return True
     except (Garbled, ValueError, TypeError):
         return False

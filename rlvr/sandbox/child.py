@@ -24,6 +24,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -136,7 +137,7 @@ def find(namespace: Mapping[str, Any], name: str) -> Any:
 def answer(
     namespace: Mapping[str, Any], name: str, arguments: list[Any], options: dict[str, Any], items: bool = False
 ) -> list[Any]:
-    """["value", tree, [[argument, tree after the call], ...]] or ["raised", type, text]."""
+    """["value", tree, [[argument, tree after the call], ...]], or what `raised` says."""
     try:
         before = [encode(argument) for argument in arguments]
         found = find(namespace, name)(*arguments, **options)
@@ -146,7 +147,18 @@ def answer(
         changed = [[i, encode(a)] for i, (a, b) in enumerate(pairs) if type(a) in (list, dict, set) and encode(a) != b]
         return [kind, value, changed]
     except BaseException as error:
-        return ["raised", type(error).__name__, _text(error)]
+        return raised(error)
+
+
+def raised(error: BaseException) -> list[Any]:
+    """["raised", type, text, the builtin type that it is, arguments by which that has the same text]."""
+    text = _text(error)
+    kind = next(kind for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind)
+    arguments = encode((text,))
+    with suppress(BaseException):  # no plain data, or the program's own code
+        if str(kind(*error.args)) == text:
+            arguments = encode(error.args)
+    return ["raised", type(error).__name__, text, kind.__name__, arguments]
 
 
 def _text(error: BaseException) -> str:
@@ -165,7 +177,7 @@ def calls(request: Mapping[str, Any]) -> None:
     for number, call in enumerate(request["calls"]):
         arguments, options = decode(call)
         reply = answer(namespace, request["entry_point"], arguments, options)
-        send([number, *(reply[:2] if reply[0] == "value" else reply)])
+        send([number, *reply[: 2 if reply[0] == "value" else 3]])
     os._exit(0)
 
 
@@ -192,7 +204,7 @@ def stand_in(name: str) -> Callable[..., Any]:
         if reply is None or reply[0] == "ended":
             raise SolutionEnded(name)
         if reply[0] == "raised":
-            raise _exception(reply[1], reply[2])
+            raise _exception(*reply[1:])
         for index, tree in reply[2]:
             _overwrite(arguments[index], decode(tree))
         return _iterator(decode(reply[1])) if reply[0] == "items" else decode(reply[1])
@@ -208,16 +220,16 @@ def _iterator(items: list[Any]) -> Iterator[Any]:
         raise RuntimeError(f"an iterator is handed over up to {MOST_ITEMS} items")
 
 
-def _exception(kind: str, text: str) -> Exception:
-    """A builtin exception as itself; but StopIteration would end the tests' own loops early, as in all(map(f, ...)):
+def _exception(name: str, text: str, kind: str, arguments: Any) -> Exception:
+    """The builtin exception that it is; but StopIteration would end the tests' own loops early, as in all(map(f, ...)):
     it is what a generator makes of it."""
     found = getattr(builtins, kind, None)
     if isinstance(found, type) and issubclass(found, Exception) and found is not StopIteration:
         try:
-            return found(text)
-        except TypeError:  # UnicodeDecodeError and its like want more
+            return found(*decode(arguments))
+        except TypeError:  # ExceptionGroup and its like want more
             pass
-    return RuntimeError(f"{kind}: {text}")
+    return RuntimeError(f"{name}: {text}")
 
 
 def _overwrite(target: Any, value: Any) -> None:

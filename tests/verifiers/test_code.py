@@ -57,6 +57,9 @@ def test_names_that_tests_define_themselves_are_not_the_programs():
     assert read_task({"tests": tests}).names == ("f", "g")
 
 
+CASE = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        "
+
+
 @pytest.mark.parametrize(
     ("tests", "shared"),
     [
@@ -77,10 +80,42 @@ def test_names_that_tests_define_themselves_are_not_the_programs():
         ("x = f([2, 1])\nx.sort()\nassert x == [1, 2]", False),
         ("assert Diff([1], [2]) == [1]", False),
         ("assert list(g(3)) == sorted(set(g(3))) and next(g(1)) == 0", False),
+        ("try:\n    f(-1)\nexcept Odd:\n    pass", True),
+        ("try:\n    f(-1)\nexcept (ValueError, Odd):\n    pass", True),
+        ("try:\n    f(-1)\nexcept ValueError as error:\n    assert error.args", False),
+        (CASE + "with self.assertRaises(Odd): f(-1)", True),
+        (CASE + "with self.assertRaisesRegex((Odd, ValueError), 'x'): f(-1)", True),
+        (CASE + "self.assertRaises(ValueError, f, -1)", False),
+        (CASE + "self.assertEqual(f(1), odd)", True),
+        (CASE + "self.assertIsInstance(f(1), Odd)", True),
+        (CASE + "self.assertIsInstance(f(1), (int, Odd))", True),
+        (CASE + "self.assertIsInstance(f(1), int)", False),
+        ("from contextlib import suppress\nwith suppress(Odd): f(-1)", True),
+        ("assert f(9) == 5\nassert limit == 5", True),
+        ("assert f(9) == f(LIMIT)", True),
+        ("assert len(table) == f(1)", True),
+        ("assert table[0] == f(1)", True),
+        ("assert all(f(x) for x in table)", True),
+        ("assert f is not None and callable(f)\nfor g in [f]: assert g(1) == 1", False),
+        ("def same(g, x): assert g(x) == x\nsame(f, 1)", False),
+        ("import io, sys\nsys.stdout = io.StringIO()\nf(1)", True),
+        ("import builtins as b\nb.input = lambda: '1'\nassert f()", True),
+        ("import sys\nprint(f(1), file=sys.stderr)", False),
+        ("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): f(1)", True),
+        ("from unittest.mock import patch\nwith patch('builtins.input', return_value='3'): f()", True),
+        ("from unittest import mock\nwith mock.patch('time.sleep'): f()", True),
+        ("assert patch('a') == 'b'", False),
+        ("import asyncio\nassert asyncio.run(f(1)) == 2", True),
+        ("import asyncio\nasync def test():\n    assert await f(1) == 2\nasyncio.run(test())", True),
     ],
 )
 def test_tests_that_need_live_objects_are_told_by_their_look(tests, shared):
     assert read_task({"tests": tests}).shared is shared
+
+
+def test_a_module_of_the_preamble_may_be_changed_by_the_tests():
+    row = {"tests": "sys.stdin = io.StringIO('1')\nassert f() == '1'", "preamble": "import io, sys"}
+    assert read_task(row).shared
 
 
 NO_TASKS = [
@@ -335,6 +370,51 @@ def test_an_exception_of_the_program_is_the_same_in_the_tests():
     tests = "try:\n    f(0)\nexcept ZeroDivisionError as e:\n    assert 'division' in str(e)\nelse:\n    assert False"
     assert code(sample(fenced("def f(x): return 1 / x"), {"tests": tests})).reward == 1.0
     assert code(sample(fenced("def f(x): raise SystemExit"), {"tests": tests})).reward == 0.0
+
+
+ODD = "class Odd(ValueError):\n    def __init__(self, n): super().__init__(n, 'odd')\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        ("raise Odd(1)", "ValueError", "(1, 'odd')"),
+        ("raise KeyError('a')", "KeyError", "('a',)"),
+        ("raise OSError(2, 'no')", "OSError", "(2, 'no')"),
+        ("b'\\xff'.decode()", "UnicodeDecodeError", "('utf-8', b'\\xff', 0, 1, 'invalid start byte')"),
+        ("import json; json.loads('{')", "ValueError", None),
+        ("raise ValueError(f)", "ValueError", None),
+    ],
+)
+def test_an_exception_travels_as_the_builtin_one_that_it_is(body, kind, says):
+    tests = f"try:\n    f()\n    assert False\nexcept {kind} as e:\n    assert {says} in (None, e.args), e.args"
+    verdict = code(sample(fenced(f"{ODD}def f():\n    {body}"), {"tests": tests}))
+    assert (verdict.reward, verdict.provenance[0].trust) == (1.0, "separate"), verdict
+
+
+def test_what_is_no_answer_for_an_exception_is_none():
+    assert plausible(["raised", "Odd", "1", "ValueError", encode((1,))])
+    for arguments in (None, 5, encode([1]), ["t", object], ["t", ["no tag"]]):
+        assert not plausible(["raised", "Odd", "1", "ValueError", arguments]), arguments
+    assert not plausible(["raised", "Odd", "1"])
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "tests"),
+    [
+        (f"{ODD}def f(): raise Odd(1)", f"{ODD}def f(): raise KeyError(1)", CASE + "with self.assertRaises(Odd): f()"),
+        ("LIMIT = 5\ndef f(x): return min(x, LIMIT)", "LIMIT = 6\ndef f(x): return 5",
+         "assert f(9) == 5\nassert LIMIT == 5"),
+        ("def f(): return int(input()) + 1", "def f(): return int(input())",
+         "from unittest.mock import patch\nwith patch('builtins.input', return_value='3'): assert f() == 4"),
+        ("def f(x): print(x)", "def f(x): print(x + 1)",
+         "import io, sys\nold, sys.stdout = sys.stdout, io.StringIO()\nf(3)\n"
+         "assert sys.stdout.getvalue() == '3\\n'\nsys.stdout = old"),
+    ],
+)  # fmt: skip
+def test_exceptions_constants_and_output_of_the_program_are_tested(right, wrong, tests):
+    assert code(sample(fenced(right), {"tests": tests})).reward == 1.0
+    assert code(sample(fenced(wrong), {"tests": tests})).reward == 0.0
 
 
 class Broken:
