@@ -44,10 +44,9 @@ def uses_objects(tests: ast.AST, names: set[str]) -> bool:
             plain = isinstance(node, ast.Attribute) and node.attr in PLAIN_ATTRIBUTES
             if made_by and not (plain and not made_by[0].isupper()):
                 return True
-        if isinstance(node, ast.Await) and called(node.value, names):
-            return True
-        if isinstance(node, ast.Call) and dotted(node.func) == "asyncio.run" and called(next(iter(node.args), None), names):
-            return True
+        match node:
+            case ast.Await(value=made) | ast.Call(func=ast.Attribute(attr="run"), args=[made]) if called(made, names):
+                return True
         if isinstance(node, ast.Call) and called(node, names):
             arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
             if any(isinstance(a, ast.Lambda) or (isinstance(a, ast.Name) and a.id in functions) for a in arguments):

@@ -29,7 +29,10 @@ from typing import Any
 
 from rlvr_verifiers.code_look import needs_one_process
 
+from rlvr.sandbox.wire import MAX_FRAME, size
+
 INSTALLED = {*sys.stdlib_module_names, "numpy"}  # what the sandbox has
+MOST_EXPECTED = MAX_FRAME - 100  # bytes: an answer says which call it is for
 ANYTHING = {"exec", "eval", "globals", "locals", "vars"}  # by these, tests may come to names that they do not hold
 
 
@@ -132,7 +135,9 @@ def _calls(columns: Mapping[str, Any], cases: Any) -> Calls:
         if not isinstance(arguments, (list, tuple)):
             raise TypeError("args: expected a list")
         options = read(case["kwargs"]) if case.get("kwargs") else {}
-        found.append((list(arguments), dict(options), read(case["expected"])))
+        if (needed := size(expected := read(case["expected"]))) > MOST_EXPECTED:
+            raise NoTask(f"an expected value of {needed} bytes > {MOST_EXPECTED}, which is the most that is read of one")
+        found.append((list(arguments), dict(options), expected))
     return Calls(str(columns["entry_point"]), tuple(found), not literals)
 
 

@@ -23,7 +23,6 @@ from rlvr.sandbox.wire import Frames, Garbled, frame
 
 LOOK_S = 0.05  # how often the clocks are looked at
 STARVED, STARVED_S = 5, 60.0  # wall time, as a multiple and at least, after which a job that gets no CPU is given up
-MAX_MESSAGES_BYTES = 8 << 20
 
 
 class Run:
@@ -141,7 +140,7 @@ class Run:
                 self.kill("output_limit")
             return []
         self._received += len(data)
-        if self._received > MAX_MESSAGES_BYTES:
+        if self._received > self.limits.message_bytes:
             self.kill("output_limit")
         if self.garbled or self.end:
             return []

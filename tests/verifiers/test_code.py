@@ -345,6 +345,24 @@ def test_partial_credit_is_the_share_of_cases():
     assert code(sample(fenced("print(1)"), streams), partial=True).reward == 0.5
 
 
+def test_as_much_may_be_printed_and_returned_as_is_expected():
+    lines = {"cases": [{"stdin": "150000\n", "stdout": "\n".join(str(10**7 + i) for i in range(150_000))}]}
+    program = "n = int(input())\nprint('\\n'.join(str(10**7 + i) for i in range(n)))"
+    assert len(lines["cases"][0]["stdout"]) > Limits().output_bytes
+    assert code(sample(fenced(program), lines)).reward == 1.0
+    assert code(sample(fenced(f"{program}\nwhile True: print('x' * 9999)"), lines)).reason == "output_limit"
+    texts = {"entry_point": "f", "cases": [{"args": [i], "expected": chr(97 + i) * 3_000_000} for i in range(3)]}
+    assert code(sample(fenced("def f(i): return chr(97 + i) * 3_000_000"), texts)).reward == 1.0
+    assert code(sample(fenced("def f(i): return chr(97 + i) * 3_900_000"), texts)).reason == "differs"
+
+
+def test_an_expected_value_that_no_program_could_return_is_no_task():
+    row = {"entry_point": "f", "cases": [{"args": [], "expected": "x" * (4 << 20)}]}
+    assert code.unusable(row, {}, {}).startswith("an expected value of 4194306 bytes > 4194204")
+    row["cases"][0]["expected"] = "x" * (4_194_204 - 2)
+    assert code(sample(fenced("def f(): return 'x' * (4_194_204 - 2)"), row)).reward == 1.0
+
+
 def test_no_code_and_too_much_of_it_are_rejected():
     assert code(sample("I do not know", ADD)).reason == "no_code"
     assert code(sample(fenced("#" * 200_000), ADD)).reason == "too_long"
