@@ -56,11 +56,13 @@ class Asserts:
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls({"f"}, cases=(((2,), {}, 3), ...)): arguments, keyword arguments, what is expected."""
+    """Calls("f", cases=(([2], {}, 3), ...)): arguments, keyword arguments, what is expected. `apps`: the function may
+    be a method of a class `Solution`, and where each expected value is a list of one item, that item will do too."""
 
     entry_point: str
     cases: tuple[tuple[list[Any], dict[str, Any], Any], ...]
     json: bool = True  # expected values came as JSON, which has lists where Python may have tuples
+    apps: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ def _calls(columns: Mapping[str, Any], cases: Any) -> Calls:
             raise TypeError("args: expected a list")
         options = read(case["kwargs"]) if case.get("kwargs") else {}
         if (needed := size(expected := read(case["expected"]))) > MOST_EXPECTED:
-            raise NoTask(f"an expected value of {needed} bytes > {MOST_EXPECTED}, which is the most that is read of one")
+            raise NoTask(f"an expected value of {needed} bytes > {MOST_EXPECTED}: no answer may be longer")
         found.append((list(arguments), dict(options), expected))
-    return Calls(str(columns["entry_point"]), tuple(found), not literals)
+    return Calls(str(columns["entry_point"]), tuple(found), not literals, bool(columns.get("fn_name")))
 
 
 # assert tests --------------------------------------------------------------------------------------------------------

@@ -174,9 +174,11 @@ def script(request: Mapping[str, Any]) -> None:
 
 def calls(request: Mapping[str, Any]) -> None:
     namespace = define(request["program"], "__main__" if request.get("main") else "solution")
+    names = request["entry_points"]  # the first that is there
+    name = next((name for name in names if name.partition(".")[0] in namespace), names[0])
     for number, call in enumerate(request["calls"]):
         arguments, options = decode(call)
-        reply = answer(namespace, request["entry_point"], arguments, options)
+        reply = answer(namespace, name, arguments, options)
         send([number, *reply[: 2 if reply[0] == "value" else 3]])
     os._exit(0)
 

@@ -41,7 +41,7 @@ def fenced(program: str) -> str:
 def test_each_form_of_row_is_read():
     assert read_task({"cases": [{"stdin": "1\n", "stdout": "2\n"}]}) == Streams((("1\n", "2\n"),))
     assert read_task(None, {"inputs": ["1\n"], "outputs": ["2\n"]}) == Streams((("1\n", "2\n"),))
-    assert read_task({"inputs": [[1, 2]], "outputs": [3], "fn_name": "f"}) == Calls("f", (([1, 2], {}, 3),))
+    assert read_task({"inputs": [[1, 2]], "outputs": [3], "fn_name": "f"}) == Calls("f", (([1, 2], {}, 3),), apps=True)
     literal = {"entry_point": "f", "literals": True, "cases": [{"args": "[(1, 2)]", "expected": "{1}"}]}
     assert read_task(json.dumps(literal)) == Calls("f", (([(1, 2)], {}, {1}),), json=False)
     mbpp = {"test_list": ["assert f(2) == math.floor(3.5)"], "test_setup_code": "import math"}
@@ -361,6 +361,24 @@ def test_an_expected_value_that_no_program_could_return_is_no_task():
     assert code.unusable(row, {}, {}).startswith("an expected value of 4194306 bytes > 4194204")
     row["cases"][0]["expected"] = "x" * (4_194_204 - 2)
     assert code(sample(fenced("def f(): return 'x' * (4_194_204 - 2)"), row)).reward == 1.0
+
+
+def test_rows_of_apps_are_graded_by_its_conventions():
+    method = "class Solution:\n    def add(self, a, b): return a + b"
+    row = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [3, 7]}
+    wrapped = row | {"outputs": [[3], [7]]}
+    for program in (method, "def add(a, b): return a + b", f"{method} - 1\ndef add(a, b): return a + b"):
+        for answer in (row, wrapped, json.dumps(wrapped)):
+            assert code(sample(fenced(program), answer)).reward == 1.0, (program, answer)
+            assert code(sample(fenced(program.replace("+ b", "- b")), answer)).reward == 0.0
+    assert code(sample(fenced("def add(a, b): return [a + b]"), wrapped)).reward == 1.0
+    assert code(sample(fenced("def add(a, b): return [a + b]"), row)).reward == 0.0
+    mixed = row | {"outputs": [[3], [7, 7]]}  # lists are what it returns
+    assert code(sample(fenced("def add(a, b): return a + b if a == 1 else [7, 7]"), mixed)).reward == 0.0
+    assert code(sample(fenced("class Other:\n    def add(self, a, b): return a + b"), row)).reason == "raised"
+    ours = {"entry_point": "add", "cases": [{"args": [1, 2], "expected": [3]}]}
+    assert code(sample(fenced("def add(a, b): return a + b"), ours)).reward == 0.0
+    assert code(sample(fenced(method), ours)).reason == "raised"
 
 
 def test_no_code_and_too_much_of_it_are_rejected():
