@@ -280,6 +280,14 @@ def test_the_last_closed_block_of_python_counts():
     assert last_block('```bash title="a"\na\n```\n```{.r}\nb\n```') is None
 
 
+def test_an_indented_block_loses_the_indentation_of_its_fence():
+    block = "1. First:\n\n   ```python\n   if x:\n       a\n\n  b\nc\n   ```\n"
+    assert last_block(block) == "if x:\n    a\n\nb\nc\n"
+    assert last_block("\t```python\n\tif x:\n\t\ta\n\t```") == "if x:\n\ta\n"
+    assert last_block("```python\n    a\n  ```") == "    a\n"
+    assert code(sample(f"- So:\n  {fenced('def add(a, b): return a + b')}".replace("\n", "\n  "), ADD)).reward == 1.0
+
+
 def test_a_program_may_be_a_block_a_box_everything_or_a_continuation():
     text = "<think>\\boxed{1}</think>\\boxed{2+3}"
     assert extracted(sample(text, ADD), "boxed") == "2+3"

@@ -34,6 +34,11 @@ def test_a_program_says_what_it_prints(program, printed):
     assert ran(program) == printed
 
 
+def test_a_program_may_stand_in_a_list():
+    turn = "1. Compute:\n   ```python\n   x = 6 * 7\n   print(x)\n   ```\n"
+    assert python.function(Sample("", turn, None)) == "42"
+
+
 def test_what_goes_wrong_is_told_to_the_policy():
     assert ran("1 / 0").endswith("ZeroDivisionError: division by zero")
     assert ran("while True: pass", cpu_s=0.2) == "error: cpu_limit"
