@@ -104,14 +104,15 @@ def report(error: BaseException) -> None:
     sys.excepthook(type(error), error.with_traceback(trace and trace.tb_next), trace and trace.tb_next)
 
 
-def define(program: str, name: str) -> dict[str, Any]:
-    """The program's namespace once it has run; does not return when it ends itself."""
+def define(program: str, name: str, preamble: str = "") -> dict[str, Any]:
+    """The program's namespace once it has run, after the preamble; does not return when it ends itself."""
     module = types.ModuleType(name)
     module.__dict__.update({"__builtins__": builtins, "__file__": "program.py"})
     sys.modules[name] = module
     sys.argv = ["program.py"]
     try:
-        exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
+        for text in (preamble, program):  # each may begin with imports from __future__
+            exec(compile(text, "program.py", "exec", dont_inherit=True), module.__dict__)
         return module.__dict__
     except SystemExit as error:
         if error.code is not None and not isinstance(error.code, int):
@@ -251,7 +252,7 @@ def tests(request: Mapping[str, Any]) -> None:
 
 
 def shared(request: Mapping[str, Any]) -> None:
-    namespace = define(request["preamble"] + "\n" + request["program"], "__main__")
+    namespace = define(request["program"], "__main__", request["preamble"])
     send(["ready"])
     request = {**request, **read_frame()}  # the tests come when the solution has been defined
     sys.modules["tests"] = sys.modules["__main__"]

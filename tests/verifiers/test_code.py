@@ -461,6 +461,14 @@ def test_exceptions_constants_and_output_of_the_program_are_tested(right, wrong,
     assert code(sample(fenced(wrong), {"tests": tests})).reward == 0.0
 
 
+@pytest.mark.parametrize("trust", ["separate", "shared"])
+def test_a_program_may_begin_with_an_import_from_the_future(trust):
+    program = "from __future__ import annotations\nimport math\ndef f(x: Unknown): return math.floor(x)"
+    row = {"tests": "assert f(2.5) == math.floor(2.5)", "preamble": "import math", "trust": trust}
+    assert code(sample(fenced(program), row)).reward == 1.0
+    assert code(sample(fenced(program.replace("floor", "ceil")), row)).reward == 0.0
+
+
 class Broken:
     """A runner whose machine fails."""
 
