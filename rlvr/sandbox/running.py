@@ -40,9 +40,11 @@ class Run:
         self._hang_up = False
         self.own_s = self._cpu_s = 0.0
         self._threads = 0
-        self._start(job)
+        self.handle = -1  # of the child, once it is there
+        self._open: set[int] = set()
 
-    def _start(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
+        """SlotFailed when the slot is lost; `close` is due either way."""
         (stdin, self.stdin), (self.stdout, stdout), (self.stderr, stderr) = os.pipe(), os.pipe(), os.pipe()
         self.channel, channel = socket.socketpair()
         theirs = [stdin, stdout, stderr, channel.fileno()]
@@ -237,7 +239,8 @@ class Run:
     def close(self) -> None:
         for descriptor in list(self._open):
             self._close(descriptor)
-        os.close(self.handle)
+        if self.handle >= 0:
+            os.close(self.handle)
         self.slot.jobs += 1
 
 
@@ -247,6 +250,7 @@ def run_together(slots: list[Slot], jobs: list[Job], relay: Relay) -> list[Resul
     try:
         for slot, job in zip(slots, jobs, strict=True):
             runs.append(Run(slot, job))
+            runs[-1].start(job)
         looked = monotonic()
         while not all(run.done for run in runs):
             _turn(runs, relay)

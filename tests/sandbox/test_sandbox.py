@@ -270,6 +270,16 @@ def test_a_slot_that_is_killed_is_replaced(sandbox):
     assert sandbox.run(script("print(2)")).stdout == b"2\n"
 
 
+def test_a_slot_that_is_lost_leaves_no_descriptor(sandbox):
+    assert sandbox.run(script("print(1)")).ok
+    before = len(os.listdir("/proc/self/fd"))
+    for slot in sandbox._idle:
+        os.killpg(slot._process.pid, signal.SIGKILL)
+        slot._process.wait()
+    assert sandbox.run(script("print(2)")).ok
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_many_threads_may_share_a_sandbox(sandbox):
     said: list[bytes] = []
 
