@@ -251,25 +251,28 @@ def run_together(slots: list[Slot], jobs: list[Job], relay: Relay) -> list[Resul
         for slot, job in zip(slots, jobs, strict=True):
             runs.append(Run(slot, job))
             runs[-1].start(job)
-        looked = monotonic()
+        looked, waited_s = monotonic(), 0.0
         while not all(run.done for run in runs):
-            _turn(runs, relay)
+            waited_s += _turn(runs, relay)
             if (passed_s := monotonic() - looked) >= LOOK_S:
-                _pass_time(runs, passed_s)
-                looked += passed_s
+                _pass_time(runs, passed_s, waited_s)
+                looked, waited_s = looked + passed_s, 0.0
         return [run.result() for run in runs]
     finally:
         for run in runs:
             run.close()
 
 
-def _turn(runs: list[Run], relay: Relay) -> None:
+def _turn(runs: list[Run], relay: Relay) -> float:
+    """Seconds that it waited for them: the rest is our own work."""
     poll = select.poll()
     for run in runs:
         if not run.done:
             for descriptor, events in run.interests().items():
                 poll.register(descriptor, events)
+    began = monotonic()
     ready = dict(poll.poll(LOOK_S * 1000))
+    waited_s = monotonic() - began
     for number, run in enumerate(runs):
         was_done = run.done
         for message in [] if was_done else run.turn(ready):
@@ -279,14 +282,15 @@ def _turn(runs: list[Run], relay: Relay) -> None:
         if run.done and not was_done:
             for to, reply in relay(number, None):
                 runs[to].hang_up() if reply is None else runs[to].send(reply)
+    return waited_s
 
 
-def _pass_time(runs: list[Run], passed_s: float) -> None:
-    """The wall clock runs while all of them sleep. While one could run, only the CPU time that it gets counts: a busy
-    machine is not its fault, nor that of one that waits for it."""
+def _pass_time(runs: list[Run], passed_s: float, waited_s: float) -> None:
+    """The wall clock runs while all of them sleep and we wait for them, not while they wait for us. While one could
+    run, only the CPU time that it gets counts: a busy machine is not its fault, nor that of one that waits for it."""
     looks = [run.look() for run in runs]
     used_s = sum(cpu_s for _, cpu_s in looks)
-    own_s = min(used_s, passed_s) if any(could_run for could_run, _ in looks) else min(passed_s, 4 * LOOK_S)
+    own_s = min(used_s, passed_s) if any(could_run for could_run, _ in looks) else min(waited_s, 4 * LOOK_S)
     for run in runs:
         run.advance(own_s)
 

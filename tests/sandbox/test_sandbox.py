@@ -280,6 +280,18 @@ def test_a_slot_that_is_lost_leaves_no_descriptor(sandbox):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def test_the_time_that_we_take_ourselves_is_not_the_programs(sandbox):
+    def slow(who: int, message: object) -> list[tuple[int, object]]:
+        while message == ["ready"] and time.monotonic() < end:
+            pass
+        return [(0, None)] if message == ["ready"] else []
+
+    end = time.monotonic() + 0.3
+    job = Job({"mode": "serve", "program": ""}, limits=Limits(cpu_s=0.1, wall_factor=1.0))
+    result = sandbox.run_together([job], slow)[0]
+    assert result.end == "ok" and result.own_s < 0.1 and time.monotonic() > end, result
+
+
 def test_many_threads_may_share_a_sandbox(sandbox):
     said: list[bytes] = []
 
