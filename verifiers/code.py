@@ -73,7 +73,7 @@ def wrong_answer(answer: Any, row: Mapping[str, Any] | None = None) -> str | Non
 
 @verifier(
     "code",
-    version="3",
+    version="4",
     timeout_s=60.0,
     isolation="sandbox",
     setup=set_up,
