@@ -73,7 +73,7 @@ def wrong_answer(answer: Any, row: Mapping[str, Any] | None = None) -> str | Non
 
 @verifier(
     "code",
-    version="3",
+    version="4",
     timeout_s=60.0,
     isolation="sandbox",
     setup=set_up,
@@ -152,20 +152,21 @@ def extracted(sample: Sample, how: str) -> str | None:
 
 
 def last_block(text: str) -> str | None:
-    """The content of the last closed block of code that says Python; where none does, of the last that says nothing."""
+    """The content of the last closed block of code that says Python; where none does, of the last that says nothing.
+    A block that is indented, as in a list, loses as much indentation in each line, as Markdown has it."""
     found: dict[bool, str] = {}  # by whether it says Python
-    opened: tuple[str, str] | None = None  # fence, language
+    opened: tuple[str, str, int] | None = None  # fence, language, indentation
     lines: list[str] = []
     for line in text.split("\n"):
-        bare = line.strip()
+        bare, indented = line.strip(), len(line) - len(line.lstrip(" \t"))
         fence = bare[: len(bare) - len(bare.lstrip("`"))]
         if opened is None and len(fence) >= 3:
             info = bare[len(fence) :].strip().lower()  # python title="a.py", python:a.py
-            opened, lines = (fence, re.split(r"[\s:,{]", info)[0] or info), []
+            opened, lines = (fence, re.split(r"[\s:,{]", info)[0] or info, indented), []
         elif opened is not None and bare == fence and len(fence) >= len(opened[0]):
             if opened[1] in PYTHON and "".join(lines).strip():
                 found[bool(opened[1])] = "\n".join(lines) + "\n"
             opened = None
         elif opened is not None:
-            lines.append(line)
+            lines.append(line[min(indented, opened[2]) :])
     return found.get(True, found.get(False))

@@ -18,7 +18,7 @@ from rlvr_verifiers.code_compare import same, same_output
 from rlvr_verifiers.code_task import Asserts, Calls, Streams, Task
 
 from rlvr.sandbox.job import Job, Limits, Result, Runner
-from rlvr.sandbox.wire import Garbled, check, encode
+from rlvr.sandbox.wire import Garbled, check, encode, size
 
 LATE = ("cpu_limit", "timeout")
 NO_TESTS = "gold_unparsed"  # the row is to blame: the tests cannot tell programs apart
@@ -80,7 +80,9 @@ def grade_streams(
     for number, (stdin, stdout) in enumerate(task.cases):
         if spent > total_s:
             return Grade(passed, len(task.cases), "timeout", f"all cases together took more than {total_s:g} s")
-        result = sandbox.run(Job({"mode": "script", "program": program}, stdin.encode(), limits))
+        most = max(limits.output_bytes, 2 * len(stdout.encode(errors="replace")) + 65536)
+        job = Job({"mode": "script", "program": program}, stdin.encode(), replace(limits, output_bytes=most))
+        result = sandbox.run(job)
         spent += result.own_s
         if not result.ok:
             reason, detail = blame(result)
@@ -95,14 +97,19 @@ def grade_streams(
 
 def grade_calls(program: str, task: Calls, sandbox: Runner, limits: Limits, tolerance: float) -> Grade:
     calls = [encode((arguments, options)) for arguments, options, _ in task.cases]
-    request = {"mode": "calls", "program": program, "entry_point": task.entry_point, "calls": calls}
-    result = sandbox.run(Job(request, limits=limits))
+    names = [task.entry_point, *([f"Solution.{task.entry_point}"] if task.apps else [])]
+    request = {"mode": "calls", "program": program, "entry_points": names, "calls": calls}
+    wrapped = task.apps and all(type(expected) is list and len(expected) == 1 for _, _, expected in task.cases)
+    most = max(limits.message_bytes, 2 * sum(size(expected) for _, _, expected in task.cases))
+    result = sandbox.run(Job(request, limits=replace(limits, message_bytes=most)))
     if not result.ok:
         return Grade(0, len(calls), *blame(result))
     passed, problem = 0, ("", "")
     for number, (_, _, expected) in enumerate(task.cases):
         reply = result.messages[number] if number < len(result.messages) else None
         reason, detail = judge_reply(reply, number, expected, tolerance, task.json)
+        if wrapped and reason == "differs":
+            reason, detail = judge_reply(reply, number, expected[0], tolerance, task.json)
         passed += reason == "passed"
         if reason != "passed" and not problem[0]:
             problem = (reason, f"case {number}: {detail}")
@@ -184,7 +191,8 @@ def plausible(message: Any) -> bool:
                     if type(index) is not int or not 0 <= index < 1000:
                         return False
                 return True
-            case ["raised", str(), str()]:
+            case ["raised", str(), str(), str(), ["t", *_] as arguments]:
+                check(arguments)
                 return True
     except (Garbled, ValueError, TypeError):
         return False

@@ -27,9 +27,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rlvr_verifiers.code_look import needs_one_process
+
+from rlvr.sandbox.wire import MAX_FRAME, size
+
 INSTALLED = {*sys.stdlib_module_names, "numpy"}  # what the sandbox has
-PLAIN = {None.__class__, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict}
-PLAIN_ATTRIBUTES = {name for kind in PLAIN for name in dir(kind)}
+MOST_EXPECTED = MAX_FRAME - 100  # bytes: an answer says which call it is for
 ANYTHING = {"exec", "eval", "globals", "locals", "vars"}  # by these, tests may come to names that they do not hold
 
 
@@ -53,11 +56,13 @@ class Asserts:
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls({"f"}, cases=(((2,), {}, 3), ...)): arguments, keyword arguments, what is expected."""
+    """Calls("f", cases=(([2], {}, 3), ...)): arguments, keyword arguments, what is expected. `apps`: the function may
+    be a method of a class `Solution`, and where each expected value is a list of one item, that item will do too."""
 
     entry_point: str
     cases: tuple[tuple[list[Any], dict[str, Any], Any], ...]
     json: bool = True  # expected values came as JSON, which has lists where Python may have tuples
+    apps: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,10 @@ def _calls(columns: Mapping[str, Any], cases: Any) -> Calls:
         if not isinstance(arguments, (list, tuple)):
             raise TypeError("args: expected a list")
         options = read(case["kwargs"]) if case.get("kwargs") else {}
-        found.append((list(arguments), dict(options), read(case["expected"])))
-    return Calls(str(columns["entry_point"]), tuple(found), not literals)
+        if (needed := size(expected := read(case["expected"]))) > MOST_EXPECTED:
+            raise NoTask(f"an expected value of {needed} bytes > {MOST_EXPECTED}: no answer may be longer")
+        found.append((list(arguments), dict(options), expected))
+    return Calls(str(columns["entry_point"]), tuple(found), not literals, bool(columns.get("fn_name")))
 
 
 # assert tests --------------------------------------------------------------------------------------------------------
@@ -169,7 +176,7 @@ def _tests(columns: Mapping[str, Any], text: Any) -> Asserts:
         raise NoTask(f"nothing in the tests comes to {', '.join(names)} when they are imported (`if __name__ == "
                      "\"__main__\"` does not hold then): call it in an assert, or a function check(candidate) with an "
                      "entry_point, a unittest class, functions test_...()")  # fmt: skip
-    shared = columns.get("trust") == "shared" or needs_one_process(test_tree, alive)
+    shared = columns.get("trust") == "shared" or needs_one_process(test_tree, alive, preamble_tree)
     return Asserts(code, names, preamble, check, shared, collect, collect and functions)
 
 
@@ -262,48 +269,3 @@ def unknown_names(tests: ast.AST, preamble: ast.AST) -> tuple[str, ...]:
     used = [node for node in ast.walk(tests) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     used.sort(key=lambda node: (node.lineno, node.col_offset))
     return tuple(dict.fromkeys(node.id for node in used if node.id not in known))
-
-
-def needs_one_process(tests: ast.AST, names: set[str]) -> bool:
-    """Do the tests use the program's names other than by calling them with data, and what these return other than as
-    data? A method that plain data has as well counts for a class alone, by its capital letter."""
-    held: dict[str, str] = {}  # what a call's result is put into -> whose
-    for node in ast.walk(tests):
-        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and (name := called(node.value, names)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            held |= {dotted(target): name for target in targets}
-    held.pop("", None)
-    functions = {node.name for node in ast.walk(tests) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    for node in ast.walk(tests):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
-            return True
-        if isinstance(node, (ast.Attribute, ast.Call)):
-            owner = node.value if isinstance(node, ast.Attribute) else node.func
-            made_by = called(owner, names) or held.get(dotted(owner), "")
-            plain = isinstance(node, ast.Attribute) and node.attr in PLAIN_ATTRIBUTES
-            if made_by and not (plain and not made_by[0].isupper()):
-                return True
-        if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id in names for b in node.bases):
-            return True
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-            used = {a.id for a in arguments if isinstance(a, ast.Name)}
-            if node.func.id in ("isinstance", "issubclass") and used & names:
-                return True
-            callbacks = used & functions or any(isinstance(a, ast.Lambda) for a in arguments)
-            if node.func.id in names and callbacks:
-                return True
-    return False
-
-
-def called(node: ast.AST | None, names: set[str]) -> str:
-    """The one of the names that is called here, or nothing."""
-    name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-    return name if name in names else ""
-
-
-def dotted(node: ast.AST) -> str:
-    """`x` or `self.x`, or nothing."""
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return f"{node.value.id}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""

@@ -14,15 +14,17 @@ values (but for `shared`, which is why that is marked as such).
 
 import atexit
 import builtins
-import io
+import gc
 import json
 import os
 import random
+import site
 import struct
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -63,24 +65,37 @@ def send(message: Any, write: Callable[[int, Any], int] = os.write) -> None:
 
 
 def open_streams() -> None:
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
-    out = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
-    sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape")
-    err = io.BufferedWriter(io.FileIO(2, "w", closefd=False))
-    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
-def leave(code: int) -> NoReturn:
-    """End as the interpreter would: wait for threads, run exit handlers, flush."""
+def leave(code: int, namespace: dict[str, Any]) -> NoReturn:
+    """End as the interpreter would: wait for threads, run exit handlers, flush, drop what the program has made, so that
+    files of its own are flushed too."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        flush()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # those of the program are dropped too
+        sys.unraisablehook = threading.excepthook = say_nothing  # of what is dropped, and of threads that outlive it
+        namespace.clear()
+        gc.collect()
+        flush()
     except BaseException as error:
         report(error)
         code = code or 120
     os._exit(code)
+
+
+def say_nothing(error: Any) -> None: ...
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def report(error: BaseException) -> None:
@@ -89,22 +104,24 @@ def report(error: BaseException) -> None:
     sys.excepthook(type(error), error.with_traceback(trace and trace.tb_next), trace and trace.tb_next)
 
 
-def define(program: str, name: str) -> dict[str, Any]:
-    """The program's namespace once it has run; does not return when it ends itself."""
+def define(program: str, name: str, preamble: str = "") -> dict[str, Any]:
+    """The program's namespace once it has run, after the preamble; does not return when it ends itself."""
     module = types.ModuleType(name)
-    module.__dict__["__builtins__"] = builtins
+    module.__dict__.update({"__builtins__": builtins, "__file__": "program.py"})
     sys.modules[name] = module
     sys.argv = ["program.py"]
     try:
-        exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
+        for text in (preamble, program):  # each may begin with imports from __future__
+            exec(compile(text, "program.py", "exec", dont_inherit=True), module.__dict__)
+        return module.__dict__
     except SystemExit as error:
         if error.code is not None and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
-        leave((error.code or 0) & 0xFF if isinstance(error.code, int) else int(error.code is not None))
+        code = (error.code or 0) & 0xFF if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
         report(error)
-        leave(1)
-    return module.__dict__
+        code = 1
+    leave(code, module.__dict__)  # when the error, which holds on to its frames, is gone
 
 
 def find(namespace: Mapping[str, Any], name: str) -> Any:
@@ -121,7 +138,7 @@ def find(namespace: Mapping[str, Any], name: str) -> Any:
 def answer(
     namespace: Mapping[str, Any], name: str, arguments: list[Any], options: dict[str, Any], items: bool = False
 ) -> list[Any]:
-    """["value", tree, [[argument, tree after the call], ...]] or ["raised", type, text]."""
+    """["value", tree, [[argument, tree after the call], ...]], or what `raised` says."""
     try:
         before = [encode(argument) for argument in arguments]
         found = find(namespace, name)(*arguments, **options)
@@ -131,7 +148,18 @@ def answer(
         changed = [[i, encode(a)] for i, (a, b) in enumerate(pairs) if type(a) in (list, dict, set) and encode(a) != b]
         return [kind, value, changed]
     except BaseException as error:
-        return ["raised", type(error).__name__, _text(error)]
+        return raised(error)
+
+
+def raised(error: BaseException) -> list[Any]:
+    """["raised", type, text, the builtin type that it is, arguments by which that has the same text]."""
+    text = _text(error)
+    kind = next(kind for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind)
+    arguments = encode((text,))
+    with suppress(BaseException):  # no plain data, or the program's own code
+        if str(kind(*error.args)) == text:
+            arguments = encode(error.args)
+    return ["raised", type(error).__name__, text, kind.__name__, arguments]
 
 
 def _text(error: BaseException) -> str:
@@ -142,16 +170,17 @@ def _text(error: BaseException) -> str:
 
 
 def script(request: Mapping[str, Any]) -> None:
-    define(request["program"], "__main__")
-    leave(0)
+    leave(0, define(request["program"], "__main__"))
 
 
 def calls(request: Mapping[str, Any]) -> None:
     namespace = define(request["program"], "__main__" if request.get("main") else "solution")
+    names = request["entry_points"]  # the first that is there
+    name = next((name for name in names if name.partition(".")[0] in namespace), names[0])
     for number, call in enumerate(request["calls"]):
         arguments, options = decode(call)
-        reply = answer(namespace, request["entry_point"], arguments, options)
-        send([number, *(reply[:2] if reply[0] == "value" else reply)])
+        reply = answer(namespace, name, arguments, options)
+        send([number, *reply[: 2 if reply[0] == "value" else 3]])
     os._exit(0)
 
 
@@ -178,7 +207,7 @@ def stand_in(name: str) -> Callable[..., Any]:
         if reply is None or reply[0] == "ended":
             raise SolutionEnded(name)
         if reply[0] == "raised":
-            raise _exception(reply[1], reply[2])
+            raise _exception(*reply[1:])
         for index, tree in reply[2]:
             _overwrite(arguments[index], decode(tree))
         return _iterator(decode(reply[1])) if reply[0] == "items" else decode(reply[1])
@@ -194,16 +223,16 @@ def _iterator(items: list[Any]) -> Iterator[Any]:
         raise RuntimeError(f"an iterator is handed over up to {MOST_ITEMS} items")
 
 
-def _exception(kind: str, text: str) -> Exception:
-    """A builtin exception as itself; but StopIteration would end the tests' own loops early, as in all(map(f, ...)):
+def _exception(name: str, text: str, kind: str, arguments: Any) -> Exception:
+    """The builtin exception that it is; but StopIteration would end the tests' own loops early, as in all(map(f, ...)):
     it is what a generator makes of it."""
     found = getattr(builtins, kind, None)
     if isinstance(found, type) and issubclass(found, Exception) and found is not StopIteration:
         try:
-            return found(text)
-        except TypeError:  # UnicodeDecodeError and its like want more
+            return found(*decode(arguments))
+        except TypeError:  # ExceptionGroup and its like want more
             pass
-    return RuntimeError(f"{kind}: {text}")
+    return RuntimeError(f"{name}: {text}")
 
 
 def _overwrite(target: Any, value: Any) -> None:
@@ -223,7 +252,7 @@ def tests(request: Mapping[str, Any]) -> None:
 
 
 def shared(request: Mapping[str, Any]) -> None:
-    namespace = define(request["preamble"] + "\n" + request["program"], "__main__")
+    namespace = define(request["program"], "__main__", request["preamble"])
     send(["ready"])
     request = {**request, **read_frame()}  # the tests come when the solution has been defined
     sys.modules["tests"] = sys.modules["__main__"]
@@ -279,6 +308,8 @@ MODES = {"script": script, "calls": calls, "serve": serve, "tests": tests, "shar
 
 def main() -> None:
     open_streams()
+    site.setquit()  # exit, quit and help are no builtins where site is left out
+    site.sethelper()
     random.seed(0)  # forking has seeded it anew; two runs of the same program agree
     request = read_frame()
     MODES[request["mode"]](request)

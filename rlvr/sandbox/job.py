@@ -40,6 +40,7 @@ class Limits:
     wall_factor: float = 3.0  # wall time allowed, as a multiple of cpu_s; time spent waiting for a CPU does not count
     memory_mb: int = 1024  # address space beyond the interpreter's own
     output_bytes: int = 1 << 20  # of stdout and of stderr, each
+    message_bytes: int = 8 << 20  # of all that it sends besides
     scratch_mb: int = 64  # of /tmp, where there is a private one
     threads: int = 64
 

@@ -303,7 +303,7 @@ class Lock:
             resource.RLIMIT_CPU: (limits.cpu_s, limits.cpu_s + 1),
             resource.RLIMIT_AS: (limits.address_space,) * 2,
             resource.RLIMIT_FSIZE: (limits.file_bytes,) * 2,
-            resource.RLIMIT_STACK: (64 << 20,) * 2,
+            resource.RLIMIT_STACK: (64 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]),  # more: within the above
             resource.RLIMIT_NOFILE: (128, 128),
             resource.RLIMIT_CORE: (0, 0),
             resource.RLIMIT_MEMLOCK: (0, 0),

@@ -23,7 +23,6 @@ from rlvr.sandbox.wire import Frames, Garbled, frame
 
 LOOK_S = 0.05  # how often the clocks are looked at
 STARVED, STARVED_S = 5, 60.0  # wall time, as a multiple and at least, after which a job that gets no CPU is given up
-MAX_MESSAGES_BYTES = 8 << 20
 
 
 class Run:
@@ -41,9 +40,11 @@ class Run:
         self._hang_up = False
         self.own_s = self._cpu_s = 0.0
         self._threads = 0
-        self._start(job)
+        self.handle = -1  # of the child, once it is there
+        self._open: set[int] = set()
 
-    def _start(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
+        """SlotFailed when the slot is lost; `close` is due either way."""
         (stdin, self.stdin), (self.stdout, stdout), (self.stderr, stderr) = os.pipe(), os.pipe(), os.pipe()
         self.channel, channel = socket.socketpair()
         theirs = [stdin, stdout, stderr, channel.fileno()]
@@ -141,7 +142,7 @@ class Run:
                 self.kill("output_limit")
             return []
         self._received += len(data)
-        if self._received > MAX_MESSAGES_BYTES:
+        if self._received > self.limits.message_bytes:
             self.kill("output_limit")
         if self.garbled or self.end:
             return []
@@ -238,7 +239,8 @@ class Run:
     def close(self) -> None:
         for descriptor in list(self._open):
             self._close(descriptor)
-        os.close(self.handle)
+        if self.handle >= 0:
+            os.close(self.handle)
         self.slot.jobs += 1
 
 
@@ -248,25 +250,29 @@ def run_together(slots: list[Slot], jobs: list[Job], relay: Relay) -> list[Resul
     try:
         for slot, job in zip(slots, jobs, strict=True):
             runs.append(Run(slot, job))
-        looked = monotonic()
+            runs[-1].start(job)
+        looked, waited_s = monotonic(), 0.0
         while not all(run.done for run in runs):
-            _turn(runs, relay)
+            waited_s += _turn(runs, relay)
             if (passed_s := monotonic() - looked) >= LOOK_S:
-                _pass_time(runs, passed_s)
-                looked += passed_s
+                _pass_time(runs, passed_s, waited_s)
+                looked, waited_s = looked + passed_s, 0.0
         return [run.result() for run in runs]
     finally:
         for run in runs:
             run.close()
 
 
-def _turn(runs: list[Run], relay: Relay) -> None:
+def _turn(runs: list[Run], relay: Relay) -> float:
+    """Seconds that it waited for them: the rest is our own work."""
     poll = select.poll()
     for run in runs:
         if not run.done:
             for descriptor, events in run.interests().items():
                 poll.register(descriptor, events)
+    began = monotonic()
     ready = dict(poll.poll(LOOK_S * 1000))
+    waited_s = monotonic() - began
     for number, run in enumerate(runs):
         was_done = run.done
         for message in [] if was_done else run.turn(ready):
@@ -276,14 +282,15 @@ def _turn(runs: list[Run], relay: Relay) -> None:
         if run.done and not was_done:
             for to, reply in relay(number, None):
                 runs[to].hang_up() if reply is None else runs[to].send(reply)
+    return waited_s
 
 
-def _pass_time(runs: list[Run], passed_s: float) -> None:
-    """The wall clock runs while all of them sleep. While one could run, only the CPU time that it gets counts: a busy
-    machine is not its fault, nor that of one that waits for it."""
+def _pass_time(runs: list[Run], passed_s: float, waited_s: float) -> None:
+    """The wall clock runs while all of them sleep and we wait for them, not while they wait for us. While one could
+    run, only the CPU time that it gets counts: a busy machine is not its fault, nor that of one that waits for it."""
     looks = [run.look() for run in runs]
     used_s = sum(cpu_s for _, cpu_s in looks)
-    own_s = min(used_s, passed_s) if any(could_run for could_run, _ in looks) else min(passed_s, 4 * LOOK_S)
+    own_s = min(used_s, passed_s) if any(could_run for could_run, _ in looks) else min(waited_s, 4 * LOOK_S)
     for run in runs:
         run.advance(own_s)
 

@@ -102,6 +102,11 @@ def frame(message: Any) -> bytes:
     return struct.pack(">I", len(content)) + content
 
 
+def size(value: Any) -> int:
+    """Bytes that a value takes in a frame; fails as `encode` does."""
+    return len(json.dumps(encode(value)))
+
+
 def parse(content: bytes) -> Any:
     """A frame's content from a hostile end: lists of plain JSON values, or Garbled."""
     try:

@@ -103,7 +103,7 @@ def run_attack(sandbox: Sandbox, attack: dict[str, Any], bait: Baits) -> tuple[R
 
 def run_calls(sandbox: Sandbox, program: str) -> tuple[Result, bool]:
     calls = [encode((list(arguments), {})) for arguments, _ in CASES]
-    request = {"mode": "calls", "program": program, "entry_point": "add", "calls": calls}
+    request = {"mode": "calls", "program": program, "entry_points": ["add"], "calls": calls}
     result = sandbox.run(Job(request, limits=LIMITS))
     replies = [judge_reply(m, i, CASES[i][1], 1e-6, True)[0] for i, m in enumerate(result.messages[: len(CASES)])]
     return result, result.ok and replies == ["passed"] * len(CASES) and len(result.messages) == len(CASES)

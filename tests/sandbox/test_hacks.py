@@ -113,6 +113,10 @@ HACKS = {
     ),
     "closes the channel": "import os\ndef add(a, b):\n    os.close(3)\n    return 0",
     "ends by a signal that is ignored": "import os, signal\ndef add(a, b): os.kill(os.getpid(), signal.SIGKILL)",
+    "skips the tests by an exception of its own": (
+        "import unittest\nclass E(unittest.SkipTest, StopIteration): pass\ndef add(a, b): raise E"
+    ),
+    "ends the tests by an exception that is none": "class E(SystemExit): pass\ndef add(a, b): raise E(0)",
     "is named like what it is not": "def add(*a): return '3'",
 }
 

@@ -103,6 +103,55 @@ print('fine')
     assert result.stdout == b"fine\n", result.stderr.decode()
 
 
+SQUARE = "n = int(input())\n"
+FAST_IO = """
+import os, sys
+from io import BytesIO, IOBase
+class FastIO(IOBase):
+    def __init__(self, file):
+        self.fd, self.buffer = file.fileno(), BytesIO()
+        self.writable = 'x' in file.mode or 'r' not in file.mode
+        self.write = lambda text: self.buffer.write(text.encode())
+    def flush(self):
+        os.write(self.fd, self.buffer.getvalue())
+        self.buffer.truncate(0), self.buffer.seek(0)
+FastIO(sys.stdin)
+sys.stdout = FastIO(sys.stdout)
+print(n * n)
+"""
+WAYS_TO_PRINT = [
+    "print(n * n)\nexit()",
+    "print(n * n)\nquit(0)",
+    "import sys\nprint(n * n)\nsys.stdout.close()",
+    "import sys\nwith sys.stdout as f: f.write(str(n * n))",
+    "import atexit, io, sys\nsys.stdout = out = io.StringIO()\n"
+    "atexit.register(lambda: sys.__stdout__.write(out.getvalue()))\nprint(n * n)",
+    "out = open(1, 'w')\nout.write(str(n * n))",
+    "import os\nout = os.fdopen(1, 'wb')\nout.write(str(n * n).encode())",
+    "def main():\n    out = open(1, 'w')\n    out.write(str(n * n))\n    exit()\nmain()",
+    "print(n - 1, end='')\nout = open(1, 'w')\nout.write(str(n * n)[1:])",
+    "import io, sys\nout = sys.stdout\nout.write(str(n * n))\nsys.stdout = io.StringIO()",
+    "class Last:\n    def __del__(self): print(81)\nlast = Last()",
+    "import os\nos.path.abspath(__file__)\nprint(n * n)\nassert help",
+    "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (-1, -1))\nprint(n * n)",
+    FAST_IO,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS_TO_PRINT, ids=range(len(WAYS_TO_PRINT)))
+def test_what_is_printed_in_any_way_arrives_as_from_the_interpreter(sandbox, way):
+    result = sandbox.run(script(SQUARE + way, b"9\n"))
+    assert (result.end, result.stdout.strip(), result.stderr) == ("ok", b"81", b""), result
+
+
+def test_an_end_that_is_none_of_the_interpreters_is_said(sandbox):
+    """What is dropped at the end says nothing; what could not be flushed ends as in the interpreter."""
+    quiet = "import sys, threading\nclass A:\n    def __del__(self): sys.nothing\na = A()\nsys.stderr.write('!')"
+    assert sandbox.run(script(quiet)).stderr == b"!"
+    lost = sandbox.run(script("import os\nprint(1)\nos.close(1)"))
+    assert (lost.end, lost.exit_code) == ("nonzero_exit", 120)
+
+
 def test_numpy_is_there_where_it_is_installed(sandbox):
     pytest.importorskip("numpy")
     text = "import numpy as np\nimport numpy.testing\nprint(np.linalg.solve(np.eye(2), [3, 4]).sum())"
@@ -219,6 +268,28 @@ def test_a_slot_that_is_killed_is_replaced(sandbox):
         slot._process.send_signal(signal.SIGKILL)
         slot._process.wait()
     assert sandbox.run(script("print(2)")).stdout == b"2\n"
+
+
+def test_a_slot_that_is_lost_leaves_no_descriptor(sandbox):
+    assert sandbox.run(script("print(1)")).ok
+    before = len(os.listdir("/proc/self/fd"))
+    for slot in sandbox._idle:
+        os.killpg(slot._process.pid, signal.SIGKILL)
+        slot._process.wait()
+    assert sandbox.run(script("print(2)")).ok
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_the_time_that_we_take_ourselves_is_not_the_programs(sandbox):
+    def slow(who: int, message: object) -> list[tuple[int, object]]:
+        while message == ["ready"] and time.monotonic() < end:
+            pass
+        return [(0, None)] if message == ["ready"] else []
+
+    end = time.monotonic() + 0.3
+    job = Job({"mode": "serve", "program": ""}, limits=Limits(cpu_s=0.1, wall_factor=1.0))
+    result = sandbox.run_together([job], slow)[0]
+    assert result.end == "ok" and result.own_s < 0.1 and time.monotonic() > end, result
 
 
 def test_many_threads_may_share_a_sandbox(sandbox):

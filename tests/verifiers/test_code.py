@@ -41,7 +41,7 @@ def fenced(program: str) -> str:
 def test_each_form_of_row_is_read():
     assert read_task({"cases": [{"stdin": "1\n", "stdout": "2\n"}]}) == Streams((("1\n", "2\n"),))
     assert read_task(None, {"inputs": ["1\n"], "outputs": ["2\n"]}) == Streams((("1\n", "2\n"),))
-    assert read_task({"inputs": [[1, 2]], "outputs": [3], "fn_name": "f"}) == Calls("f", (([1, 2], {}, 3),))
+    assert read_task({"inputs": [[1, 2]], "outputs": [3], "fn_name": "f"}) == Calls("f", (([1, 2], {}, 3),), apps=True)
     literal = {"entry_point": "f", "literals": True, "cases": [{"args": "[(1, 2)]", "expected": "{1}"}]}
     assert read_task(json.dumps(literal)) == Calls("f", (([(1, 2)], {}, {1}),), json=False)
     mbpp = {"test_list": ["assert f(2) == math.floor(3.5)"], "test_setup_code": "import math"}
@@ -55,6 +55,9 @@ def test_each_form_of_row_is_read():
 def test_names_that_tests_define_themselves_are_not_the_programs():
     tests = "def helper(x):\n    return [y for y in x]\nfor i in range(3):\n    assert helper(f(i)) == g(i)"
     assert read_task({"tests": tests}).names == ("f", "g")
+
+
+CASE = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        "
 
 
 @pytest.mark.parametrize(
@@ -77,10 +80,42 @@ def test_names_that_tests_define_themselves_are_not_the_programs():
         ("x = f([2, 1])\nx.sort()\nassert x == [1, 2]", False),
         ("assert Diff([1], [2]) == [1]", False),
         ("assert list(g(3)) == sorted(set(g(3))) and next(g(1)) == 0", False),
+        ("try:\n    f(-1)\nexcept Odd:\n    pass", True),
+        ("try:\n    f(-1)\nexcept (ValueError, Odd):\n    pass", True),
+        ("try:\n    f(-1)\nexcept ValueError as error:\n    assert error.args", False),
+        (CASE + "with self.assertRaises(Odd): f(-1)", True),
+        (CASE + "with self.assertRaisesRegex((Odd, ValueError), 'x'): f(-1)", True),
+        (CASE + "self.assertRaises(ValueError, f, -1)", False),
+        (CASE + "self.assertEqual(f(1), odd)", True),
+        (CASE + "self.assertIsInstance(f(1), Odd)", True),
+        (CASE + "self.assertIsInstance(f(1), (int, Odd))", True),
+        (CASE + "self.assertIsInstance(f(1), int)", False),
+        ("from contextlib import suppress\nwith suppress(Odd): f(-1)", True),
+        ("assert f(9) == 5\nassert limit == 5", True),
+        ("assert f(9) == f(LIMIT)", True),
+        ("assert len(table) == f(1)", True),
+        ("assert table[0] == f(1)", True),
+        ("assert all(f(x) for x in table)", True),
+        ("assert f is not None and callable(f)\nfor g in [f]: assert g(1) == 1", False),
+        ("def same(g, x): assert g(x) == x\nsame(f, 1)", False),
+        ("import io, sys\nsys.stdout = io.StringIO()\nf(1)", True),
+        ("import builtins as b\nb.input = lambda: '1'\nassert f()", True),
+        ("import sys\nprint(f(1), file=sys.stderr)", False),
+        ("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): f(1)", True),
+        ("from unittest.mock import patch\nwith patch('builtins.input', return_value='3'): f()", True),
+        ("from unittest import mock\nwith mock.patch('time.sleep'): f()", True),
+        ("assert patch('a') == 'b'", False),
+        ("import asyncio\nassert asyncio.run(f(1)) == 2", True),
+        ("import asyncio\nasync def test():\n    assert await f(1) == 2\nasyncio.run(test())", True),
     ],
 )
 def test_tests_that_need_live_objects_are_told_by_their_look(tests, shared):
     assert read_task({"tests": tests}).shared is shared
+
+
+def test_a_module_of_the_preamble_may_be_changed_by_the_tests():
+    row = {"tests": "sys.stdin = io.StringIO('1')\nassert f() == '1'", "preamble": "import io, sys"}
+    assert read_task(row).shared
 
 
 NO_TASKS = [
@@ -245,6 +280,14 @@ def test_the_last_closed_block_of_python_counts():
     assert last_block('```bash title="a"\na\n```\n```{.r}\nb\n```') is None
 
 
+def test_an_indented_block_loses_the_indentation_of_its_fence():
+    block = "1. First:\n\n   ```python\n   if x:\n       a\n\n  b\nc\n   ```\n"
+    assert last_block(block) == "if x:\n    a\n\nb\nc\n"
+    assert last_block("\t```python\n\tif x:\n\t\ta\n\t```") == "if x:\n\ta\n"
+    assert last_block("```python\n    a\n  ```") == "    a\n"
+    assert code(sample(f"- So:\n  {fenced('def add(a, b): return a + b')}".replace("\n", "\n  "), ADD)).reward == 1.0
+
+
 def test_a_program_may_be_a_block_a_box_everything_or_a_continuation():
     text = "<think>\\boxed{1}</think>\\boxed{2+3}"
     assert extracted(sample(text, ADD), "boxed") == "2+3"
@@ -310,6 +353,42 @@ def test_partial_credit_is_the_share_of_cases():
     assert code(sample(fenced("print(1)"), streams), partial=True).reward == 0.5
 
 
+def test_as_much_may_be_printed_and_returned_as_is_expected():
+    lines = {"cases": [{"stdin": "150000\n", "stdout": "\n".join(str(10**7 + i) for i in range(150_000))}]}
+    program = "n = int(input())\nprint('\\n'.join(str(10**7 + i) for i in range(n)))"
+    assert len(lines["cases"][0]["stdout"]) > Limits().output_bytes
+    assert code(sample(fenced(program), lines)).reward == 1.0
+    assert code(sample(fenced(f"{program}\nwhile True: print('x' * 9999)"), lines)).reason == "output_limit"
+    texts = {"entry_point": "f", "cases": [{"args": [i], "expected": chr(97 + i) * 3_000_000} for i in range(3)]}
+    assert code(sample(fenced("def f(i): return chr(97 + i) * 3_000_000"), texts)).reward == 1.0
+    assert code(sample(fenced("def f(i): return chr(97 + i) * 3_900_000"), texts)).reason == "differs"
+
+
+def test_an_expected_value_that_no_program_could_return_is_no_task():
+    row = {"entry_point": "f", "cases": [{"args": [], "expected": "x" * (4 << 20)}]}
+    assert code.unusable(row, {}, {}).startswith("an expected value of 4194306 bytes > 4194204")
+    row["cases"][0]["expected"] = "x" * (4_194_204 - 2)
+    assert code(sample(fenced("def f(): return 'x' * (4_194_204 - 2)"), row)).reward == 1.0
+
+
+def test_rows_of_apps_are_graded_by_its_conventions():
+    method = "class Solution:\n    def add(self, a, b): return a + b"
+    row = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [3, 7]}
+    wrapped = row | {"outputs": [[3], [7]]}
+    for program in (method, "def add(a, b): return a + b", f"{method} - 1\ndef add(a, b): return a + b"):
+        for answer in (row, wrapped, json.dumps(wrapped)):
+            assert code(sample(fenced(program), answer)).reward == 1.0, (program, answer)
+            assert code(sample(fenced(program.replace("+ b", "- b")), answer)).reward == 0.0
+    assert code(sample(fenced("def add(a, b): return [a + b]"), wrapped)).reward == 1.0
+    assert code(sample(fenced("def add(a, b): return [a + b]"), row)).reward == 0.0
+    mixed = row | {"outputs": [[3], [7, 7]]}  # lists are what it returns
+    assert code(sample(fenced("def add(a, b): return a + b if a == 1 else [7, 7]"), mixed)).reward == 0.0
+    assert code(sample(fenced("class Other:\n    def add(self, a, b): return a + b"), row)).reason == "raised"
+    ours = {"entry_point": "add", "cases": [{"args": [1, 2], "expected": [3]}]}
+    assert code(sample(fenced("def add(a, b): return a + b"), ours)).reward == 0.0
+    assert code(sample(fenced(method), ours)).reason == "raised"
+
+
 def test_no_code_and_too_much_of_it_are_rejected():
     assert code(sample("I do not know", ADD)).reason == "no_code"
     assert code(sample(fenced("#" * 200_000), ADD)).reason == "too_long"
@@ -335,6 +414,59 @@ def test_an_exception_of_the_program_is_the_same_in_the_tests():
     tests = "try:\n    f(0)\nexcept ZeroDivisionError as e:\n    assert 'division' in str(e)\nelse:\n    assert False"
     assert code(sample(fenced("def f(x): return 1 / x"), {"tests": tests})).reward == 1.0
     assert code(sample(fenced("def f(x): raise SystemExit"), {"tests": tests})).reward == 0.0
+
+
+ODD = "class Odd(ValueError):\n    def __init__(self, n): super().__init__(n, 'odd')\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        ("raise Odd(1)", "ValueError", "(1, 'odd')"),
+        ("raise KeyError('a')", "KeyError", "('a',)"),
+        ("raise OSError(2, 'no')", "OSError", "(2, 'no')"),
+        ("b'\\xff'.decode()", "UnicodeDecodeError", "('utf-8', b'\\xff', 0, 1, 'invalid start byte')"),
+        ("import json; json.loads('{')", "ValueError", None),
+        ("raise ValueError(f)", "ValueError", None),
+    ],
+)
+def test_an_exception_travels_as_the_builtin_one_that_it_is(body, kind, says):
+    tests = f"try:\n    f()\n    assert False\nexcept {kind} as e:\n    assert {says} in (None, e.args), e.args"
+    verdict = code(sample(fenced(f"{ODD}def f():\n    {body}"), {"tests": tests}))
+    assert (verdict.reward, verdict.provenance[0].trust) == (1.0, "separate"), verdict
+
+
+def test_what_is_no_answer_for_an_exception_is_none():
+    assert plausible(["raised", "Odd", "1", "ValueError", encode((1,))])
+    for arguments in (None, 5, encode([1]), ["t", object], ["t", ["no tag"]]):
+        assert not plausible(["raised", "Odd", "1", "ValueError", arguments]), arguments
+    assert not plausible(["raised", "Odd", "1"])
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "tests"),
+    [
+        (f"{ODD}def f(): raise Odd(1)", f"{ODD}def f(): raise KeyError(1)", CASE + "with self.assertRaises(Odd): f()"),
+        ("LIMIT = 5\ndef f(x): return min(x, LIMIT)", "LIMIT = 6\ndef f(x): return 5",
+         "assert f(9) == 5\nassert LIMIT == 5"),
+        ("def f(): return int(input()) + 1", "def f(): return int(input())",
+         "from unittest.mock import patch\nwith patch('builtins.input', return_value='3'): assert f() == 4"),
+        ("def f(x): print(x)", "def f(x): print(x + 1)",
+         "import io, sys\nold, sys.stdout = sys.stdout, io.StringIO()\nf(3)\n"
+         "assert sys.stdout.getvalue() == '3\\n'\nsys.stdout = old"),
+    ],
+)  # fmt: skip
+def test_exceptions_constants_and_output_of_the_program_are_tested(right, wrong, tests):
+    assert code(sample(fenced(right), {"tests": tests})).reward == 1.0
+    assert code(sample(fenced(wrong), {"tests": tests})).reward == 0.0
+
+
+@pytest.mark.parametrize("trust", ["separate", "shared"])
+def test_a_program_may_begin_with_an_import_from_the_future(trust):
+    program = "from __future__ import annotations\nimport math\ndef f(x: Unknown): return math.floor(x)"
+    row = {"tests": "assert f(2.5) == math.floor(2.5)", "preamble": "import math", "trust": trust}
+    assert code(sample(fenced(program), row)).reward == 1.0
+    assert code(sample(fenced(program.replace("floor", "ceil")), row)).reward == 0.0
 
 
 class Broken:

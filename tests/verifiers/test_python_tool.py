@@ -24,12 +24,19 @@ def ran(program: str, **options) -> str | None:
     [
         ("print(6 * 7)", "42"),
         ("x = 1", ""),
+        ("print(1)\nexit()", "1"),
+        ("import sys\nprint(1)\nsys.stderr.write('2')\nsys.stdout.close()", "1\n2"),
         ("import sys\nprint(1)\nprint(2, file=sys.stderr)", "1\n2"),
         ("import sys\nsys.exit('no')", "no"),
     ],
 )
 def test_a_program_says_what_it_prints(program, printed):
     assert ran(program) == printed
+
+
+def test_a_program_may_stand_in_a_list():
+    turn = "1. Compute:\n   ```python\n   x = 6 * 7\n   print(x)\n   ```\n"
+    assert python.function(Sample("", turn, None)) == "42"
 
 
 def test_what_goes_wrong_is_told_to_the_policy():
