@@ -61,7 +61,7 @@ def unusable(answer: Any, choices: str = LETTERS) -> str | None:
     return reference(answer, choices).problem or None
 
 
-@verifier("math", version="6", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
+@verifier("math", version="7", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
 def math(
     sample: Sample,
     tolerance: str | float = "exact",

@@ -54,7 +54,8 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     if gold.kind in COLLECTIONS or answer.kind in COLLECTIONS:
         return collected(gold, answer, o)
     if gold.kind == "ratio" or answer.kind == "ratio":
-        return same_ratio(gold, answer)
+        calculated = o.evaluated and gold.kind != "ratio"  # 391:17 is a calculation that gives 23
+        return not calculated and same_ratio(gold, answer)
     if gold.kind in ("clock", "based") or answer.kind in ("clock", "based"):
         return gold.kind == "based" and answer.text == gold.text.partition("_")[0]  # clock times are the same string
     return scalar(gold, answer, o)
