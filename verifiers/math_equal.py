@@ -35,7 +35,7 @@ STRICT = Options()
 
 def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     """Equal or not; None when nothing can read the reference."""
-    if gold.text == answer.text and (gold.unit, gold.percent) == (answer.unit, answer.percent):
+    if as_written(gold) == as_written(answer):
         return gold.text != ""
     if gold.kind == "literal":
         return False
@@ -59,6 +59,11 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     if gold.kind in ("clock", "based") or answer.kind in ("clock", "based"):
         return gold.kind == "based" and answer.text == gold.text.partition("_")[0]  # clock times are the same string
     return scalar(gold, answer, o)
+
+
+def as_written(shape: Shape) -> tuple[str, str, bool, bool]:
+    """The same string. Its text alone would take the two numbers `1, 234` for the number `1,234`."""
+    return shape.text, shape.unit, shape.percent, shape.kind == "list"
 
 
 COLLECTIONS = ("list", "set", "tuple", "matrix")
