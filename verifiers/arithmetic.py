@@ -2,20 +2,25 @@
 
 Only plain arithmetic counts as a calculation: whatever touches a letter, a power or a command is left alone, and so is
 what a word before it takes part in: `x - 2*3`, `sqrt 4 + 5`, `20% of 5*10`, `half of 6 + 4`. A total of 3 + 4 does not.
+An x between two numbers is a sign; `3x`, `0x10` and `3x(4)` have a name in them, or may have.
 """
 
 import re
 from fractions import Fraction
 from itertools import pairwise
 
-RUN = re.compile(r"[0-9.,()+\-*/\u00d7\u00f7\u00b7\u2212= \t$]+")
+TIMES = re.compile(  # apart from both or, unless 0x begins a hexadecimal number, from none
+    r"(?<=[0-9)$])[ \t]+[xX][ \t]+(?=[0-9($]|\.[0-9])|(?<=[0-9)])(?<!(?<![0-9.,])0)[xX](?=[0-9])"
+)
+RUN = re.compile(r"[0-9.,()+\-*/\u00d7\u00f7\u00b7\u2212\u2013= \t$]+")
 TOKEN = re.compile(r"\s*([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?|\.[0-9]{1,30}|[()+\-*/])")
-SPELT = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u00b7": "*", "\u2212": "-", "$": " "})
-LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\(?[0-9]{1,3}[.)])\s+")
+SPELT = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u00b7": "*", "\u2212": "-", "\u2013": "-", "$": " "})
+LIST_MARK = re.compile(r"^\s*(?:[-*\u2013\u2022]|\(?[0-9]{1,3}[.)])\s+")
 TOUCHING = set("\\^_{}%!'|<>")
 WORD = re.compile(r"[^\W\d_]+\Z")
 TAKES_PART = {
     "sqrt", "root", "log", "ln", "lg", "sin", "cos", "tan", "exp", "abs", "plus", "minus", "times", "over", "by", "per",
+    "x",
 }  # fmt: skip
 OF = re.compile(r"([^\W\d_]+)?\s*\bof\Z")
 DETERMINER = re.compile(r"(?:\s(?:the|a|an|this|that|his|her|its|their))?\s*\Z")
@@ -30,7 +35,7 @@ MAX_SIDE = 200  # characters
 
 def calculations(line: str) -> list[bool]:
     """True or False for every link of every chain of equations that calculates something."""
-    line = LIST_MARK.sub("", line)
+    line = TIMES.sub(" * ", LIST_MARK.sub("", line))
     found = []
     for run in RUN.finditer(line):
         if "=" in run[0]:

@@ -6,6 +6,7 @@ Every function is linear in its text, whatever a policy writes: no pattern here 
 import re
 
 TAIL = 100_000  # characters of the region that are looked at: a box that is longer is too long anyway
+EMPHASIS = " \t*_`"
 LAST_WORDS = 400  # characters in which an answer without a box is looked for
 SEPARATOR = re.compile(r"(?:[\s$,;]|\\quad|\\text ?\{ ?(?:or|and) ?\}|\bor\b|\band\b)*")
 OPENING = r"\\(?:boxed|fbox)(?![a-zA-Z])[ \t]{0,8}\n?[ \t]{0,8}"
@@ -96,6 +97,12 @@ def stated_answer(region: str) -> str | None:
     last = region.rstrip()[-LAST_WORDS:].rpartition("\n")[2].strip()
     behind = last.rpartition("####")
     if behind[1]:
-        return behind[2].strip() or None
+        return _unmarked(behind[2]) or None
     found = STATED.search(last)
-    return found[1].strip().strip("*").strip() if found else None
+    return _unmarked(found[1]) if found else None
+
+
+def _unmarked(said: str) -> str:
+    """Without emphasis, and without the full stop on either side of it; dots say that more follows."""
+    said = said.strip(EMPHASIS)
+    return said if said.endswith("..") else said.removesuffix(".").rstrip(EMPHASIS)

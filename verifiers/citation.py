@@ -22,7 +22,8 @@ from rlvr.verify import Provenance, Sample, Verdict, verifier
 
 MAX_CHARACTERS, MAX_CITATIONS = 100_000, 200
 IDENTIFIER = re.compile(r"\[([^\[\]\n]{1,100})\](?!\()")
-QUOTATION = re.compile(r'["\u201c\u201d\u00ab]([^"\u201c\u201d\u00ab\u00bb]{1,2000})["\u201c\u201d\u00bb][\s.,]{0,3}$')
+MARKS = r'"\u201c\u201d\u201e\u00ab\u00bb'  # any of them opens, and any closes: languages differ
+QUOTATION = re.compile(rf"[{MARKS}]([^{MARKS}]{{1,2000}})[{MARKS}][\s.,]{{0,3}}$")
 SUPPORTS = "The source supports the claim: what the claim says follows from the source alone."
 
 
@@ -48,7 +49,7 @@ def unusable(answer: Any, row: Mapping[str, Any], corpus: str = "") -> str | Non
     return None
 
 
-@verifier("citation", version="2", timeout_s=300.0, memory_gib=8.0, setup=prepare_citation, check_answer=unusable)
+@verifier("citation", version="3", timeout_s=300.0, memory_gib=8.0, setup=prepare_citation, check_answer=unusable)
 async def citation(
     sample: Sample,
     corpus: str = "",

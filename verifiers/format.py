@@ -7,6 +7,7 @@ Form only: a wrong answer in the right form is worth as much. As a gate (`gate: 
 other reward; as a small weight with `partial` each rule that is kept earns its share.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,9 +16,10 @@ from rlvr_verifiers.boxes import TAIL, boxes
 from rlvr.verify import Outcome, Sample, Verdict, verifier
 
 ANSWER_TAGS = ("<answer>", "</answer>")
+CLOSING = re.compile(r"(?:[\s$.*]|\\[\])])*")  # what closes the mathematics, the emphasis or the sentence of a box
 
 
-@verifier("format", version="5")
+@verifier("format", version="6")
 def format(
     sample: Sample,
     think: bool = True,
@@ -138,4 +140,4 @@ def wrong_with_box(text: str) -> str:
     if len(found) != 1:
         return "no_box" if not found else "several_boxes"
     _, end, content = found[0]
-    return "text_after_box" if text[-TAIL:][end:].strip(" \n$.") or not content.strip() else ""
+    return "" if CLOSING.fullmatch(text[-TAIL:], end) and content.strip() else "text_after_box"

@@ -61,7 +61,7 @@ def unusable(answer: Any, choices: str = LETTERS) -> str | None:
     return reference(answer, choices).problem or None
 
 
-@verifier("math", version="6", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
+@verifier("math", version="7", timeout_s=2.0, memory_gib=2.0, setup=warm_up, check_answer=unusable)
 def math(
     sample: Sample,
     tolerance: str | float = "exact",
@@ -122,9 +122,10 @@ def compared(gold: Shape, answer: str, options: Options) -> Verdict:
         return abstained("gold_unparsed", f"nothing can say whether that is {gold.text!r}", answer=answer)
     if equal is None:
         return abstained("gold_unparsed", f"nothing can read {gold.text!r}", answer=answer)
+    if math_equal.as_written(gold) == math_equal.as_written(shape):
+        return verdict(equal, answer, "string")
     numbers = gold.number is not None and shape.number is not None
-    rung = "string" if gold.text == shape.text else "number" if numbers else shape.kind
-    return verdict(equal, answer, rung)
+    return verdict(equal, answer, "number" if numbers else shape.kind)
 
 
 def verdict(equal: bool, answer: str, rung: str) -> Verdict:

@@ -10,32 +10,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise, permutations
+from itertools import permutations
 
 from rlvr_verifiers import math_arithmetic, math_values
 from rlvr_verifiers.math_algebra import by_algebra, vanishes
+from rlvr_verifiers.math_names import VARIABLE, is_polar, named, place
 from rlvr_verifiers.math_reals import reals, same_set
 from rlvr_verifiers.math_scalars import Options, near, same_ratio, scalar, value_tree
 from rlvr_verifiers.math_shapes import Shape, read
 from rlvr_verifiers.math_syntax import Tree, Unreadable, tree
-from rlvr_verifiers.math_units import NO_NAMES
 
-NAME = re.compile(
-    r"(?:\\?[A-Za-z]{1,10}'?|\\text ?\{[^{}]*\}|m? ?\\angle ?[A-Z]{1,3}|\\overline ?\{[A-Z]{1,2}\}|\|[A-Z]{2}\|)"
-    r"(?: ?_ ?(?:\w|\{[^{}]{1,12}\}))?(?: ?\( ?[^()=]{1,12} ?\))?"
-)
-VARIABLE = re.compile(r"(\\?[A-Za-z]{1,8})(?: ?_ ?\{?\w{1,3}\}?)?")
 LETTER = re.compile(r"\\(?:text|mathbb) ?\{[^{}]*\}|\\[A-Za-z]+|([A-Za-z](?:_\w)?)")
-POINT = re.compile(r"(?:[A-Za-z] ?)?\([A-Za-z](?:,[A-Za-z]){1,9}\)")
-
-
 PRICE = re.compile(r"\$(?=[0-9.])")
 STRICT = Options()
 
 
 def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     """Equal or not; None when nothing can read the reference."""
-    if gold.text == answer.text and (gold.unit, gold.percent) == (answer.unit, answer.percent):
+    if as_written(gold) == as_written(answer):
         return gold.text != ""
     if gold.kind == "literal":
         return False
@@ -54,10 +46,16 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     if gold.kind in COLLECTIONS or answer.kind in COLLECTIONS:
         return collected(gold, answer, o)
     if gold.kind == "ratio" or answer.kind == "ratio":
-        return same_ratio(gold, answer)
+        calculated = o.evaluated and gold.kind != "ratio"  # 391:17 is a calculation that gives 23
+        return not calculated and same_ratio(gold, answer)
     if gold.kind in ("clock", "based") or answer.kind in ("clock", "based"):
         return gold.kind == "based" and answer.text == gold.text.partition("_")[0]  # clock times are the same string
     return scalar(gold, answer, o)
+
+
+def as_written(shape: Shape) -> tuple[str, str, bool, bool]:
+    """The same string. Its text alone would take the two numbers `1, 234` for the number `1,234`."""
+    return shape.text, shape.unit, shape.percent, shape.kind == "list"
 
 
 COLLECTIONS = ("list", "set", "tuple", "matrix")
@@ -126,21 +124,6 @@ def related(gold: Shape, answer: Shape, o: Options) -> bool | None:
 def same_reals(gold: Shape, answer: Shape) -> bool:
     one, other = reals(gold), reals(answer)
     return bool(one and other and (one[0] == other[0] or "" in (one[0], other[0])) and same_set(one[1], other[1]))
-
-
-def named(shape: Shape) -> bool:
-    """A name for what follows: x, f(x), AB, \\angle ABC, \\text{Area}, (x,y); not (y,x), which says another point."""
-    if POINT.fullmatch(shape.text):
-        letters = re.findall("[A-Za-z]", shape.text.partition("(")[2])
-        return letters == sorted(letters) or not neighbours(sorted(letters))
-    if shape.kind == "text":
-        return len(shape.text) <= 40 and not NO_NAMES & set(shape.text.split(" "))
-    return bool(NAME.fullmatch(shape.text))
-
-
-def neighbours(letters: list[str]) -> bool:
-    """x and y, or a, b and c: letters that have an order. w and h have none."""
-    return all(ord(b) - ord(a) == 1 for a, b in pairwise(letters))
 
 
 def values_of(answer: Shape, gold: Shape) -> list[Shape]:
@@ -298,7 +281,8 @@ def unnamed(shape: Shape) -> Shape:
         return Shape("list", shape.text, tuple(part.parts[1] for part in shape.parts), marks=shape.marks)
     if len(set(letters)) < len(letters):
         return shape
-    by_name = sorted(zip(letters, shape.parts, strict=True), key=lambda pair: pair[0])
+    polar = is_polar(letters)
+    by_name = sorted(zip(letters, shape.parts, strict=True), key=lambda pair: place(pair[0], polar))
     return Shape("tuple", shape.text, tuple(part.parts[1] for _, part in by_name), marks="()")
 
 

@@ -230,7 +230,8 @@ def _matrix(text: str, short: str) -> Shape:
     if not rows or len({len(row) for row in rows}) != 1:
         return Shape("literal", short)
     cells = [cell.strip() for row in rows for cell in row]
-    parts = tuple(read(f"({factor})({cell})" if factor else cell) for cell in cells)
+    times = f"({factor})" if factor not in ("", "-", "+") else factor
+    parts = tuple(read(f"{times}({cell})" if times else cell) for cell in cells)
     return Shape("matrix", short, parts, columns=len(rows[0]))
 
 

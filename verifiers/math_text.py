@@ -31,7 +31,7 @@ SPELLINGS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "lbrace": "{",
     "rbrace": "}", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":", "lor": "or", "vee": "or",
-    "backslash": "setminus", "lbrack": "[", "rbrack": "]", "degree": "circ", "imath": "i", "to": "to", "iff": "iff",
+    "backslash": "setminus", "lbrack": "[", "rbrack": "]", "imath": "i", "to": "to", "iff": "iff",
     "land": "and", "wedge": "and", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "bar": "overline", "ast": "*",
 }  # fmt: skip
 SPACES = {
@@ -41,6 +41,7 @@ SPACES = {
 SIZES = {"left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "middle"}
 COMMAND = re.compile(r"\\([A-Za-z]+) ?")
 OPERATORS = re.compile(r"\\operatorname\*?\{([a-zA-Z]{1,10})\}")
+DEGREE = re.compile(r"\^ ?\{ ?\\degree ?\}|\^? ?\\degree(?![A-Za-z])")
 CONSTANTS = re.compile(r"\\math(?:rm|bf|it) ?\{([ei])\}")
 NO_BRACKET = re.compile(r"\\(?:left|right) ?\.")
 ROOT = re.compile("\u221a ?([0-9]{1,300})")
@@ -113,6 +114,7 @@ def normalised(text: str) -> str:
         text = re.sub(r"\\[,;:> ]", " ", text.replace("\\!", "").replace("\\$", "$").replace("\\%", "%"))
         text = CONSTANTS.sub(r"{\1}", OPERATORS.sub(r"\\\1 ", NO_BRACKET.sub("", text)))
         text = re.sub(WORDY + r" ?(?=\{)", r"\\text", text)
+        text = DEGREE.sub(r"^\\circ ", text)
         text = NUMBERS.sub(r"\\mathbb {\1}", COMMAND.sub(_respelt, text))
         text = BRACED.sub(r"\1\2", BRACED.sub(r"\1\2", text.replace("{,}", ",")))
         text = FRACTION.sub(lambda found: "\\frac" + _braced(found[1]) + _braced(found[2]), text)

@@ -41,7 +41,7 @@ def unusable(answer: Any, row: Mapping[str, Any], by: str = "arithmetic", params
     return None if by == "arithmetic" else load(by).unusable(answer, params or {}, row)
 
 
-@verifier("steps", version="3", timeout_s=60.0, setup=prepare, check_answer=unusable)
+@verifier("steps", version="4", timeout_s=60.0, setup=prepare, check_answer=unusable)
 async def steps(
     sample: Sample,
     tokenizer: str,

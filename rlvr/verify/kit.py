@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
 
@@ -163,7 +164,7 @@ class Kit:
         agree = [same("two runs agree", samples, once, again) for again in others]
         backwards = list(reversed(self.asked(list(reversed(samples)))))
         found = [
-            Finding("one verdict a sample", len(once) == len(samples), f"{len(once)} for {len(samples)}"),
+            self.together(),
             next((finding for finding in agree if not finding.passed), agree[0]),
             same("the order does not matter", samples, once, backwards),
         ]
@@ -174,6 +175,19 @@ class Kit:
         given = [case for case in self.cases if case.completion is not None]
         named = [n for n, case in enumerate(given) if case.reward is not None]
         return [*found, ordinary(once, self.scope, named)]
+
+    def together(self) -> Finding:
+        """A list function, asked once about as many as it takes: in a run, where a call fails, each is asked alone."""
+        name, verifier, samples = "one verdict a sample", self.assignment.verifier, self.some()
+        if not verifier.takes_list:
+            return Finding(name, None, "it is asked about one at a time")
+        if self.scope == "sample":
+            samples = list(islice(cycle(samples), verifier.batch))
+        elif self.scope == "group":
+            samples = [sample for sample in samples if sample.group == samples[0].group]
+        said = self.pool.submit(self.assignment, samples, whole=True).result()
+        errors = [f"{v.reason}: {v.detail}" for v in said if v.outcome == Outcome.ERROR]
+        return Finding(name, not errors, f"of {len(samples)} at once {errors[0]}" if errors else f"{len(said)} at once")
 
     def hostile(self) -> list[Finding]:
         """Within the deadline, and never masked: what the policy can cause it would learn to cause."""

@@ -60,7 +60,7 @@ class Job:
     answers: Answers
     at: int  # its place among them
     failures: int = 0
-    alone: bool = False  # a call that it shared has failed, and nobody knows through whom
+    alone: bool = False  # it is a call; or one that it shared has failed, and nobody knows through whom
     avoid: int | None = None  # the slot that failed
 
 
@@ -79,6 +79,7 @@ class Pool:
         self._busy: set[int] = set()
         self._pace_s: dict[tuple[str, str], float] = {}  # that a sample took of late
         self._inline: set[tuple[str, str]] = set()  # verifiers that run here, set up
+        self._told: set[str] = set()  # references of verifiers that failed on several samples at once
         self._setting_up = threading.Lock()
         started: list[Future[None]] = [Future() for _ in range(workers)]
         # a child is killed when the thread that started it ends: each slot's thread lives as long as the pool
@@ -95,14 +96,16 @@ class Pool:
             self.close()
             raise
 
-    def submit(self, assignment: Assignment, samples: Sequence[Sample]) -> "Future[list[Verdict]]":
-        """One verdict for each sample, in order. Samples of scope `sample` are shared out over the slots."""
-        verifier = assignment.verifier
-        whole = verifier.scope != "sample"
+    def submit(
+        self, assignment: Assignment, samples: Sequence[Sample], whole: bool = False
+    ) -> "Future[list[Verdict]]":
+        """One verdict for each sample, in order. Samples of scope `sample` are shared out over the slots, unless they
+        are to be one call (`whole`), whose failure is then that of each."""
+        whole = whole or assignment.verifier.scope != "sample"
         calls = [list(samples)] if whole else [[sample] for sample in samples]
         calls = [call for call in calls if call]
         answers = Answers(len(calls))
-        jobs = [Job(assignment, call, answers, at) for at, call in enumerate(calls)]
+        jobs = [Job(assignment, call, answers, at, alone=whole) for at, call in enumerate(calls)]
         with self._changed:
             if self._broken is not None:
                 raise RuntimeError("a verifier slot has failed") from self._broken
@@ -248,7 +251,7 @@ class Pool:
 
     def _settle(self, call: list[Job], said: Sequence[Entry], slot: int, shared: bool) -> None:
         """`shared`: a failure in `said` is that of the call, not of a sample."""
-        at = 0
+        shared, at = shared and len(call) > 1, 0
         for job in call:
             mine, at = said[at : at + len(job.samples)], at + len(job.samples)
             verdicts = [entry for entry in mine if isinstance(entry, Verdict)]
@@ -260,7 +263,22 @@ class Pool:
                 job.answers.put(job.at, [self._numbered(verdict, job) for verdict in verdicts])
             else:
                 failure = next(entry for entry in mine if isinstance(entry, Failure))
-                self._failed(job, failure, slot, shared and len(call) > 1)
+                if shared:
+                    self._tell(call, failure.said)
+                self._failed(job, failure, slot, shared)
+
+    def _tell(self, call: Sequence[Job], why: str) -> None:
+        """Once: who fails on every list is slow, and judges all the same."""
+        assignment = call[0].assignment
+        with self._changed:
+            known = assignment.reference in self._told
+            self._told.add(assignment.reference)
+        if not known:
+            print(
+                f"rlvr: verifier {assignment.verifier.name!r} failed on {len(call)} samples at once, each of which is "
+                f"asked about alone now: {why}",
+                file=sys.stderr,
+            )
 
     def _note_pace(self, key: tuple[str, str], sample_s: float) -> None:
         with self._changed:  # with options of each row there is no end of keys: those not asked of late are forgotten
@@ -285,6 +303,7 @@ class Pool:
         """Computing for too long is the completion's doing. Not answering without computing is once a busy machine's;
         twice it is the completion's too, unless the verifier waits for others and says so by being async."""
         if len(call) > 1:
+            self._tell(call, str(error))
             for job in call:
                 job.alone = True
             self._again(call)

@@ -31,6 +31,8 @@ def judged(completion: str, documents: object = DOCUMENTS, **options):
         ('It wades: "It feeds in marshes, and sleeps standing" [birds].', 1.0, "all_hold"),
         ("“The Crane is a large bird. It feeds” [birds]", 1.0, "all_hold"),
         ('"feeds in marshes and sleeps" [birds] but "waits in the reeds until" [fish-2]', 1.0, "all_hold"),
+        ("„The Crane is a large bird“ [birds]", 1.0, "all_hold"),
+        ("»The Crane is a large bird« [birds] und „waits in the sea until“ [fish-2]", 0.5, "not_in_source"),
         ('"feeds in marshes and sleeps" [birds] but "waits in the sea until" [fish-2]', 0.5, "not_in_source"),
         ('"waits in the reeds until" [birds]', 0.0, "not_in_source"),
         ('"waits in the reeds until" [fish-3]', 0.0, "unknown_source"),

@@ -310,6 +310,12 @@ def test_an_answer_without_a_box_counts_only_where_that_is_asked_for():
     for text in ("so\n#### 18", "The answer is 18.", "The final answer is: $18$.", "Answer: 18", "**Answer:** \\$18"):
         assert judged("18", text).reason == "no_box"
         assert judged("18", text, unboxed=True).reward == 1.0, text
+    for shown in ("**18**.", "**18.**", "**$18**.", "*18*", "`18`.", "__18__.", "**`18`**", "***18***.", "**$18$**."):
+        for text in (f"The answer is {shown}", f"**The answer is {shown}**", f"Answer: {shown}", f"#### {shown}"):
+            assert judged("18", text, unboxed=True).reward == 1.0, text
+            assert judged("17", text, unboxed=True).reward == 0.0, text
+    assert judged("0.18", "The answer is 0.18...", unboxed=True).reward == 0.0
+    assert judged("18", "The answer is **.**", unboxed=True).reward == 0.0
     assert judged("18", "The answer is 18 or 19.", unboxed=True).reward == 0.0
     assert judged("18", "The answer is 18. No, it may be anything.\nI give up", unboxed=True).reason == "no_box"
     assert judged("18", "The answer is 17: \\boxed{18}", unboxed=True).reward == 1.0

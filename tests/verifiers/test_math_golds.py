@@ -133,7 +133,7 @@ def other_spellings(gold: str) -> set[str]:
         gold.replace("+", " + ").replace("=", " = "), gold.replace("(", "\\left(").replace(")", "\\right)"),
         gold.replace("\\left", "").replace("\\right", ""), gold.replace("-", "\u2212"), gold.replace("\\pi", "π"),
         gold.replace("^\\circ", "^{\\circ}"), gold.replace("^\\circ", "°"), f"\\boxed{{{gold}}}",
-        re.sub(r",(?!\\)", ", ", gold),
+        re.sub(r",(?!\\|\d{3}$)", ", ", gold),  # 58, 500 is two numbers
         re.sub(r"\\sqrt ?(\d)(?!\d)", r"\\sqrt{\1}", gold), re.sub(r"\\frac ?(\d)(\d)", r"\\frac{\1}{\2}", gold),
         re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", gold) if re.fullmatch(r"-?\\frac\{\d+\}\{\d+\}", gold) else gold,
         re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", lambda m: f"\\frac{{{3 * int(m[1])}}}{{{3 * int(m[2])}}}", gold),

@@ -37,6 +37,18 @@ def counts(sample):
 def mixes(samples):
     return [len(samples) / 8 for _ in samples]
 
+@verifier("first", batch=32)
+def first(samples):
+    return [sound.function(sample) for sample in samples[:1]]
+
+@verifier("many", batch=32)
+def many(samples):
+    return [sound.function(sample) for sample in samples]
+
+@verifier("firsts", scope="group")
+def firsts(samples):
+    return [1.0]
+
 @verifier("lenient")
 def lenient(sample):
     return str(sample.answer) in sample.completion
@@ -104,8 +116,8 @@ def test_a_sound_verifier_passes_every_check(at):
     found = kit.check(at("sound"), [kit.Case("2+2=?", "4"), kit.Case("2+3=?", "5")])
     assert [str(f) for f in found if f.passed is False] == []
     assert {f.check for f in found if f.passed} >= {
-        "one verdict a sample", "two runs agree", "the order does not matter", "alone or together", "no errors",
-        "accepts its gold", "refuses other answers", "references parse", "throughput",
+        "two runs agree", "the order does not matter", "alone or together", "no errors", "accepts its gold",
+        "refuses other answers", "references parse", "throughput",
     }  # fmt: skip
 
 
@@ -115,6 +127,8 @@ def test_a_sound_verifier_passes_every_check(at):
         ("moody", {"two runs agree", "the order does not matter"}),
         ("counts", {"two runs agree"}),
         ("mixes", {"alone or together"}),
+        ("first", {"one verdict a sample"}),
+        ("firsts", {"one verdict a sample"}),
         ("lenient", {"refuses other answers"}),
         ("trusting", {"refuses other answers"}),
         ("strict", {"accepts its gold"}),
@@ -128,6 +142,19 @@ def test_a_sound_verifier_passes_every_check(at):
 )
 def test_what_is_wrong_with_a_verifier_is_found(at, name, checks):
     assert checks <= failed(at(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "passed", "said"), [("many", True, "32 at once"), ("best", True, "9 at once"), ("sound", None, "one at a")]
+)
+def test_a_list_function_is_asked_about_as_many_as_it_takes(at, name, passed, said):
+    asked = kit.Assignment("kit", at(name))
+    pool = kit.Pool([asked], 1)
+    try:
+        found = kit.Kit(asked, pool, [kit.Case("2+2=?", "4"), kit.Case("2+3=?", "5")]).together()
+    finally:
+        pool.close()
+    assert (found.passed, found.check) == (passed, "one verdict a sample") and said in found.said
 
 
 def test_who_runs_out_of_time_or_memory_on_anything_is_not_sound(at):

@@ -148,6 +148,25 @@ def test_a_list_function_owes_one_answer_a_sample(judge, name, why):
         assert verdict.outcome == Outcome.ERROR and why in verdict.detail
 
 
+def test_a_list_that_failed_as_a_list_is_told_once_with_the_reason(judge, capsys):
+    asked = judge("short")
+    for _ in range(2):
+        asked.verify_group(group("1", "2"))
+    told = [line for line in capsys.readouterr().err.splitlines() if "at once" in line]
+    assert told == [
+        "rlvr: verifier 'short' failed on 2 samples at once, each of which is asked about alone now: "
+        "TypeError: verifier 'short' returned 1 answers for 2 samples"
+    ]
+
+
+def test_a_list_that_takes_too_long_is_told_too_and_one_that_is_answered_is_not(judge, capsys):
+    asked = judge("lists")
+    asked.verify_group(group("1", "2"))
+    assert "at once" not in capsys.readouterr().err
+    asked.verify_group(group("1", "spin"))
+    assert "'lists' failed on 2 samples at once" in capsys.readouterr().err
+
+
 def test_async_samples_are_awaited_together(judge):
     asked = judge("slow")
     started = time.monotonic()
