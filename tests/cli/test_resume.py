@@ -84,6 +84,39 @@ def refusal_after_plan(capsys, *argv: str) -> str:
     return err
 
 
+def test_a_run_folder_in_the_home_folder_is_found_again(tmp_path, inputs, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    launch = launched(monkeypatch, "finished")
+    command = ["train", "quickstart", *inputs, "run.folder='~/mine/run'"]
+    assert cli.main(command) == 0
+    assert launch.folder.path == tmp_path / "mine" / "run"
+    launch.folder = None
+    assert cli.main([*command, "--resume"]) == 0
+    assert cli.main(["resume", "~/mine/run", "steps=99"]) == 0
+    assert launch.folder.path == tmp_path / "mine" / "run" and not (tmp_path / "~").exists()
+
+
+def test_a_home_folder_of_nobody_is_refused(capsys):
+    said = refusal(capsys, "train", "quickstart", "run.folder='~nobody_of_this_name/run'", "--dry-run")
+    assert said.startswith("run.folder: ~nobody_of_this_name/run: Could not determine home directory")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("~", "/home/me"), ("~/a b.yaml", "/home/me/a b.yaml"), ("~/x~/y", "/home/me/x~/y"),
+        ("--out=~/x", "--out=/home/me/x"), ("--config-dir=~", "--config-dir=/home/me"),
+        *((word, word) for word in ("~steps", "~trainer.betas", "a~/x", "data.train=~/x")),
+    ],
+)  # fmt: skip
+def test_a_quoted_path_or_one_behind_an_option_is_of_the_home_folder_and_an_override_is_left_alone(
+    monkeypatch, word, said
+):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli.expanded(word) == said
+
+
 def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkeypatch):
     launch = launched(monkeypatch, "finished")
     assert cli.main(["resume", str(run_folder), "steps=99"]) == 0
