@@ -123,6 +123,11 @@ def resume(args: argparse.Namespace) -> int:
     before, known_by = folder.config_text(), RunFolder.prompts_of(args.run)
     composed = saved_recipe(before, args.overrides, folder.path / "config.yaml")
     cfg, objective = typed(composed)
+    if (taken := checkpoint_command.steps_taken(folder.path)) > cfg.steps:
+        raise RecipeError(
+            f"steps={cfg.steps}: the run in {args.run} has taken {taken} already; "
+            f"`rlvr rollback {args.run} --to <step>` goes back"
+        )
     others = any(override.partition("=")[0] in OTHER_PROMPTS for override in args.overrides)
     say_reading(cfg)
     inputs = read_again(args.run, cfg, objective, others)

@@ -40,6 +40,13 @@ def ledger_of(run: Path) -> Ledger:
     return ledger
 
 
+def steps_taken(run: Path) -> int:
+    """By the newest checkpoint that a resume would go on from, damage aside; 0 where there is none."""
+    root = run / "checkpoints"
+    usable = Ledger.open(root, lambda kind, text: None).usable() if root.is_dir() else []  # whoever resumes is told
+    return step_of(usable[-1]) if usable else 0
+
+
 def show(args: argparse.Namespace) -> int:
     ledger = ledger_of(args.run)
     rows = [row(ledger, name, args.check) for name in sorted(ledger.entries, key=version_of)]

@@ -117,6 +117,21 @@ def test_a_quoted_path_or_one_behind_an_option_is_of_the_home_folder_and_an_over
     assert cli.expanded(word) == said
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_fewer_steps_than_were_taken_are_refused_and_change_nothing(capsys, run_folder, monkeypatch, steps):
+    launch = launched(monkeypatch, "finished")
+    for name in ("step-00000000-v00000001", "step-00000002-v00000003"):
+        (run_folder / "checkpoints" / name).mkdir(parents=True)
+    before = (run_folder / "config.yaml").read_text()
+    assert refusal(capsys, "resume", str(run_folder), f"steps={steps}") == (
+        f"steps={steps}: the run in {run_folder} has taken 2 already; "
+        f"`rlvr rollback {run_folder} --to <step>` goes back"
+    )
+    assert (run_folder / "config.yaml").read_text() == before
+    assert cli.main(["resume", str(run_folder), "steps=2"]) == 0, "as many as were taken: a run that is at its end"
+    assert launch.cfg.steps == 2
+
+
 def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkeypatch):
     launch = launched(monkeypatch, "finished")
     assert cli.main(["resume", str(run_folder), "steps=99"]) == 0
