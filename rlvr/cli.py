@@ -77,13 +77,15 @@ def train(args: argparse.Namespace) -> int:
     import_from(args.config_dir)
     cfg, objective = typed(composed)
     again = args.resume and begun(composed, cfg)
+    if cfg.run.folder and not again:
+        RunFolder.refuse_another(cfg.run.folder)
     from rlvr.inputs import read_inputs
     from rlvr.run import open_folder
 
     say_reading(cfg)
     inputs = read_again(str(cfg.run.folder), cfg, objective) if again else read_inputs(cfg, objective)
     if args.dry_run:
-        print(shown(cfg, composed, inputs))
+        print("\n".join([shown(cfg, composed, inputs), *(f"warning: {note}" for note in inputs.notes)]))
         return 0
     show(cfg, composed, inputs)
     folder = RunFolder.open(str(cfg.run.folder)) if again else open_folder(cfg)

@@ -72,16 +72,22 @@ def test_any_text_of_a_recipe_is_read_back_from_what_the_run_keeps(text):
     assert (kept.data.system, kept.rollout.stop[0]) == (text, text)
 
 
-def test_a_run_folder_that_holds_a_run_is_refused(capsys, run_folder, inputs):
-    line = refusal_after_plan(capsys, "train", "quickstart", *inputs, f"run.folder={run_folder}")
-    assert "already holds a run (config.yaml): continue it with `rlvr resume" in line
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_run_folder_that_holds_a_run_is_refused_before_anything_is_read(capsys, run_folder, words):
+    words = ("train", "quickstart", "data.train=nothing.jsonl", f"run.folder={run_folder}", *words)
+    assert "already holds a run (config.yaml): continue it with `rlvr resume" in refusal(capsys, *words)
 
 
-def refusal_after_plan(capsys, *argv: str) -> str:
-    assert cli.main(list(argv)) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    return err
+def test_a_dry_run_of_what_would_go_on_finds_its_run_in_order(capsys, tmp_path, inputs, monkeypatch):
+    launched(monkeypatch, "finished")
+    command = ["train", "quickstart", *inputs, f"run.folder={tmp_path / 'run'}", "--resume"]
+    assert cli.main([*command, "--dry-run"]) == 0
+    assert not (tmp_path / "run").exists()
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--dry-run"]) == 0
+    (tmp_path / "run" / "config.yaml").unlink()  # what is left is nothing to go on with
+    capsys.readouterr()
+    assert "already holds a run (metrics.jsonl" in refusal(capsys, *command, "--dry-run")
 
 
 def test_a_run_folder_in_the_home_folder_is_found_again(tmp_path, inputs, monkeypatch):
