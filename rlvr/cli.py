@@ -6,6 +6,8 @@ rlvr sweep <recipe> [key=a,b ...]       `train` for every combination, one after
 """
 
 import argparse
+import os
+import re
 import select
 import sys
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from rlvr.config import Recipe, RecipeError, RunError
 from rlvr.observe import compare_command, report_command
 from rlvr.observe.console import open_display, silence
 from rlvr.observe.files import RunFolderError
+from rlvr.observe.runfolder import RunFolder, at_home
 from rlvr.plan import command as plan_command
 from rlvr.rollout_config import ToolConfig
 from rlvr.sandbox import command as sandbox_command
@@ -74,14 +77,15 @@ def train(args: argparse.Namespace) -> int:
     import_from(args.config_dir)
     cfg, objective = typed(composed)
     again = args.resume and begun(composed, cfg)
+    if cfg.run.folder and not again:
+        RunFolder.refuse_another(cfg.run.folder)
     from rlvr.inputs import read_inputs
-    from rlvr.observe.runfolder import RunFolder
     from rlvr.run import open_folder
 
     say_reading(cfg)
     inputs = read_again(str(cfg.run.folder), cfg, objective) if again else read_inputs(cfg, objective)
     if args.dry_run:
-        print(shown(cfg, composed, inputs))
+        print("\n".join([shown(cfg, composed, inputs), *(f"warning: {note}" for note in inputs.notes)]))
         return 0
     show(cfg, composed, inputs)
     folder = RunFolder.open(str(cfg.run.folder)) if again else open_folder(cfg)
@@ -100,7 +104,7 @@ def begun(composed: Any, cfg: Recipe) -> bool:
 
     if cfg.run.folder is None:
         raise RecipeError("--resume needs run.folder: where would the run be that may have begun?")
-    saved = Path(cfg.run.folder, "config.yaml")
+    saved = at_home(cfg.run.folder) / "config.yaml"
     if not saved.is_file():
         return False
     changed = differing(saved_recipe(text_of(saved), where=saved), composed)
@@ -114,7 +118,6 @@ def begun(composed: Any, cfg: Recipe) -> bool:
 
 def resume(args: argparse.Namespace) -> int:
     from rlvr.compose import check_overrides, measured_otherwise, saved_recipe, to_yaml, typed
-    from rlvr.observe.runfolder import RunFolder
 
     check_overrides(args.overrides)
     import_from(args.config_dir)
@@ -122,6 +125,11 @@ def resume(args: argparse.Namespace) -> int:
     before, known_by = folder.config_text(), RunFolder.prompts_of(args.run)
     composed = saved_recipe(before, args.overrides, folder.path / "config.yaml")
     cfg, objective = typed(composed)
+    if (taken := checkpoint_command.steps_taken(folder.path)) > cfg.steps:
+        raise RecipeError(
+            f"steps={cfg.steps}: the run in {args.run} has taken {taken} already; "
+            f"`rlvr rollback {args.run} --to <step>` goes back"
+        )
     others = any(override.partition("=")[0] in OTHER_PROMPTS for override in args.overrides)
     say_reading(cfg)
     inputs = read_again(args.run, cfg, objective, others)
@@ -144,7 +152,6 @@ def read_again(run: str, cfg: Recipe, objective: "Objective", others: bool = Fal
     """The inputs of a run that goes on. RecipeError where they are not what it began with, unless `others` are meant:
     it would go on in the middle of them, as if nothing had happened."""
     from rlvr.inputs import read_inputs
-    from rlvr.observe.runfolder import RunFolder
 
     known_by = RunFolder.prompts_of(run)
     inputs = read_inputs(cfg, objective, known_by.get("day"))
@@ -181,8 +188,6 @@ def sentinel_of(name: str, overrides: Sequence[str]) -> Any:
 
 
 def locked_run(path: Path) -> Any:
-    from rlvr.observe.runfolder import RunFolder
-
     return closing(RunFolder.open(path))
 
 
@@ -263,7 +268,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 could not go on, 2 bad input, 3 ended early (interrupted, or stopped by the sentinel),
     130 interrupted twice."""
-    args, others = parser().parse_known_args(argv)  # argparse itself takes no overrides behind an option
+    words = map(expanded, sys.argv[1:] if argv is None else argv)
+    args, others = parser().parse_known_args(list(words))  # argparse itself takes no overrides behind an option
     if wrong := [word for word in others if word.startswith("-") or "overrides" not in args]:
         parser().error(f"unrecognized arguments: {' '.join(wrong)}")
     if others:
@@ -290,6 +296,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         settle(sys.stdout)
         settle(sys.stderr)
+
+
+def expanded(word: str) -> str:
+    """`~/x` and `--out=~/x` with the home folder: a shell leaves what is quoted, or stands behind a `=`, as it is."""
+    return re.sub(r"^(--[\w-]+=|)~(?=/|$)", lambda found: found[1] + os.path.expanduser("~"), word)
 
 
 def said(line: str, code: int) -> int:

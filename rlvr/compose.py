@@ -28,6 +28,7 @@ from rlvr.config import PartConfig, Recipe, RecipeError
 from rlvr.measure import changed
 from rlvr.objective import Objective
 from rlvr.reward_config import VerifierChoice
+from rlvr.rollout_config import unsampled
 from rlvr.sentinel_config import SentinelConfig, what_is_wrong
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what composing a bad recipe raises
@@ -199,6 +200,8 @@ def explain(error: BaseException, keys: Sequence[str], places: Sequence[Path] = 
         group, _, choice = found[1].rpartition("/")
         choices = sorted({p.stem for place in places for p in (place / group).glob("*.yaml")})
         return f"no {group or 'recipe'} {choice!r}{nearest(choice, choices)}; there are: {', '.join(choices)}"
+    if found := re.search(r"default list use \+(([^=@]+)[^=]*=.*)", innermost):
+        return f"{found[1]}: this recipe chooses no file of {found[2]}/; +{found[1]} adds one"
     full_key = re.search(r"full_key: (\S+)", innermost)
     if found := re.search(r"Key '([^']+)' (?:is )?not in", innermost):
         key = full_key[1] if full_key else found[1]
@@ -253,9 +256,11 @@ def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:
         raise RecipeError("the recipe does not say: algorithm")
     if not isinstance(cfg.algorithm, DictConfig):
         raise RecipeError(f"algorithm={cfg.algorithm}: expected the content of a file like recipes/algorithm/grpo.yaml")
+    recipe = recipe_in(cfg)
+    if wrong := unsampled(recipe.rollout):  # an objective that takes such a value calls it its own
+        raise RecipeError(f"rollout.{wrong}")
     try:
         objective = instantiate(cfg.algorithm)
-        recipe = OmegaConf.to_object(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise RecipeError(f"algorithm: {explain(error, ())}") from None
     if not isinstance(objective, Objective):
@@ -263,7 +268,6 @@ def typed(cfg: DictConfig) -> tuple[Recipe, Objective]:
     modes = get_args(get_type_hints(Objective)["no_signal"])
     if objective.no_signal not in modes:
         raise RecipeError(f"algorithm.no_signal={objective.no_signal}: one of {', '.join(modes)}")
-    assert isinstance(recipe, Recipe)
     return recipe, objective
 
 

@@ -40,6 +40,13 @@ def ledger_of(run: Path) -> Ledger:
     return ledger
 
 
+def steps_taken(run: Path) -> int:
+    """By the newest checkpoint that a resume would go on from, damage aside; 0 where there is none."""
+    root = run / "checkpoints"
+    usable = Ledger.open(root, lambda kind, text: None).usable() if root.is_dir() else []  # whoever resumes is told
+    return step_of(usable[-1]) if usable else 0
+
+
 def show(args: argparse.Namespace) -> int:
     ledger = ledger_of(args.run)
     rows = [row(ledger, name, args.check) for name in sorted(ledger.entries, key=version_of)]
@@ -110,7 +117,11 @@ def rollback(args: argparse.Namespace, locked: Locked) -> int:
         ledger.doubt(name, args.to)  # whoever goes back by hand wants none of what is newer
         left = ledger.abandon_after(name)
         ledger.rollback = back.to_json()
-        ledger.write()
+        at = max([newest.step, *(int(row["step"]) for row in folder.read_metrics())])
+        ledger.write()  # first: what a crash leaves undone behind it, the next resume does as it begins
+        folder.undo_after(args.to, "rollback")
+        said = f"by hand: back to step {args.to}, from {at}"
+        folder.event("rollback", said, step=at, to=args.to, by_hand=True)
         folder.forget_summary()  # nor is what was exported what the run is now
     print(f"{args.run}: back to step {args.to} ({name}); {len(left)} newer checkpoints are abandoned")
     print(f"go on with: rlvr resume {args.run}")

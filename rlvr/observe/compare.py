@@ -43,6 +43,7 @@ CURVES = (  # title, metric, a share
 )
 KEY = f"greedy, sampled: held-out accuracy before -> after; reward: mean of the last {RECENT} steps; s/step: median"
 RESUMED = ">: the time of the last start alone, as the run was resumed"
+BY_HAND = "+: the sentinel's rollbacks, and those by hand"
 NEWEST = "*: of the newest evaluation, as there is none of the end"
 PER_SEEDS = "seeds: mean accuracy after of the n that finished, +- the standard deviation between them"
 
@@ -112,6 +113,7 @@ def notes(every: Sequence[Row | Seeds]) -> list[str]:
     said = {
         KEY: True,
         RESUMED: any(row.resumed and row.wall_s is not None for row in rows),
+        BY_HAND: any(row.rollbacks and row.rollbacks[1] for row in rows),
         NEWEST: any(row.newest for row in rows),
         PER_SEEDS: len(rows) < len(every),
     }

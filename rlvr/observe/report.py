@@ -107,7 +107,7 @@ def document(title: str, *body: Child | Children) -> str:
 
 
 def word(record: Record) -> str:
-    """How it ended. Nothing follows an error but a resume, which is an event of its own."""
+    """How it ended. Nothing follows an error but a resume, or a rollback by hand: an event of its own."""
     return "failed" if failed(record) else str(record.summary.get("status", "unfinished"))
 
 
@@ -124,8 +124,16 @@ def failed(record: Record) -> bool:
 def counted(record: Record) -> str:
     """How often something happened that somebody should know of."""
     kinds = [event.get("kind") for event in record.events]
-    often = [(kinds.count(kind), kind) for kind in ("warning", "restart", "rollback")]
-    return "".join(f"; {n} {kind}{'s' * (n != 1)}" for n, kind in often if n)
+    sentinel, by_hand = rolled_back(record)
+    often = [(kinds.count("warning"), "warning", ""), (kinds.count("restart"), "restart", "")]
+    often += [(sentinel, "rollback", ""), (by_hand, "rollback", " by hand")]
+    return "".join(f"; {n} {kind}{'s' * (n != 1)}{how}" for n, kind, how in often if n)
+
+
+def rolled_back(record: Record) -> tuple[int, int]:
+    """The sentinel's, and those by hand (`rlvr rollback`)."""
+    by_hand = [bool(event["fields"].get("by_hand")) for event in record.events if event.get("kind") == "rollback"]
+    return by_hand.count(False), by_hand.count(True)
 
 
 def outcome(record: Record) -> str:
@@ -133,7 +141,7 @@ def outcome(record: Record) -> str:
     said = record.summary
     steps = int(record.metrics[-1]["step"]) if record.metrics else 0
     if not is_number(said.get("steps")) or not is_number(said.get("wall_s")):
-        heard = [e for e in record.events if e.get("kind") in ("error", "stopped", "interrupt")]
+        heard = [e for e in record.events if e.get("kind") in ("error", "stopped", "interrupt", "rollback")]
         why = f"; the last it said: {heard[-1].get('message')}" if heard else ""
         what = "the run failed" if failed(record) else "the run is going on, or ended without one,"
         return f"No result: {what} after {steps} steps{why}"

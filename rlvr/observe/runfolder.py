@@ -53,6 +53,14 @@ def numbered(parent: Path, name: str, knob: str = PLACE) -> Path:
                 number += 1
 
 
+def at_home(path: Path | str) -> Path:
+    """`~/x` as a recipe may write it, with the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~nobody/x
+        raise RunFolderError(f"run.folder: {path}: {error}") from None
+
+
 class RunFolder:
     """Made by `fresh`, `create` or `open`; one process at a time. It is also the sink that must not fail."""
 
@@ -73,21 +81,28 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path | str) -> "RunFolder":
         """A new run where the user says. Other files may lie there (a Slurm log does), another run may not."""
-        path = Path(path)
+        cls.refuse_another(path)
+        path = at_home(path)
         with usable(path):
             path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @staticmethod
+    def refuse_another(path: Path | str) -> None:
+        """RunFolderError where a run lies there already. Nothing is made."""
+        path = at_home(path)
+        with usable(path):
             found = [name for name in (CONFIG, METRICS, EVENTS, SUMMARY) if (path / name).exists()]
         if found:
             raise RunFolderError(
                 f"run.folder: {path} already holds a run ({', '.join(found)}): "
                 f"continue it with `rlvr resume {path}` or choose another run.folder"
             )
-        return cls(path)
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
         """An existing run, to resume it. A line that a kill tore in two is cut off."""
-        path = Path(path)
+        path = at_home(path)
         if not (path / CONFIG).is_file():
             raise RunFolderError(f"{path} is no run folder: it has no {CONFIG}")
         return cls(path)
@@ -105,7 +120,7 @@ class RunFolder:
     @staticmethod
     def prompts_of(path: Path | str) -> dict[str, str]:
         """Empty where the run wrote none. It may go on meanwhile."""
-        file = Path(path, PROMPTS)
+        file = at_home(path) / PROMPTS
         with usable(file):
             text = file.read_text(encoding="utf-8") if file.is_file() else "{}"
         try:

@@ -16,7 +16,7 @@ from typing import Any
 from rlvr.observe.charts import short
 from rlvr.observe.differences import Settings, differences
 from rlvr.observe.record import Record, is_number
-from rlvr.observe.report import evaluations, word
+from rlvr.observe.report import evaluations, rolled_back, word
 from rlvr.observe.summary import duration, percent
 
 RECENT = 10  # steps of the reward at the end
@@ -41,7 +41,7 @@ class Row:
     reward: float | None
     step_s: float | None
     tokens_per_s: float | None
-    rollbacks: int | None
+    rollbacks: tuple[int, int] | None  # the sentinel's, and those by hand
     wall_s: float | None  # of the last start
     resumed: bool
     prompts: str  # a digest of what it trained on; empty in old runs
@@ -53,11 +53,14 @@ class Row:
     def cells(self) -> list[str]:
         wall = DASH if self.wall_s is None else f"{'>' if self.resumed else ''}{duration(self.wall_s)}"
         numbers = [DASH if n is None else short(n) for n in (self.reward, self.step_s, self.tokens_per_s)]
-        counts = [DASH if n is None else f"{n}" for n in (self.steps, self.rollbacks)]
+        steps = DASH if self.steps is None else f"{self.steps}"
+        sentinel, by_hand = self.rollbacks or (DASH, 0)
+        back = f"{sentinel}+{by_hand}" if by_hand else f"{sentinel}"
         accuracies = [from_to(*shares, "*" if self.newest else "") for shares in (self.greedy, self.sampled)]
-        return [self.name, self.status, counts[0], *accuracies, *numbers, counts[1], wall]
+        return [self.name, self.status, steps, *accuracies, *numbers, back, wall]
 
     def record(self) -> dict[str, Any]:
+        sentinel, by_hand = self.rollbacks or (None, None)
         return {
             "run": str(self.path), "name": self.name, "differs": dict(self.differs),
             "recipe": self.setting("name"), "seed": self.setting("seed"), "status": self.status, "steps": self.steps,
@@ -65,7 +68,7 @@ class Row:
             "accuracy_before_sampled": self.sampled[0], "accuracy_after_sampled": self.sampled[1],
             "accuracy_after_is_newest": self.newest,
             "reward": self.reward, "step_s": self.step_s, "tokens_per_s": self.tokens_per_s,
-            "rollbacks": self.rollbacks, "wall_s": self.wall_s, "resumed": self.resumed,
+            "rollbacks": sentinel, "rollbacks_by_hand": by_hand, "wall_s": self.wall_s, "resumed": self.resumed,
         }  # fmt: skip
 
 
@@ -130,7 +133,7 @@ def row_of(record: Record, name: str, settings: Settings | None, differs: Mappin
         sum(rewards) / len(rewards) if rewards else None,
         median(row["time/step"] for row in timed) if timed else None,
         tokens_per_s(timed) if speed is None else speed,
-        sum(event.get("kind") == "rollback" for event in record.events) if record.events else None,
+        rolled_back(record) if record.events else None,
         number(said, "wall_s"), before is not None and before > 0,
         str(record.prompts.get("sha256", "")), newest,
     )  # fmt: skip

@@ -57,7 +57,7 @@ def load(reference: str) -> Verifier:
             raise PluginError(f"verifier {reference!r} is offered by {offered}: name it as module:attribute")
         module, attribute = points[0].module, points[0].attr
     try:
-        loaded = _file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+        loaded = _file(Path(module).expanduser()) if module.endswith(".py") else importlib.import_module(module)
     except PluginError:
         raise
     except (Exception, SystemExit) as error:

@@ -10,6 +10,8 @@ import pytest
 from rlvr.checkpoint.disk import DiskCheckpoints
 from rlvr.cli import main
 from rlvr.config import CheckpointConfig
+from rlvr.observe.record import Record
+from rlvr.observe.report import evaluations, page, word
 from rlvr.observe.runfolder import RunFolder
 from tests import toy
 from tests.checkpoint.fakes import Told, Trainer, at, labels, name, save
@@ -103,6 +105,59 @@ def test_a_run_that_went_back_is_not_at_its_end_any_more(run):
     (run / "summary.json").write_text('{"status": "finished", "steps": 9}')
     assert main(["rollback", str(run), "--to", "4"]) == 0
     assert not (run / "summary.json").exists()
+
+
+def with_lines(run, steps: int) -> None:
+    """As the driver writes them: metrics, and what was evaluated on the way."""
+    folder = RunFolder.open(run)
+    for step in range(1, steps + 1):
+        folder.log(step, {"reward/mean": step / 10})
+        if step % 4 == 0:
+            folder.event("evaluation", "held-out", step=step, **{"eval/accuracy_greedy": step / 10})
+    folder.close()
+
+
+def test_a_rollback_by_hand_is_history_at_once(run):
+    """Before the run is resumed its page shows what it is now; afterwards, why the steps were undone."""
+    with_lines(run, 9)
+    assert main(["rollback", str(run), "--to", "6"]) == 0
+    record = Record.of(run)
+    assert [row["step"] for row in record.metrics] == [1, 2, 3, 4, 5, 6]
+    assert evaluations(record.events)["eval/accuracy_greedy"] == [(4, 0.4)]
+    undone = [json.loads(line) for line in (run / "undone.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["undone_by"]) for row in undone] == [(7, "rollback"), (8, "rollback"), (9, "rollback")]
+    event = record.events[-1]
+    assert (event["kind"], event["message"]) == ("rollback", "by hand: back to step 6, from 9")
+    assert event["fields"] == {"step": 9, "to": 6, "by_hand": True}
+    said = page(record)
+    assert "after 6 steps; the last it said: by hand: back to step 6, from 9; 1 rollback by hand" in said
+    assert "1 rollback;" not in said
+
+
+def test_a_run_that_died_behind_its_last_checkpoint_went_back_from_where_it_died(run):
+    with_lines(run, 11)
+    RunFolder.open(run).event("error", "RuntimeError: out of memory")
+    assert main(["rollback", str(run), "--to", "8"]) == 0
+    assert Record.of(run).events[-1]["message"] == "by hand: back to step 8, from 11"
+    assert word(Record.of(run)) == "unfinished", "what ended it is behind it"
+
+
+def test_what_a_crash_leaves_of_a_rollback_is_done_by_the_next_one_or_by_the_resume(run, monkeypatch):
+    """The ledger comes first: a run that has its old lines still goes on from where it was told."""
+    with_lines(run, 9)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "undo_after", killed)
+        assert main(["rollback", str(run), "--to", "6"]) == 130
+    there = DiskCheckpoints(run / "checkpoints", CheckpointConfig(), [1, 2], Told())
+    assert there.newest_step() == 6, "a resume puts aside what is behind it"
+    assert main(["rollback", str(run), "--to", "6"]) == 0
+    backs = [event["fields"] for event in Record.of(run).events if event["kind"] == "rollback"]
+    assert [(fields["step"], fields["to"]) for fields in backs] == [(9, 6)]
+    assert toy.run(run / "checkpoints", CFG).observer.steps == [7, 8, 9]
+
+
+def killed(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_step_without_a_checkpoint_is_refused_with_those_that_have_one(run, capsys):

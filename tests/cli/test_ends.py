@@ -1,5 +1,6 @@
 """How a command ends: what its last line, its exit code and its folder say."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,16 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(capsys, tmp_path, inputs, m
     shaping = ", shaping overlong" if algorithm == "dapo" else ""
     assert f"advantage {advantage}, ratio token, surrogate clip, weighting {weighting}{kl}{shaping}\n" in said
     assert list(empty.iterdir()) == []
+
+
+def test_a_dry_run_says_which_rows_would_be_left_out(capsys, tmp_path, inputs):
+    rows = [{"problem": "1 + 1", "answer": "2"}, {"problem": "1 + 2", "answer": ""}]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert cli.main(["train", "quickstart", *inputs, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "1 prompts; 1 held out" in said
+    left_out = "1 of 2 rows are left out, as their reference cannot be used"
+    assert f"\nwarning: data.train={tmp_path / 'train.jsonl'}: {left_out}" in said
 
 
 @pytest.mark.parametrize(("status", "code"), [("finished", 0), ("interrupted", 3), ("stopped", 3)])

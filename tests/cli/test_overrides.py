@@ -91,6 +91,12 @@ FOLDER = "names a folder, so it is not empty, has only printable characters, no 
             "algorithm=grop",
             f"no algorithm 'grop'; did you mean grpo?; there are: {ALGORITHMS}",
         ),
+        ("model=tiny", "model=tiny: this recipe chooses no file of model/; +model=tiny adds one"),
+        (
+            "+model=tyny",
+            "no model 'tyny'; did you mean tiny?; there are: qwen3_0.6b, qwen3_1.7b, qwen3_32b, qwen3_4b, qwen3_8b, "
+            "tiny, tiny_code",
+        ),
         ("cluster=lokal", "no cluster 'lokal'; did you mean local?; there are: inline, local, one_gpu, one_node, ray"),
         ("algorithm.no_signal=refil", "algorithm.no_signal=refil: one of drop, refill, keep"),
         ("algorithm.surrogate.low=-0.2", "algorithm: surrogate.low=-0.2: at least 0"),
@@ -100,6 +106,7 @@ FOLDER = "names a folder, so it is not empty, has only printable characters, no 
             "algorithm: kl.coefficient=null: a finite number of at least 0, or one for each domain",
         ),
         ("rollout.group_size=1", "rollout.group_size=1: at least 2"),
+        ("rollout.max_tokens=0", "rollout.max_tokens=0: at least 1"),
         ("rollout.max_staleness=-1", "rollout.max_staleness=-1: at least 0"),
         ("evaluation.every=-5", "evaluation.every=-5: at least 0"),
         ("evaluation.limit=0", "evaluation.limit=0: at least 1"),

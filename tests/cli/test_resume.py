@@ -72,16 +72,70 @@ def test_any_text_of_a_recipe_is_read_back_from_what_the_run_keeps(text):
     assert (kept.data.system, kept.rollout.stop[0]) == (text, text)
 
 
-def test_a_run_folder_that_holds_a_run_is_refused(capsys, run_folder, inputs):
-    line = refusal_after_plan(capsys, "train", "quickstart", *inputs, f"run.folder={run_folder}")
-    assert "already holds a run (config.yaml): continue it with `rlvr resume" in line
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_run_folder_that_holds_a_run_is_refused_before_anything_is_read(capsys, run_folder, words):
+    words = ("train", "quickstart", "data.train=nothing.jsonl", f"run.folder={run_folder}", *words)
+    assert "already holds a run (config.yaml): continue it with `rlvr resume" in refusal(capsys, *words)
 
 
-def refusal_after_plan(capsys, *argv: str) -> str:
-    assert cli.main(list(argv)) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    return err
+def test_a_dry_run_of_what_would_go_on_finds_its_run_in_order(capsys, tmp_path, inputs, monkeypatch):
+    launched(monkeypatch, "finished")
+    command = ["train", "quickstart", *inputs, f"run.folder={tmp_path / 'run'}", "--resume"]
+    assert cli.main([*command, "--dry-run"]) == 0
+    assert not (tmp_path / "run").exists()
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--dry-run"]) == 0
+    (tmp_path / "run" / "config.yaml").unlink()  # what is left is nothing to go on with
+    capsys.readouterr()
+    assert "already holds a run (metrics.jsonl" in refusal(capsys, *command, "--dry-run")
+
+
+def test_a_run_folder_in_the_home_folder_is_found_again(tmp_path, inputs, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    launch = launched(monkeypatch, "finished")
+    command = ["train", "quickstart", *inputs, "run.folder='~/mine/run'"]
+    assert cli.main(command) == 0
+    assert launch.folder.path == tmp_path / "mine" / "run"
+    launch.folder = None
+    assert cli.main([*command, "--resume"]) == 0
+    assert cli.main(["resume", "~/mine/run", "steps=99"]) == 0
+    assert launch.folder.path == tmp_path / "mine" / "run" and not (tmp_path / "~").exists()
+
+
+def test_a_home_folder_of_nobody_is_refused(capsys):
+    said = refusal(capsys, "train", "quickstart", "run.folder='~nobody_of_this_name/run'", "--dry-run")
+    assert said.startswith("run.folder: ~nobody_of_this_name/run: Could not determine home directory")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("~", "/home/me"), ("~/a b.yaml", "/home/me/a b.yaml"), ("~/x~/y", "/home/me/x~/y"),
+        ("--out=~/x", "--out=/home/me/x"), ("--config-dir=~", "--config-dir=/home/me"),
+        *((word, word) for word in ("~steps", "~trainer.betas", "a~/x", "data.train=~/x")),
+    ],
+)  # fmt: skip
+def test_a_quoted_path_or_one_behind_an_option_is_of_the_home_folder_and_an_override_is_left_alone(
+    monkeypatch, word, said
+):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli.expanded(word) == said
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_fewer_steps_than_were_taken_are_refused_and_change_nothing(capsys, run_folder, monkeypatch, steps):
+    launch = launched(monkeypatch, "finished")
+    for name in ("step-00000000-v00000001", "step-00000002-v00000003"):
+        (run_folder / "checkpoints" / name).mkdir(parents=True)
+    before = (run_folder / "config.yaml").read_text()
+    assert refusal(capsys, "resume", str(run_folder), f"steps={steps}") == (
+        f"steps={steps}: the run in {run_folder} has taken 2 already; "
+        f"`rlvr rollback {run_folder} --to <step>` goes back"
+    )
+    assert (run_folder / "config.yaml").read_text() == before
+    assert cli.main(["resume", str(run_folder), "steps=2"]) == 0, "as many as were taken: a run that is at its end"
+    assert launch.cfg.steps == 2
 
 
 def test_a_resume_takes_new_values_and_remembers_them(capsys, run_folder, monkeypatch):

@@ -59,6 +59,21 @@ def test_the_table_says_of_each_run_what_it_reached_and_in_what_it_differs(tmp_p
     assert all(line.isascii() and len(line) <= WIDE and line == line.rstrip() for line in found)
 
 
+def test_rollbacks_by_hand_are_told_from_those_of_the_sentinel(tmp_path):
+    runs = [write(tmp_path / name) for name in "abc"]
+    for run, kinds in zip(runs, ((), (False,), (False, True, True)), strict=True):
+        folder = RunFolder.open(run)
+        for by_hand in kinds:
+            folder.event("rollback", "back", step=9, to=5, **({"by_hand": True} if by_hand else {"alarm": {}}))
+        folder.close()
+    found = lines(records_of(runs))
+    assert [line_of(found, name)[8] for name in "abc"] == ["0", "1", "1+2"]
+    assert "+: the sentinel's rollbacks, and those by hand" in found
+    assert not any(line.startswith("+:") for line in lines(records_of(runs[:2])))
+    said = json_records(records_of(runs))
+    assert [(row["rollbacks"], row["rollbacks_by_hand"]) for row in said[:3]] == [(0, 0), (1, 0), (1, 2)]
+
+
 def test_a_run_that_goes_on_died_or_never_began_is_a_line_with_dashes(tmp_path):
     whole, going, died = write(tmp_path / "whole"), tmp_path / "going", tmp_path / "died"
     write(going, summary=False, steps=9)

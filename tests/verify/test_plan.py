@@ -242,3 +242,16 @@ def test_what_a_row_names_has_the_parts_limit_and_its_successors(at):
     named, later = plan.chain("x", prompt(verifier="format", verifier_params={"think": False}))
     assert (named.reference, named.params, named.limit_s) == ("format", {"think": False}, 7.0)
     assert later == plan.chains["x"][1] and plan.chain("x", prompt(verifier=None)) == plan.chains["x"]
+
+
+@pytest.mark.parametrize("kind", ["", "trl:", "check:", "tool:"])
+def test_a_file_of_the_home_folder_is_found(tmp_path, monkeypatch, kind):
+    (tmp_path / "mine.py").write_text("def judged(*_, **__):\n    return [1.0]\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    load.cache_clear()
+    assert load(f"{kind}~/mine.py:judged").name
+
+
+def test_a_file_of_nobodys_home_folder_is_said_to_be_out_of_reach():
+    with pytest.raises(PluginError, match="Could not determine home directory"):
+        load("~nobody_of_this_name/mine.py:judged")
