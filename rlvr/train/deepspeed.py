@@ -192,6 +192,8 @@ class DeepSpeedTrainer:
         self.engine.step()
         norm = self._guard.norm if self._gradients_arrive_whole else self.engine.get_global_grad_norm()
         if not self.engine.was_step_applied():  # in bfloat16 DeepSpeed itself looks, before the guard
+            if self.cfg.offload_optimizer != "none":  # then it (0.19) keeps the gradient, and adds the next ones to it
+                self.optimizer.averaged_gradients.clear()
             return {"policy/grad_norm": math.nan, "policy/skipped": 1.0}
         assert norm is not None, "there was an update"
         return {"policy/grad_norm": float(norm), "policy/skipped": float(self._guard.skipped)}

@@ -136,14 +136,15 @@ def _first_fit(order: Sequence[int], tokens: Sequence[int], width: int) -> Fille
 
 
 def _evenly(order: Sequence[int], tokens: Sequence[int] | Mapping[int, int], count: int) -> Filled:
-    """`count` rows that are about as full as one another: the longest first, each to the emptiest row."""
+    """At most `count` rows, none of them empty, that are about as full as one another: the longest first, each to the
+    emptiest row. What has no tokens fills none: then there are fewer."""
     rows: list[list[int]] = [[] for _ in range(min(count, len(order)))]
     emptiest = [(0, r) for r in range(len(rows))]
     for d in order:
         used, r = emptiest[0]
         rows[r].append(d)
         heapreplace(emptiest, (used + tokens[d], r))
-    return [(used, rows[r]) for used, r in sorted(emptiest, key=itemgetter(1))]
+    return [(used, rows[r]) for used, r in sorted(emptiest, key=itemgetter(1)) if rows[r]]
 
 
 def _deal(rows: Filled, shape: Shape) -> Dealt:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import local_torch_dtype
 
 from rlvr import compiling
@@ -53,8 +54,6 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
     lm.config.use_cache = False
     embedding: Any = lm.get_input_embeddings()
     embedding.padding_idx = None  # its row would get no gradient, and often it is that of the end token
-    if gradient_checkpointing:
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
     if compiled:
         # once for all layers and lengths; again with and without gradients, adapters, and for the reference
         compiling.enable()
@@ -62,9 +61,20 @@ def load_policy(cfg: ModelConfig, gradient_checkpointing: bool, compiled: bool =
             raise RecipeError(f"model.path={cfg.path}: {type(lm).__name__} cannot be compiled: trainer.compile=false")
         for layer in lm.model.layers:
             layer.compile(dynamic=True)
-    policy = Policy(lm)
-    # transformers checkpoints layers in training mode only; our models have no dropout that it would switch on
-    return policy.train(gradient_checkpointing)
+    policy = Policy(lm).eval()
+    if gradient_checkpointing:
+        checkpoint_layers(lm)
+    return policy
+
+
+def checkpoint_layers(lm: Any) -> None:
+    """transformers checkpoints a layer in training mode only. Layers are put into it, and not what is in them: that
+    would drop out. What a layer itself would drop, as those of OPT do, is set to nothing."""
+    lm.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in lm.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True
+            vars(layer).update({name: 0.0 for name in vars(layer) if "dropout" in name})
 
 
 def restore_buffers(lm: Any, dtype: torch.dtype) -> None:

@@ -327,6 +327,7 @@ def test_what_could_not_be_exported_is_found_at_the_start(tmp_path):
 @torch._dynamo.config.patch(disable=False)  # vLLM's engine switches it off for its process
 def test_compiled_layers_learn_as_others_do(build, cfg):
     """Minutes: each kind of layer is compiled, forward and backward."""
+    torch._dynamo.reset()  # layers of another trainer are compiled alike, and would serve
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     eager, compiled = build(compile=False, **cfg), build(compile=True, **cfg)
     for seed in range(3):  # of other lengths each

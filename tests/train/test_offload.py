@@ -1,6 +1,10 @@
 """What is kept elsewhere is the same training: optimizer and weights in host memory or on a disk."""
 
+import math
+from dataclasses import replace
+
 import pytest
+import torch
 from torch.testing import assert_close
 
 from rlvr.config import RecipeError
@@ -33,6 +37,30 @@ def test_offloaded_it_learns_the_same(build, offload, dtype, tmp_path):
     again = build(dtype, **offload)
     again.load(str(tmp_path))
     assert again.score(PROBE) == elsewhere.score(PROBE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("offload", ["none", "cpu"])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_a_gradient_that_is_no_number_leaves_nothing_behind(build, zero_stage, offload, dtype, tmp_path):
+    """The step after it, or after the rollback that it led to, is to the bit the step that would have come without."""
+    trainer = build(dtype, zero_stage=zero_stage, offload_optimizer=offload)
+
+    def next_weights() -> torch.Tensor:
+        assert trainer.step(batch(seed=2), GRPO, 1e-2)["policy/skipped"] == 0.0
+        return torch.cat([x.flatten() for bucket in trainer.weights() for x in bucket.values()])
+
+    trainer.step(batch(), GRPO, 1e-2)
+    trainer.save(str(tmp_path))
+    trainer.saved(wait=True)
+    wanted = next_weights()
+    for rolls_back in (False, True):
+        trainer.load(str(tmp_path))
+        nowhere = replace(batch(), advantages_B1=batch().advantages_B1 * math.nan)
+        assert trainer.step(nowhere, GRPO, 1e-2)["policy/skipped"] == 1.0
+        if rolls_back:
+            trainer.load(str(tmp_path))
+        assert torch.equal(next_weights(), wanted)
 
 
 @pytest.mark.slow

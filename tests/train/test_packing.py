@@ -147,13 +147,13 @@ def test_the_layout_is_a_function_of_its_arguments():
 
 
 families = st.lists(  # a prompt's length and those of its completions
-    st.tuples(st.integers(0, 60), st.lists(st.integers(1, 120), min_size=1, max_size=9)), min_size=1, max_size=9
+    st.tuples(st.integers(0, 60), st.lists(st.integers(0, 120), min_size=1, max_size=9)), min_size=1, max_size=9
 )
 
 
 def asked(of: list[tuple[int, list[int]]]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Lengths with their prompts, and the prompts: each family's is another one."""
-    pairs = [(count + own, (n,) * count) for n, (count, owns) in enumerate(of) for own in owns]
+    """Lengths with their prompts, and the prompts: each family's is another one. Behind no prompt there is a token."""
+    pairs = [(max(count + own, 1), (n,) * count) for n, (count, owns) in enumerate(of) for own in owns]
     return [length for length, _ in pairs], [prompt for _, prompt in pairs]
 
 
@@ -173,6 +173,7 @@ def test_what_shares_a_prompt_has_it_and_every_token_is_accounted_for(of, ranks,
     computed = 0
     for micro in (micro for rank in made.micro_batches for micro in rank if micro):
         used = [sum(map(tokens, row)) for row in micro]
+        assert min(used) > 0
         computed += len(micro) * max(used)
         assert len(micro) * max(used) <= budget or (len(micro) == 1 and used[0] <= max(lengths))
     assert made.padding_waste == pytest.approx(1 - sum(map(tokens, documents)) / computed)
@@ -217,6 +218,15 @@ def test_none_of_several_documents_of_a_prompt_is_beyond_the_budget():
     # two of 60 behind 30 would be 150, though the third would have room
     made = layout([90] * 3, 1, 256, 100, prompts=[(1,) * 30] * 3)
     assert {len(one) for micro in made.micro_batches[0] for row in micro for one in row} == {1}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_completions_without_a_token_fill_no_row_of_their_own(ranks):
+    """Behind a prompt that is shared they add nothing to it: a row of them would be of no width."""
+    lengths, prompts = [12, 12, 3, 3, 1, 1, 1, 1], [(3,) * 3] * 4 + [(1,)] * 4
+    made = layout(lengths, ranks, 16, 64, 100.0, prompts)
+    documents = [one for rank in made.micro_batches for micro in rank for row in micro for one in row]
+    assert sorted(i for one in documents for i in one) == list(range(8)) and all(documents)
 
 
 def test_different_prompts_are_never_one_document():

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlvr.collate import collate
@@ -387,8 +387,28 @@ def test_prompts_are_shared_only_where_the_mask_is_all_that_says_who_sees_whom(m
 def test_gradient_checkpointing_changes_no_gradient(model_folder, policy):
     of = batch()
     frugal = load(model_folder, checkpointing=True)
-    assert frugal.lm.is_gradient_checkpointing
+    passes = []
+    frugal.lm.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     assert_close(gradient(frugal, of, 16, 40), gradient(policy, of, 16, 40))
+    micro_batches = layout(of.lengths_B.tolist(), 1, 16, 40).micro_batches[0]
+    assert len(passes) == 2 * len(micro_batches), "each once more, in the backward pass"
+
+
+@pytest.mark.parametrize("model", ["llama", "opt"])
+def test_checkpointing_switches_no_dropout_on(tmp_path, model):
+    """Neither in a layer nor, as OPT has it, by the layer itself. What was trained keeps its config."""
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    if model == "llama":
+        lm = LlamaForCausalLM(LlamaConfig(**shape, **special, intermediate_size=24, attention_dropout=0.5))
+    else:
+        sizes = {"ffn_dim": 24, "word_embed_proj_dim": 16, "max_position_embeddings": 64}
+        lm = OPTForCausalLM(OPTConfig(**shape, **special, **sizes, dropout=0.5, attention_dropout=0.5, layerdrop=0.5))
+    lm.save_pretrained(tmp_path)
+    plain, frugal = load(str(tmp_path)), load(str(tmp_path), checkpointing=True)
+    of = batch()
+    assert_close(gradient(frugal, of, 16, 40), gradient(plain, of, 16, 40))
+    assert frugal.lm.config.attention_dropout == 0.5
 
 
 def test_a_rank_without_rows_still_has_a_graph(policy):
