@@ -72,7 +72,7 @@ class Pump:
     def order(self, assembly: Assembly, prompts: Sequence[Prompt], sampling: Sampling) -> Order:
         """Begin to sample these prompts, and to verify what ends."""
         order = Order(next(self._numbers), assembly, len(prompts))
-        self._loop.call_soon_threadsafe(self._take, order, requests_of(prompts, sampling), sampling.completions)
+        self._soon(self._take, order, requests_of(prompts, sampling), sampling.completions)
         return order
 
     def judge(self, assembly: Assembly, completions: Sequence[Ended], groups: int) -> Order:
@@ -83,7 +83,7 @@ class Pump:
             self._remember(order)
             self._ask(order, assembly.ended(completions))
 
-        self._loop.call_soon_threadsafe(begin)
+        self._soon(begin)
         return order
 
     def flush(self) -> None:
@@ -102,7 +102,7 @@ class Pump:
 
     def died(self, seat: Seat, lives: int, reason: str) -> None:
         """The caller found an engine dead, the `lives`th in its seat."""
-        self._loop.call_soon_threadsafe(self._lost, seat, lives, reason)
+        self._soon(self._lost, seat, lives, reason)
 
     def joined(self, seat: Seat, lives: int) -> None:
         """An engine holds the weights: it may be given work."""
@@ -111,7 +111,7 @@ class Pump:
             seat.ready = seat.ready or (seat.up and seat.lives == lives)
             self._hand_out()
 
-        self._loop.call_soon_threadsafe(give)
+        self._soon(give)
 
     def close(self) -> None:
         async def stop() -> None:
@@ -124,6 +124,17 @@ class Pump:
         self._thread.join()
         self._loop.close()
 
+    def _soon(self, work: Callable[..., None], *args: Any) -> None:
+        """In the loop. What goes wrong there is the end, as it is of a task."""
+
+        def done() -> None:
+            try:
+                work(*args)
+            except Exception as error:
+                self._fail(error)
+
+        self._loop.call_soon_threadsafe(done)
+
     # ---- in the loop --------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine) -> None:
@@ -133,9 +144,19 @@ class Pump:
         def done(task: "asyncio.Task | Future") -> None:
             self._tasks.discard(task)  # type: ignore[arg-type]
             if not task.cancelled() and (error := task.exception()):
-                self.events.put(partial(fail, error))
+                self._fail(error)
 
         task.add_done_callback(done)
+
+    def _fail(self, error: BaseException) -> None:
+        """Whoever waits is told, and whoever waits after that too: nothing that the caller mends meanwhile, as trainer
+        ranks that are dead as well, mends this."""
+
+        def fail() -> None:
+            self.events.put(fail)
+            raise error
+
+        self.events.put(fail)
 
     def _remember(self, order: Order) -> None:
         if order.forming:
@@ -242,13 +263,9 @@ class Pump:
             again.setdefault(request.key[:2], []).append(request)
         seat.owed = {}
         self._waiting.extendleft(reversed(again.values()))
-        self._hand_out()
         self._spawn(self._replace(seat, reason))
+        self._hand_out()
 
     async def _replace(self, seat: Seat, reason: str) -> None:
         await self.engines.replace(seat, self._say, reason)
         self.events.put(partial(self.welcome, seat))
-
-
-def fail(error: BaseException) -> Any:
-    raise error

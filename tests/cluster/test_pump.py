@@ -107,6 +107,57 @@ def test_an_engine_that_refuses_its_work_is_the_end_and_not_asked_for_ever(pipel
     assert error is pipe.seats.all[0].actor.refuses
 
 
+def full(requests):
+    raise seats.ray.exceptions.OutOfDiskError("disk full")
+
+
+@pytest.mark.parametrize("at", ["order", "joined", "died"])
+def test_work_that_cannot_be_handed_over_is_the_end_and_not_waited_for(pipeline, at):
+    """Ray raises it at once, where it is sent: in whatever the loop was asked to do at that moment."""
+    pipe = pipeline(engines=2, max_sequences=4)
+    first, second = pipe.seats.all
+    first.ready = second.ready = at == "order"
+    second.actor.add = Method(full)
+    if at == "order":
+        arriving = pipe.groups(prompts(2), SAMPLING)
+    elif at == "joined":
+        arriving = pipe.groups(prompts(2), SAMPLING)
+        pipe.pump.joined(second, 0)
+    else:
+        first.actor.held = True
+        pipe.pump.joined(first, 0)
+        arriving = pipe.groups(prompts(1), SAMPLING)
+        until(lambda: first.owed)
+        second.ready = True
+        pipe.pump.died(first, 0, "gone")
+        until(lambda: first.lives == 1)  # the dead one is replaced all the same
+    assert isinstance(read(arriving)[-1], seats.ray.exceptions.OutOfDiskError)
+
+
+def test_what_goes_wrong_where_completions_are_judged_again_is_the_end_too(pipeline, monkeypatch):
+    pipe = pipeline()
+    groups = read(pipe.groups(prompts(1), SAMPLING))
+    monkeypatch.setattr(Assembly, "ended", lambda self, completions: completions.no_such_thing)
+
+    def judged():
+        yield from pipe.verify(groups)
+
+    assert [type(error) for error in read(judged())] == [AttributeError]
+
+
+def test_the_end_stays_the_end_for_who_goes_on_after_a_death_that_was_mended(pipeline):
+    """An engine is given up while a trainer rank is dead: the ranks are revived, and that engine never comes."""
+    pipe = pipeline()
+    pipe.tell = lambda text: None
+    pipe.pump.engines.budget.limit = 0
+    pipe.seats.all[0].actor.dead = seats.ray.exceptions.ActorDiedError()
+    errors = []
+    for _ in range(3):
+        errors += read(pipe.groups(prompts(2), SAMPLING))
+        pipe.flush()
+    assert len(errors) == 3 and all("cluster.restarts=0" in str(error) for error in errors)
+
+
 def test_an_engine_that_ray_kills_for_its_memory_is_replaced_as_any_other(pipeline):
     said = (
         "1 worker(s) were killed due to the node running low on memory. 1.66GB used / 23.54GB limit\n"
