@@ -53,6 +53,7 @@ class Engine:
         self.refuses: Exception | None = None
         self.add, self.abort = Method(self._add), Method(self.todo.clear)
         self.serve, self.ready = Method(self._serve), Method(lambda: Said(True))
+        self.sleep = Method(lambda: Said(None))
 
     def _add(self, requests):
         if self.refuses is None:

@@ -256,6 +256,26 @@ def test_weights_are_brought_only_to_who_has_none(pipeline):
     assert brought == [["engine 0"]]
 
 
+def test_whoever_is_to_rest_is_not_woken_by_weights(pipeline, monkeypatch):
+    """Colocated: two engines have died. The successor of one is there, and nobody has read that, when all are to sleep;
+    while that of the other is waited for it is read."""
+    monkeypatch.setattr(whole, "get", lambda said: said.value)
+    pipe = pipeline(engines=2)
+    pipe.cfg.cluster.placement = "colocated"
+    first, second = pipe.seats.all
+    brought: list = []
+    pipe.bring = lambda engines: brought.append([seat.name for seat in engines.seats])
+    pipe.pump.died(first, 0, "gone")
+    until(lambda: first.lives == 1)
+    settled(pipe)
+    second.up = False
+    pipe.pump.events.put(lambda: setattr(second, "up", True))
+    pipe.rest()
+    assert second.up and not brought
+    pipe._welcome(first)  # later, where someone waits for groups
+    assert brought == [["engine 0"]]
+
+
 def test_where_nothing_is_published_a_new_engine_samples_with_what_it_starts_with(pipeline):
     """Of a model that is evaluated, and not trained."""
     pipe = pipeline()
