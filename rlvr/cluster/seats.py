@@ -51,7 +51,7 @@ class Seats:
     async def replace(self, seat: Seat, say: Say, reason: str) -> None:
         """Another actor in this place, after a while. WorkerLost when there were too many."""
         while True:
-            pause = self.budget.spend(seat.name, reason)
+            pause = self.budget.spend(seat.name, reason, seat.name)
             said = f", again in {pause:g} s" if pause else ""
             say(f"{seat.name} died ({reason}): it is replaced{said}")
             ray.kill(seat.actor)
