@@ -32,15 +32,21 @@ class Asking:
         return dealt(questions, max(len(self.verifiers.all), -(-samples // MOST)))
 
     async def answers(self, questions: list[Question]) -> list[list[Verdict]]:
-        """Of the verifier with the least to do; where it dies, of another."""
+        """Of the verifier with the least to do; where it dies, of another. Where one was dead others may be, with the
+        same node, and they come first, as they have nothing to do: from then on only one that says it is alive is asked."""
         size, number = sum(len(question.samples) for question in questions), next(self.numbers)
-        for _ in range(TRIES):
+        tries = 0
+        while tries < TRIES:
             seat = await self._free()
-            lives = seat.lives
+            lives, asked = seat.lives, not tries
             self._owe(seat, number, size)
             try:
+                if not asked:
+                    await seat.actor.ready.remote()
+                    asked = True
                 return await seat.actor.answer.remote(questions)
             except LOST as error:
+                tries += asked
                 reason = why(error)
                 self._lost(seat, lives, reason)
             finally:

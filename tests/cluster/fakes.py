@@ -79,9 +79,12 @@ class Verifier:
 
     def __init__(self, number: int):
         self.held = False
-        self.answer, self.ready = Method(self._answer), Method(lambda: Said(True))
+        self.dead: Exception | None = None
+        self.answer, self.ready = Method(self._answer), Method(lambda: Said(self.dead or True))
 
     async def _answer(self, questions):
+        if self.dead:
+            raise self.dead
         while self.held:
             await asyncio.sleep(0.01)
         where = (Provenance("look"),)

@@ -331,6 +331,29 @@ def test_questions_go_to_who_has_the_least_to_do(pipeline):
     assert (len(read(arriving)), len(read(again))) == (2, 1)
 
 
+def test_no_completion_is_masked_because_verifiers_with_nothing_to_do_were_dead_already(pipeline):
+    """They owe nothing, so they would be asked first, one after the other."""
+    pipe = pipeline(verifiers=8)
+    for seat in pipe.verifiers[:5]:
+        seat.actor.dead = seats.ray.exceptions.ActorDiedError()
+    (group,) = read(pipe.groups(prompts(1), SAMPLING))
+    assert [verdict.reward for verdict in group.verdicts] == [1.0] * 4
+
+
+def test_a_question_that_is_there_when_three_that_were_alive_die_is_masked(pipeline):
+    pipe, asked = pipeline(verifiers=5), []
+    for seat in pipe.verifiers:
+
+        def die(questions, seat=seat):
+            asked.append(seat.name)
+            return Said(seats.ray.exceptions.ActorDiedError())
+
+        seat.actor.answer = Method(die)
+    (group,) = read(pipe.groups(prompts(1), Sampling(1, 1.0, 8)))
+    assert [verdict.reason for verdict in group.verdicts] == ["look_verifier_lost"]
+    assert len(asked) == 3
+
+
 def test_no_message_has_so_many_questions_that_all_would_wait_for_a_slow_one(pipeline):
     pipe, asked = pipeline(verifiers=2), []
     for seat in pipe.verifiers:
