@@ -54,7 +54,7 @@ class RayPipeline:
                 asleep = self.of(awake, "sleep")
                 awake = [seat for seat in awake if seat.name not in asleep]
                 if awake:
-                    self.pump.events.get()()  # which tell of its death, and then that it is there
+                    self.pump.due()()  # which tell of its death, and then that it is there
         finally:
             self.resting = False
 
@@ -85,7 +85,7 @@ class RayPipeline:
         while order.left:
             began = perf_counter()
             while not order.arrived:
-                self.pump.events.get()()  # a group for this order or another, or something to be done in this thread
+                self.pump.due()()  # a group for this order or another, or something to be done in this thread
             self.verifying_s += max(0.0, perf_counter() - max(began, order.sampled))
             order.left -= 1
             yield order.arrived.popleft()

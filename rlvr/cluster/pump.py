@@ -16,8 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from queue import SimpleQueue
-from time import perf_counter
+from queue import Empty, SimpleQueue
+from time import monotonic, perf_counter
 from typing import Any
 
 from rlvr.cluster.asking import Asking
@@ -28,6 +28,7 @@ from rlvr.types import Ended, Group, Prompt, Sampling
 from rlvr.verify.assembly import Assembly, Question, merged
 
 AHEAD = 4  # messages that an engine may be ahead of the loop
+SILENCE_S = 600.0  # that is told of: some completion of an engine, or some message of verdicts, takes less
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Pump:
 
         self._say = say
         self._asking = Asking(verifiers, max_waiting, say, self._spawn)
+        self._told: set[tuple[str, int]] = set()  # of whose silence
         self._thread = threading.Thread(target=self._loop.run_forever, name="pump", daemon=True)
         self._thread.start()
 
@@ -85,6 +87,15 @@ class Pump:
 
         self._soon(begin)
         return order
+
+    def due(self) -> Callable[[], None]:
+        """What the caller is to do, once there is something. Who keeps it waiting is told of, once: a worker that hangs
+        looks like one that has much to do, so it is waited for all the same."""
+        while True:
+            try:
+                return self.events.get(timeout=SILENCE_S)
+            except Empty:
+                self._soon(self._tell_of_silence)
 
     def flush(self) -> None:
         """Nothing that was ordered will come any more."""
@@ -158,6 +169,16 @@ class Pump:
 
         self.events.put(fail)
 
+    def _tell_of_silence(self) -> None:
+        for seats, what in ((self.engines, "completions"), (self._asking.verifiers, "messages of verdicts")):
+            for seat in seats.all:
+                if seat.silent(SILENCE_S) and (seat.name, seat.lives) not in self._told:
+                    self._told.add((seat.name, seat.lives))
+                    self._say(
+                        f"{seat.name} owes {len(seat.owed)} {what}, and nothing has been heard of it for "
+                        f"{SILENCE_S / 60:g} minutes: if it hangs, the run waits until that process is killed"
+                    )
+
     def _remember(self, order: Order) -> None:
         if order.forming:
             self._orders[order.number] = order
@@ -179,6 +200,7 @@ class Pump:
                 break
             share = self._waiting.popleft()
             seat.owed |= {request.key: request for request in share}
+            seat.heard = monotonic()
             given.setdefault(seat.name, []).extend(share)
         for name, requests in given.items():
             seat = seats[name]
@@ -216,6 +238,7 @@ class Pump:
 
     def _ended(self, seat: Seat, done: Sequence[Done]) -> None:
         """What ended; but not what was flushed, or went to another engine."""
+        seat.heard = monotonic()
         ended: dict[int, list[Ended]] = {}
         for key, completion in done:
             if seat.owed.pop(key, None):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlvr.cluster import pipeline as whole
-from rlvr.cluster import seats
+from rlvr.cluster import pump, seats
 from rlvr.cluster.asking import Asking
 from rlvr.cluster.pump import Order
 from rlvr.cluster.seats import Seat, Seats
@@ -231,6 +231,30 @@ def test_an_engine_is_given_what_it_has_room_for_and_the_rest_waits(pipeline):
     until(lambda: not waiting(pipe))
     pipe.seats.all[0].actor.held = False
     assert sorted(group.prompt.position for group in read(arriving)) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("held", "owed"), [("engine", "engine 0 owes 4 completions"), ("verifier", "verifier worker 0 owes 1 messages")]
+)
+def test_who_owes_something_and_is_silent_is_told_of_once(pipeline, monkeypatch, held, owed):
+    monkeypatch.setattr(pump, "SILENCE_S", 0.1)
+    pipe = pipeline(engines=2, verifiers=2)
+    pipe.tell = (told := []).append
+    actor = pipe.seats.all[0].actor if held == "engine" else pipe.verifier
+    actor.held = True
+    arriving = pipe.groups(prompts(2), SAMPLING)
+    release = threading.Thread(target=lambda: (until(lambda: told), setattr(actor, "held", False)))
+    release.start()
+    assert len(read(arriving)) == 2
+    release.join()
+    assert len(told) == 1 and told[0].startswith(owed)
+    (late,) = [seat for seat in (*pipe.seats.all, *pipe.verifiers) if told[0].startswith(seat.name)]
+    assert not late.silent(0.0) and not late.owed
+    late.owed, late.heard = {"more": 1}, -1e9
+    pipe.pump._soon(pipe.pump._tell_of_silence)
+    settled(pipe)
+    assert late.silent(9.0) and pipe.pump.events.empty()
+    late.owed = {}
 
 
 def test_what_a_dead_engine_owes_comes_first(pipeline):
