@@ -113,7 +113,8 @@ class ClusterConfig:
     """GPUs reserved for a trainer rank; null: 1, or half a GPU when colocated; 0 on machines without."""
     restarts: int = 5
     """Deaths that are made good, of engines, of verifier workers and of trainer ranks each so many within
-    `restart_hours`; one more ends the run. 0: none is."""
+    `restart_hours`; one more ends the run. 0: none is. Of different workers those within a minute are one, as where a
+    node is lost."""
     restart_hours: float = 6.0
     """After so many a death is forgotten."""
     restart_wait_s: float = 600.0

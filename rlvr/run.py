@@ -122,22 +122,31 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
             lambda step: learning_rate(cfg.trainer, step, cfg.steps), stop,
         )  # fmt: skip
         stack.enter_context(recorded(recorder))
-        status = "finished"
-        try:
-            state = going_on(lambda: train(cfg, objective, parts), revive, recorder)
+
+        def exported(state: State) -> State:
+            recorder.writing.settle()
+            with display.phase("exporting the model"):
+                # trainers may stand in another folder
+                export(trainer, (folder.path / "model").resolve(), f"rlvr resume {folder.path}")
+            return state
+
+        def trained() -> State:
+            state = train(cfg, objective, parts)
             if not all(map(isfinite, trainer.score(probe))):  # no step follows whose metrics would tell
                 raise Diverged(f"step {state.step} left weights that give logprobs that are no numbers", state.step)
-            if state.step < cfg.steps:
-                status = "interrupted"
-        except Diverged as diverged:
-            status = "stopped"
-            state = checkpoints.best(trainer, diverged.onset)
-            said = f"{diverged}: exporting the best good checkpoint, that of step {state.step}"
+            return exported(state)
+
+        def gave_up(why: Diverged) -> State:
+            state = checkpoints.best(trainer, why.onset)
+            said = f"{why}: exporting the best good checkpoint, that of step {state.step}"
             recorder.event("stopped", said, step=state.step)
-        recorder.writing.settle()
-        with display.phase("exporting the model"):
-            # trainers may stand in another folder
-            export(trainer, (folder.path / "model").resolve(), f"rlvr resume {folder.path}")
+            return exported(state)
+
+        try:
+            state = going_on(trained, revive, recorder)
+            status = "interrupted" if state.step < cfg.steps else "finished"
+        except Diverged as diverged:
+            state, status = going_on(partial(gave_up, diverged), revive, recorder, "best good"), "stopped"
         wall_s, problems = perf_counter() - started, len(inputs.heldout)
         summary = summarise(cfg, folder, status, state, problems, wall_s, memory, recorder.done)
         folder.write_summary(summary)
@@ -154,19 +163,21 @@ def recorded(recorder: "Recorder") -> Iterator[None]:
         raise
 
 
-def going_on(trained: Callable[[], State], revive: Callable[[], str | None], recorder: "Recorder") -> State:
-    """As often as it takes. Whatever error the death of a trainer rank shows itself by: once the ranks are there again
-    the run goes on from its newest checkpoint."""
+def going_on(
+    act: Callable[[], State], revive: Callable[[], str | None], recorder: "Recorder", which: str = "newest"
+) -> State:
+    """As often as it takes, with whatever the ranks hold in the end. Whatever error the death of one shows itself by:
+    once they are there again `act` is done anew, which begins with the `which` checkpoint."""
     while True:
         try:
-            return trained()
+            return act()
         except Diverged:
             raise
         except Exception as error:
             done = revive()
             if done is None:
                 raise
-            recorder.event("restart", f"{done}, and go on from the newest checkpoint", error=str(error)[:500])
+            recorder.event("restart", f"{done}, and go on from the {which} checkpoint", error=str(error)[:500])
 
 
 def summarise(

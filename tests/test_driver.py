@@ -234,12 +234,12 @@ def test_a_signal_is_heard_though_stderr_is_dead(handlers, monkeypatch):
 # ---- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def launched(folder, cfg, train, monkeypatch, display=None):
+def launched(folder, cfg, train, monkeypatch, display=None, revive=lambda: None):
     """A run of `train` with the toy's trainer, from the checkpoints in `folder`."""
 
     @contextmanager
     def workers(cfg):
-        yield toy.ToyTrainer(set()), SimpleNamespace(verify=None), lambda: None, False
+        yield toy.ToyTrainer(set()), SimpleNamespace(verify=None), revive, False
 
     monkeypatch.setattr("rlvr.run.workers", workers)
     monkeypatch.setattr("rlvr.run.train", train)
@@ -302,6 +302,61 @@ def test_a_run_that_gives_up_exports_the_best_from_before_the_trouble(folder, ni
     summary = launched(folder, nine_steps, train, monkeypatch)
     assert (summary.status, summary.steps) == ("stopped", exported)
     assert events(folder, "stopped") == [f"enough: exporting the best good checkpoint, that of step {exported}"]
+
+
+class Dying:
+    """A rank that dies the first time that `method` is called."""
+
+    def __init__(self, monkeypatch, method: str):
+        self.alive, called = True, getattr(toy.ToyTrainer, method)
+
+        def call(trainer, *args):
+            if not self.deaths:
+                self.alive, self.deaths = False, 1
+            if not self.alive:
+                raise RuntimeError("the rank is dead")
+            return called(trainer, *args)
+
+        self.deaths = 0
+        monkeypatch.setattr(toy.ToyTrainer, method, call)
+
+    def revive(self) -> str | None:
+        back, self.alive = not self.alive, True
+        return "trainer rank 0 died: it was started again" if back else None
+
+
+@pytest.mark.parametrize("method", ["score", "export"])
+def test_a_rank_that_dies_in_the_last_acts_is_revived_and_they_are_done_again(folder, nine_steps, monkeypatch, method):
+    tried, rank = [], Dying(monkeypatch, method)
+
+    def train(cfg, objective, parts):
+        tried.append(method)
+        return finished(cfg, objective, parts)
+
+    summary = launched(folder, nine_steps, train, monkeypatch, revive=rank.revive)
+    assert (summary.status, summary.steps, len(tried), rank.deaths) == ("finished", 9, 2, 1)
+    assert events(folder, "restart") == [
+        "trainer rank 0 died: it was started again, and go on from the newest checkpoint"
+    ]
+    assert (folder.path / "model" / "weights.json").exists() and (folder.path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("method", ["load", "export"])
+def test_a_rank_that_dies_while_a_run_gives_up_is_revived_and_the_best_is_exported(
+    folder, nine_steps, monkeypatch, method
+):
+    tried, rank = [], Dying(monkeypatch, method)
+
+    def train(cfg, objective, parts):
+        tried.append(method)
+        raise Diverged("enough", 7)
+
+    summary = launched(folder, nine_steps, train, monkeypatch, revive=rank.revive)
+    assert (summary.status, summary.steps, len(tried), rank.deaths) == ("stopped", 6, 1, 1)
+    assert events(folder, "restart") == [
+        "trainer rank 0 died: it was started again, and go on from the best good checkpoint"
+    ]
+    assert (folder.path / "model" / "weights.json").exists()
 
 
 def test_a_run_whose_console_is_gone_exports_all_the_same(folder, nine_steps, monkeypatch):

@@ -144,16 +144,15 @@ class DiskCheckpoints:
     def _end(self, trainer: Saveable, wait: bool) -> str | None:
         if self.pending is None:
             return None
-        name = self.pending.name
+        pending, self.pending = self.pending, None  # what is being written when a trainer dies stays a draft
         try:
             files = trainer.saved(wait)
             if files is None:
+                self.pending = pending
                 return None
-            self._complete(self.pending, files)
+            self._complete(pending, files)
         except (OSError, WriteFailed) as error:
-            self.pending = None
-            return self._failed(name, error)
-        self.pending = None
+            return self._failed(pending.name, error)
         return None
 
     def _complete(self, pending: Pending, files: dict[str, Fingerprint]) -> None:

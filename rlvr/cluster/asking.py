@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
+from time import monotonic
 
 from rlvr.cluster.calls import LOST, why
 from rlvr.cluster.seats import Say, Seat, Seats
@@ -32,15 +33,22 @@ class Asking:
         return dealt(questions, max(len(self.verifiers.all), -(-samples // MOST)))
 
     async def answers(self, questions: list[Question]) -> list[list[Verdict]]:
-        """Of the verifier with the least to do; where it dies, of another."""
+        """Of the verifier with the least to do; where it dies, of another. Where one was dead others may be, with the
+        same node, and they come first, as they have nothing to do: from then on only who says that it is alive is
+        asked."""
         size, number = sum(len(question.samples) for question in questions), next(self.numbers)
-        for _ in range(TRIES):
+        tries = 0
+        while tries < TRIES:
             seat = await self._free()
-            lives = seat.lives
+            lives, asked = seat.lives, not tries
             self._owe(seat, number, size)
             try:
+                if not asked:
+                    await seat.actor.ready.remote()
+                    asked = True
                 return await seat.actor.answer.remote(questions)
             except LOST as error:
+                tries += asked
                 reason = why(error)
                 self._lost(seat, lives, reason)
             finally:
@@ -56,13 +64,13 @@ class Asking:
         return min(up(), key=lambda seat: self._owes[seat.name])
 
     def _owe(self, seat: Seat, number: int, size: int) -> None:
-        seat.owed[number] = size
+        seat.owed[number], seat.heard = size, monotonic()
         self._owes[seat.name] += size
         self.waiting += size
 
     async def _settle(self, seat: Seat, number: int) -> None:
         """Whoever waits for room is woken when there is some again, not by each answer."""
-        size = seat.owed.pop(number)
+        size, seat.heard = seat.owed.pop(number), monotonic()
         self._owes[seat.name] -= size
         self.waiting -= size
         if self.waiting <= self.max_waiting < self.waiting + size:

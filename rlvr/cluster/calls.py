@@ -22,6 +22,7 @@ import ray
 from rlvr.config import ClusterConfig, RecipeError, RunError
 
 LONGEST_WAIT_S = 60.0  # before one more try
+TOGETHER_S = 60.0  # within which a node's actors are found dead: those with work at once, others when next asked
 # the actor is gone, Ray's memory monitor has killed it, or what it had made went with its node
 LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
 OURS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (RecipeError, RunError)}
@@ -82,12 +83,17 @@ class Budget:
     def __init__(self, kind: str, cfg: ClusterConfig, clock: Callable[[], float] = monotonic):
         self.kind, self.limit, self.window_s, self.clock = kind, cfg.restarts, cfg.restart_hours * 3600, clock
         self.deaths = deque[float]()
+        self.fell: set[str | None] = {None}  # the seats that died in the last of them
 
-    def spend(self, who: str, reason: str) -> float:
-        """Seconds to wait before the next try: none the first time, then 1, 2, 4, ... WorkerLost beyond the limit."""
+    def spend(self, who: str, reason: str, seat: str | None = None) -> float:
+        """Seconds to wait before the next try: none the first time, then 1, 2, 4, ... WorkerLost beyond the limit.
+        Deaths of several seats that come together are one, as a node takes along all that are on it."""
         now = self.clock()
         while self.deaths and self.deaths[0] < now - self.window_s:
             self.deaths.popleft()
+        if seat not in self.fell and self.deaths and now - self.deaths[-1] <= TOGETHER_S:
+            self.fell.add(seat)
+            return self._pause()
         if len(self.deaths) >= self.limit:
             raise WorkerLost(
                 f"{who} died ({reason}); {len(self.deaths)} deaths of {self.kind} within "
@@ -95,4 +101,8 @@ class Budget:
                 f"cluster.restarts={self.limit}"
             )
         self.deaths.append(now)
+        self.fell = {None, seat}
+        return self._pause()
+
+    def _pause(self) -> float:
         return 0.0 if len(self.deaths) == 1 else min(2.0 ** (len(self.deaths) - 2), LONGEST_WAIT_S)

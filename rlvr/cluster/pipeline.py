@@ -29,6 +29,7 @@ class RayPipeline:
             engines, verifiers, cfg.verify.max_waiting, cfg.rollout.max_sequences, lambda text: self.tell(text)
         )
         self.pump.welcome = self._welcome
+        self.resting = False  # nobody is given weights, which would wake it
         self.verifying_s = 0.0
 
     def groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Group]:
@@ -47,11 +48,15 @@ class RayPipeline:
         """Colocated, every engine sleeps when this returns. One that is being replaced is waited for: training would
         take the memory that it starts with."""
         awake = list(self.seats.all) if self.cfg.cluster.placement == "colocated" else []
-        while awake:
-            asleep = self.of(awake, "sleep")
-            awake = [seat for seat in awake if seat.name not in asleep]
-            if awake:
-                self.pump.events.get()()  # which tell of its death, and then that it is there
+        self.resting = True
+        try:
+            while awake:
+                asleep = self.of(awake, "sleep")
+                awake = [seat for seat in awake if seat.name not in asleep]
+                if awake:
+                    self.pump.due()()  # which tell of its death, and then that it is there
+        finally:
+            self.resting = False
 
     def load_weights(self, buckets: Weights, policy_version: int, probe: list[int]) -> Loaded:
         return Engines(self, self.seats.all).load_weights(buckets, policy_version, probe)
@@ -80,15 +85,15 @@ class RayPipeline:
         while order.left:
             began = perf_counter()
             while not order.arrived:
-                self.pump.events.get()()  # a group for this order or another, or something to be done in this thread
+                self.pump.due()()  # a group for this order or another, or something to be done in this thread
             self.verifying_s += max(0.0, perf_counter() - max(began, order.sampled))
             order.left -= 1
             yield order.arrived.popleft()
 
     def _welcome(self, seat: Seat) -> None:
         """The trainer is idle when someone waits for groups: it holds what was published last. Where nothing has been,
-        engines sample with the weights that they start with."""
-        if seat.ready:
+        engines sample with the weights that they start with. Who is to rest gets the next ones, as all do."""
+        if seat.ready or self.resting:
             return
         if self.bring is None:
             self.pump.joined(seat, seat.lives)

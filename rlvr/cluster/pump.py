@@ -16,8 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from queue import SimpleQueue
-from time import perf_counter
+from queue import Empty, SimpleQueue
+from time import monotonic, perf_counter
 from typing import Any
 
 from rlvr.cluster.asking import Asking
@@ -28,6 +28,7 @@ from rlvr.types import Ended, Group, Prompt, Sampling
 from rlvr.verify.assembly import Assembly, Question, merged
 
 AHEAD = 4  # messages that an engine may be ahead of the loop
+SILENCE_S = 600.0  # that is told of: some completion of an engine, or some message of verdicts, takes less
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Pump:
 
         self._say = say
         self._asking = Asking(verifiers, max_waiting, say, self._spawn)
+        self._told: set[tuple[str, int]] = set()  # of whose silence
         self._thread = threading.Thread(target=self._loop.run_forever, name="pump", daemon=True)
         self._thread.start()
 
@@ -72,7 +74,7 @@ class Pump:
     def order(self, assembly: Assembly, prompts: Sequence[Prompt], sampling: Sampling) -> Order:
         """Begin to sample these prompts, and to verify what ends."""
         order = Order(next(self._numbers), assembly, len(prompts))
-        self._loop.call_soon_threadsafe(self._take, order, requests_of(prompts, sampling), sampling.completions)
+        self._soon(self._take, order, requests_of(prompts, sampling), sampling.completions)
         return order
 
     def judge(self, assembly: Assembly, completions: Sequence[Ended], groups: int) -> Order:
@@ -83,8 +85,17 @@ class Pump:
             self._remember(order)
             self._ask(order, assembly.ended(completions))
 
-        self._loop.call_soon_threadsafe(begin)
+        self._soon(begin)
         return order
+
+    def due(self) -> Callable[[], None]:
+        """What the caller is to do, once there is something. Who keeps it waiting is told of, once: a worker that hangs
+        looks like one that has much to do, so it is waited for all the same."""
+        while True:
+            try:
+                return self.events.get(timeout=SILENCE_S)
+            except Empty:
+                self._soon(self._tell_of_silence)
 
     def flush(self) -> None:
         """Nothing that was ordered will come any more."""
@@ -102,7 +113,7 @@ class Pump:
 
     def died(self, seat: Seat, lives: int, reason: str) -> None:
         """The caller found an engine dead, the `lives`th in its seat."""
-        self._loop.call_soon_threadsafe(self._lost, seat, lives, reason)
+        self._soon(self._lost, seat, lives, reason)
 
     def joined(self, seat: Seat, lives: int) -> None:
         """An engine holds the weights: it may be given work."""
@@ -111,7 +122,7 @@ class Pump:
             seat.ready = seat.ready or (seat.up and seat.lives == lives)
             self._hand_out()
 
-        self._loop.call_soon_threadsafe(give)
+        self._soon(give)
 
     def close(self) -> None:
         async def stop() -> None:
@@ -124,6 +135,17 @@ class Pump:
         self._thread.join()
         self._loop.close()
 
+    def _soon(self, work: Callable[..., None], *args: Any) -> None:
+        """In the loop. What goes wrong there is the end, as it is of a task."""
+
+        def done() -> None:
+            try:
+                work(*args)
+            except Exception as error:
+                self._fail(error)
+
+        self._loop.call_soon_threadsafe(done)
+
     # ---- in the loop --------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine) -> None:
@@ -133,9 +155,29 @@ class Pump:
         def done(task: "asyncio.Task | Future") -> None:
             self._tasks.discard(task)  # type: ignore[arg-type]
             if not task.cancelled() and (error := task.exception()):
-                self.events.put(partial(fail, error))
+                self._fail(error)
 
         task.add_done_callback(done)
+
+    def _fail(self, error: BaseException) -> None:
+        """Whoever waits is told, and whoever waits after that too: nothing that the caller mends meanwhile, as trainer
+        ranks that are dead as well, mends this."""
+
+        def fail() -> None:
+            self.events.put(fail)
+            raise error
+
+        self.events.put(fail)
+
+    def _tell_of_silence(self) -> None:
+        for seats, what in ((self.engines, "completions"), (self._asking.verifiers, "messages of verdicts")):
+            for seat in seats.all:
+                if seat.silent(SILENCE_S) and (seat.name, seat.lives) not in self._told:
+                    self._told.add((seat.name, seat.lives))
+                    self._say(
+                        f"{seat.name} owes {len(seat.owed)} {what}, and nothing has been heard of it for "
+                        f"{SILENCE_S / 60:g} minutes: if it hangs, the run waits until that process is killed"
+                    )
 
     def _remember(self, order: Order) -> None:
         if order.forming:
@@ -158,6 +200,7 @@ class Pump:
                 break
             share = self._waiting.popleft()
             seat.owed |= {request.key: request for request in share}
+            seat.heard = monotonic()
             given.setdefault(seat.name, []).extend(share)
         for name, requests in given.items():
             seat = seats[name]
@@ -195,6 +238,7 @@ class Pump:
 
     def _ended(self, seat: Seat, done: Sequence[Done]) -> None:
         """What ended; but not what was flushed, or went to another engine."""
+        seat.heard = monotonic()
         ended: dict[int, list[Ended]] = {}
         for key, completion in done:
             if seat.owed.pop(key, None):
@@ -242,13 +286,9 @@ class Pump:
             again.setdefault(request.key[:2], []).append(request)
         seat.owed = {}
         self._waiting.extendleft(reversed(again.values()))
-        self._hand_out()
         self._spawn(self._replace(seat, reason))
+        self._hand_out()
 
     async def _replace(self, seat: Seat, reason: str) -> None:
         await self.engines.replace(seat, self._say, reason)
         self.events.put(partial(self.welcome, seat))
-
-
-def fail(error: BaseException) -> Any:
-    raise error

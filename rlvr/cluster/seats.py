@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from rlvr.cluster.calls import LOST, Budget, ray, unplaced, why
@@ -21,6 +22,11 @@ class Seat:
     ready: bool = True  # may be given work; an engine that is up lacks its weights at first
     owed: dict[Any, Any] = field(default_factory=dict)  # by key, what has not been answered
     lives: int = 0  # so many actors have sat here before
+    heard: float = field(default_factory=monotonic)  # when it last answered, or was given something to do
+
+    def silent(self, seconds: float) -> bool:
+        """It owes something, and nothing has been heard of it for so long."""
+        return self.up and bool(self.owed) and monotonic() - self.heard > seconds
 
     def fell(self, lives: int) -> bool:
         """The `lives`th actor was found dead. False where that was known."""
@@ -51,7 +57,7 @@ class Seats:
     async def replace(self, seat: Seat, say: Say, reason: str) -> None:
         """Another actor in this place, after a while. WorkerLost when there were too many."""
         while True:
-            pause = self.budget.spend(seat.name, reason)
+            pause = self.budget.spend(seat.name, reason, seat.name)
             said = f", again in {pause:g} s" if pause else ""
             say(f"{seat.name} died ({reason}): it is replaced{said}")
             ray.kill(seat.actor)

@@ -43,14 +43,12 @@ class RayTrainer:
     def revive(self) -> str | None:
         """After an error: None when it was none of a dead rank, else what was done about it. WorkerLost when there were
         too many deaths, or there is no place for a rank within `cluster.restart_wait_s`."""
-        alive = [rank.process.remote() for rank in self.ranks]
-        answered, _ = ray.wait(alive, num_returns=len(alive), timeout=ANSWER_S, fetch_local=False)
-        deaths = {n: reason for n, ref in enumerate(alive) if ref in answered and (reason := death(ref))}
+        deaths = self._deaths()
         if not deaths:
             return None
-        who, reason = f"trainer rank {', '.join(map(str, deaths))}", next(iter(deaths.values()))
         wait_s = min(self.cfg.cluster.restart_wait_s, LONGEST_S)
         while True:
+            who, reason = f"trainer rank {', '.join(map(str, deaths))}", next(iter(deaths.values()))
             pause = self.budget.spend(who, reason)
             said = f", again in {pause:g} s" if pause else ""
             self.tell(f"{who} died ({reason}): all {len(self.ranks)} are replaced{said}")
@@ -62,10 +60,17 @@ class RayTrainer:
                 raise unplaced(f"trainer rank {', '.join(str(placed.index(ref)) for ref in missing)}", self.cfg.cluster)
             try:
                 first_failure(self._built(placed))
-            except WorkerLost as error:
-                reason = str(error)
-                continue
-            return f"{who} died: all {len(self.ranks)} were started again"
+                return f"{who} died: all {len(self.ranks)} were started again"
+            except Exception:  # what a death does to the other ranks may be heard before the death itself
+                deaths = self._deaths()
+                if not deaths:
+                    raise
+
+    def _deaths(self) -> dict[int, str]:
+        """The ranks that are dead, and what each died of."""
+        alive = [rank.process.remote() for rank in self.ranks]
+        answered, _ = ray.wait(alive, num_returns=len(alive), timeout=ANSWER_S, fetch_local=False)
+        return {n: reason for n, ref in enumerate(alive) if ref in answered and (reason := death(ref))}
 
     def kill(self) -> None:
         for rank in self.ranks:

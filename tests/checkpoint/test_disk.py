@@ -474,6 +474,16 @@ def test_what_a_dead_trainer_was_writing_stays_a_draft(three, told):
     assert names(three)[-1] == name(3) and not told.all
 
 
+def test_a_run_that_gives_up_goes_back_without_what_a_dead_trainer_was_writing(three, told, monkeypatch):
+    dead, alive = Trainer(0.4), Trainer()
+    three.save(dead, at(4))
+    monkeypatch.setattr(dead, "saved", lambda wait: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        three.best(dead, 4)
+    assert three.best(alive, 4) == at(3)  # one that is new has written nothing, and says so at once
+    assert names(three)[-1] == name(3) and not told.all
+
+
 def test_the_draft_of_a_killed_process_is_swept_away(three, told):
     (three.root / "draft" / "trainer").mkdir(parents=True)
     (three.root / "draft" / "trainer" / "half.bin").write_text("half")

@@ -53,6 +53,7 @@ class Engine:
         self.refuses: Exception | None = None
         self.add, self.abort = Method(self._add), Method(self.todo.clear)
         self.serve, self.ready = Method(self._serve), Method(lambda: Said(True))
+        self.sleep = Method(lambda: Said(None))
 
     def _add(self, requests):
         if self.refuses is None:
@@ -78,9 +79,12 @@ class Verifier:
 
     def __init__(self, number: int):
         self.held = False
-        self.answer, self.ready = Method(self._answer), Method(lambda: Said(True))
+        self.dead: Exception | None = None
+        self.answer, self.ready = Method(self._answer), Method(lambda: Said(self.dead or True))
 
     async def _answer(self, questions):
+        if self.dead:
+            raise self.dead
         while self.held:
             await asyncio.sleep(0.01)
         where = (Provenance("look"),)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlvr.cluster import pipeline as whole
-from rlvr.cluster import seats
+from rlvr.cluster import pump, seats
 from rlvr.cluster.asking import Asking
 from rlvr.cluster.pump import Order
 from rlvr.cluster.seats import Seat, Seats
@@ -107,6 +107,57 @@ def test_an_engine_that_refuses_its_work_is_the_end_and_not_asked_for_ever(pipel
     assert error is pipe.seats.all[0].actor.refuses
 
 
+def full(requests):
+    raise seats.ray.exceptions.OutOfDiskError("disk full")
+
+
+@pytest.mark.parametrize("at", ["order", "joined", "died"])
+def test_work_that_cannot_be_handed_over_is_the_end_and_not_waited_for(pipeline, at):
+    """Ray raises it at once, where it is sent: in whatever the loop was asked to do at that moment."""
+    pipe = pipeline(engines=2, max_sequences=4)
+    first, second = pipe.seats.all
+    first.ready = second.ready = at == "order"
+    second.actor.add = Method(full)
+    if at == "order":
+        arriving = pipe.groups(prompts(2), SAMPLING)
+    elif at == "joined":
+        arriving = pipe.groups(prompts(2), SAMPLING)
+        pipe.pump.joined(second, 0)
+    else:
+        first.actor.held = True
+        pipe.pump.joined(first, 0)
+        arriving = pipe.groups(prompts(1), SAMPLING)
+        until(lambda: first.owed)
+        second.ready = True
+        pipe.pump.died(first, 0, "gone")
+        until(lambda: first.lives == 1)  # the dead one is replaced all the same
+    assert isinstance(read(arriving)[-1], seats.ray.exceptions.OutOfDiskError)
+
+
+def test_what_goes_wrong_where_completions_are_judged_again_is_the_end_too(pipeline, monkeypatch):
+    pipe = pipeline()
+    groups = read(pipe.groups(prompts(1), SAMPLING))
+    monkeypatch.setattr(Assembly, "ended", lambda self, completions: completions.no_such_thing)
+
+    def judged():
+        yield from pipe.verify(groups)
+
+    assert [type(error) for error in read(judged())] == [AttributeError]
+
+
+def test_the_end_stays_the_end_for_who_goes_on_after_a_death_that_was_mended(pipeline):
+    """An engine is given up while a trainer rank is dead: the ranks are revived, and that engine never comes."""
+    pipe = pipeline()
+    pipe.tell = lambda text: None
+    pipe.pump.engines.budget.limit = 0
+    pipe.seats.all[0].actor.dead = seats.ray.exceptions.ActorDiedError()
+    errors = []
+    for _ in range(3):
+        errors += read(pipe.groups(prompts(2), SAMPLING))
+        pipe.flush()
+    assert len(errors) == 3 and all("cluster.restarts=0" in str(error) for error in errors)
+
+
 def test_an_engine_that_ray_kills_for_its_memory_is_replaced_as_any_other(pipeline):
     said = (
         "1 worker(s) were killed due to the node running low on memory. 1.66GB used / 23.54GB limit\n"
@@ -182,6 +233,30 @@ def test_an_engine_is_given_what_it_has_room_for_and_the_rest_waits(pipeline):
     assert sorted(group.prompt.position for group in read(arriving)) == list(range(7))
 
 
+@pytest.mark.parametrize(
+    ("held", "owed"), [("engine", "engine 0 owes 4 completions"), ("verifier", "verifier worker 0 owes 1 messages")]
+)
+def test_who_owes_something_and_is_silent_is_told_of_once(pipeline, monkeypatch, held, owed):
+    monkeypatch.setattr(pump, "SILENCE_S", 0.1)
+    pipe = pipeline(engines=2, verifiers=2)
+    pipe.tell = (told := []).append
+    actor = pipe.seats.all[0].actor if held == "engine" else pipe.verifier
+    actor.held = True
+    arriving = pipe.groups(prompts(2), SAMPLING)
+    release = threading.Thread(target=lambda: (until(lambda: told), setattr(actor, "held", False)))
+    release.start()
+    assert len(read(arriving)) == 2
+    release.join()
+    assert len(told) == 1 and told[0].startswith(owed)
+    (late,) = [seat for seat in (*pipe.seats.all, *pipe.verifiers) if told[0].startswith(seat.name)]
+    assert not late.silent(0.0) and not late.owed
+    late.owed, late.heard = {"more": 1}, -1e9
+    pipe.pump._soon(pipe.pump._tell_of_silence)
+    settled(pipe)
+    assert late.silent(9.0) and pipe.pump.events.empty()
+    late.owed = {}
+
+
 def test_what_a_dead_engine_owes_comes_first(pipeline):
     pipe = pipeline(max_sequences=4)
     pipe.bring = None
@@ -202,6 +277,26 @@ def test_weights_are_brought_only_to_who_has_none(pipeline):
     first, second = pipe.seats.all
     first.ready = False
     pipe._welcome(first), pipe._welcome(second)
+    assert brought == [["engine 0"]]
+
+
+def test_whoever_is_to_rest_is_not_woken_by_weights(pipeline, monkeypatch):
+    """Colocated: two engines have died. The successor of one is there, and nobody has read that, when all are to sleep;
+    while that of the other is waited for it is read."""
+    monkeypatch.setattr(whole, "get", lambda said: said.value)
+    pipe = pipeline(engines=2)
+    pipe.cfg.cluster.placement = "colocated"
+    first, second = pipe.seats.all
+    brought: list = []
+    pipe.bring = lambda engines: brought.append([seat.name for seat in engines.seats])
+    pipe.pump.died(first, 0, "gone")
+    until(lambda: first.lives == 1)
+    settled(pipe)
+    second.up = False
+    pipe.pump.events.put(lambda: setattr(second, "up", True))
+    pipe.rest()
+    assert second.up and not brought
+    pipe._welcome(first)  # later, where someone waits for groups
     assert brought == [["engine 0"]]
 
 
@@ -258,6 +353,29 @@ def test_questions_go_to_who_has_the_least_to_do(pipeline):
     again = pipe.groups(prompts(1), SAMPLING)
     pipe.verifiers[1].actor.held = False
     assert (len(read(arriving)), len(read(again))) == (2, 1)
+
+
+def test_no_completion_is_masked_because_verifiers_with_nothing_to_do_were_dead_already(pipeline):
+    """They owe nothing, so they would be asked first, one after the other."""
+    pipe = pipeline(verifiers=8)
+    for seat in pipe.verifiers[:5]:
+        seat.actor.dead = seats.ray.exceptions.ActorDiedError()
+    (group,) = read(pipe.groups(prompts(1), SAMPLING))
+    assert [verdict.reward for verdict in group.verdicts] == [1.0] * 4
+
+
+def test_a_question_that_is_there_when_three_that_were_alive_die_is_masked(pipeline):
+    pipe, asked = pipeline(verifiers=5), []
+    for seat in pipe.verifiers:
+
+        def die(questions, seat=seat):
+            asked.append(seat.name)
+            return Said(seats.ray.exceptions.ActorDiedError())
+
+        seat.actor.answer = Method(die)
+    (group,) = read(pipe.groups(prompts(1), Sampling(1, 1.0, 8)))
+    assert [verdict.reason for verdict in group.verdicts] == ["look_verifier_lost"]
+    assert len(asked) == 3
 
 
 def test_no_message_has_so_many_questions_that_all_would_wait_for_a_slow_one(pipeline):

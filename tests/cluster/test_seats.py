@@ -49,6 +49,18 @@ def test_a_successor_that_dies_at_its_start_is_replaced_too_and_waited_for_longe
     assert len(told) == 3 and told[0] == "engine 0 died (killed): it is replaced" and told[2].endswith("again in 2 s")
 
 
+def test_a_node_with_more_workers_than_deaths_are_made_good_is_one_death(seated):
+    found, slept = seated(Said(True), restarts=1)
+    all_of_it = [seats.Seat(f"engine {n}", found.all[0].actor, up=False) for n in range(4)]
+    found.all, found.start = all_of_it, lambda n: SimpleNamespace(ready=Method(lambda: Said(True)))
+
+    async def lose():
+        await asyncio.gather(*(found.replace(seat, lambda text: None, "node gone") for seat in all_of_it))
+
+    asyncio.run(lose())
+    assert [(seat.up, seat.lives) for seat in all_of_it] == [(True, 1)] * 4 and slept == [0.0] * 4
+
+
 def test_a_successor_that_finds_no_place_is_the_end_with_the_knob(seated):
     found, _ = seated(Said(True), Never(), restart_wait_s=0.01)
     found.all[0].fell(0)
