@@ -136,10 +136,14 @@ def launch(cfg: Recipe, objective: Objective, inputs: Inputs, folder: RunFolder,
                 raise Diverged(f"step {state.step} left weights that give logprobs that are no numbers", state.step)
             return exported(state)
 
+        told: list[str] = []
+
         def gave_up(why: Diverged) -> State:
             state = checkpoints.best(trainer, why.onset)
             said = f"{why}: exporting the best good checkpoint, that of step {state.step}"
-            recorder.event("stopped", said, step=state.step)
+            if said not in told:  # when a rank died in this act before
+                told.append(said)
+                recorder.event("stopped", said, step=state.step)
             return exported(state)
 
         try:

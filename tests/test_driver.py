@@ -356,6 +356,7 @@ def test_a_rank_that_dies_while_a_run_gives_up_is_revived_and_the_best_is_export
     assert events(folder, "restart") == [
         "trainer rank 0 died: it was started again, and go on from the best good checkpoint"
     ]
+    assert events(folder, "stopped") == ["enough: exporting the best good checkpoint, that of step 6"]
     assert (folder.path / "model" / "weights.json").exists()
 
 

@@ -153,20 +153,26 @@ def extracted(sample: Sample, how: str) -> str | None:
 
 def last_block(text: str) -> str | None:
     """The content of the last closed block of code that says Python; where none does, of the last that says nothing.
-    A block that is indented, as in a list, loses as much indentation in each line, as Markdown has it."""
+    A block that is indented, as in a list, loses as much indentation in each line, as Markdown has it; one whose fence
+    alone is indented does not."""
     found: dict[bool, str] = {}  # by whether it says Python
     opened: tuple[str, str, int] | None = None  # fence, language, indentation
     lines: list[str] = []
     for line in text.split("\n"):
-        bare, indented = line.strip(), len(line) - len(line.lstrip(" \t"))
+        bare = line.strip()
         fence = bare[: len(bare) - len(bare.lstrip("`"))]
         if opened is None and len(fence) >= 3:
             info = bare[len(fence) :].strip().lower()  # python title="a.py", python:a.py
-            opened, lines = (fence, re.split(r"[\s:,{]", info)[0] or info, indented), []
+            opened, lines = (fence, re.split(r"[\s:,{]", info)[0] or info, indented(line)), []
         elif opened is not None and bare == fence and len(fence) >= len(opened[0]):
-            if opened[1] in PYTHON and "".join(lines).strip():
-                found[bool(opened[1])] = "\n".join(lines) + "\n"
+            if opened[1] in PYTHON and (first := next(filter(str.strip, lines), "")):
+                most = min(opened[2], indented(first))
+                found[bool(opened[1])] = "".join(f"{each[min(most, indented(each)) :]}\n" for each in lines)
             opened = None
         elif opened is not None:
-            lines.append(line[min(indented, opened[2]) :])
+            lines.append(line)
     return found.get(True, found.get(False))
+
+
+def indented(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))

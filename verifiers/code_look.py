@@ -23,7 +23,7 @@ def needs_one_process(tests: ast.AST, names: set[str], preamble: ast.AST) -> boo
     """Do the tests use the program's names other than by calling them with data, what these return other than as data,
     or change what is around the program?"""
     used = {node.id for node in used_as_they_are(tests) if isinstance(node, ast.Name)}
-    return bool(used & names) or uses_objects(tests, names) or changes_modules(tests, names, preamble)
+    return bool(used & names) or uses_objects(tests, names) or changes_modules(tests, preamble)
 
 
 def uses_objects(tests: ast.AST, names: set[str]) -> bool:
@@ -57,7 +57,9 @@ def uses_objects(tests: ast.AST, names: set[str]) -> bool:
 def used_as_they_are(tests: ast.AST) -> Iterator[ast.AST]:
     """Whatever stands where a class, an exception or data is wanted, and a function is not; and names in capitals,
     which are constants, wherever they are not called."""
-    functions = {id(node.func) for node in ast.walk(tests) if isinstance(node, ast.Call)}
+    calls = [node for node in ast.walk(tests) if isinstance(node, ast.Call)]
+    functions = {id(node.func) for node in calls}
+    functions |= {id(node.args[0]) for node in calls if called(node, {"map", "filter"}) and node.args}
     for node in ast.walk(tests):
         match node:
             case ast.Name() if node.id.isupper() and id(node) not in functions:
@@ -84,17 +86,31 @@ def used_as_they_are(tests: ast.AST) -> Iterator[ast.AST]:
                 yield node.iter
 
 
-def changes_modules(tests: ast.AST, names: set[str], preamble: ast.AST) -> bool:
+def changes_modules(tests: ast.AST, preamble: ast.AST) -> bool:
     """`sys.stdout = ...`, `builtins.input = ...`, and what does the same and puts it back."""
-    imports = [node for tree in (preamble, tests) for node in ast.walk(tree) if isinstance(node, ast.Import)]
-    modules = {(alias.asname or alias.name).partition(".")[0] for node in imports for alias in node.names}
+    every = [node for tree in (preamble, tests) for node in ast.walk(tree)]
+    modules = {name for node in every if isinstance(node, ast.Import) for name in bound_by(node)}
+    imported = {name for node in every if isinstance(node, ast.ImportFrom) for name in bound_by(node)} | modules
     for node in ast.walk(tests):
         match node:
             case ast.Attribute(value=ast.Name(id=module), ctx=ast.Store()) if module in modules:
                 return True
-            case ast.Name(id=name) | ast.Attribute(attr=name) if name in AROUND - names:
+            case ast.Name(id=name) if name in AROUND & imported:
+                return True
+            case ast.Attribute(attr=name) if name in AROUND and root(node) in imported:
                 return True
     return False
+
+
+def root(node: ast.AST) -> str:
+    """`a` of `a.b.c`, or nothing."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def bound_by(imports: ast.Import | ast.ImportFrom) -> list[str]:
+    return [(alias.asname or alias.name).partition(".")[0] for alias in imports.names]
 
 
 def called(node: ast.AST | None, names: set[str]) -> str:

@@ -53,9 +53,10 @@ def same(gold: Shape, answer: Shape, o: Options = STRICT) -> bool | None:
     return scalar(gold, answer, o)
 
 
-def as_written(shape: Shape) -> tuple[str, str, bool, bool]:
-    """The same string. Its text alone would take the two numbers `1, 234` for the number `1,234`."""
-    return shape.text, shape.unit, shape.percent, shape.kind == "list"
+def as_written(shape: Shape) -> tuple[str, str, bool, tuple[str, ...]]:
+    """The same string. Its text alone would take the two numbers `1, 234` for the number `1,234`, also in a list."""
+    parts = tuple(part.text for part in shape.parts) if shape.kind == "list" else ()
+    return shape.text, shape.unit, shape.percent, parts
 
 
 COLLECTIONS = ("list", "set", "tuple", "matrix")

@@ -26,7 +26,11 @@ class Asking:
     async def room(self) -> None:
         """Until no more are waiting than should."""
         async with self.changed:
-            await self.changed.wait_for(lambda: self.waiting <= self.max_waiting)
+            await self.changed.wait_for(lambda: not self.full)
+
+    @property
+    def full(self) -> bool:
+        return self.waiting > self.max_waiting
 
     def shares(self, questions: Sequence[Question]) -> list[list[Question]]:
         samples = sum(len(question.samples) for question in questions)

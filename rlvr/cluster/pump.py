@@ -170,7 +170,10 @@ class Pump:
         self.events.put(fail)
 
     def _tell_of_silence(self) -> None:
-        for seats, what in ((self.engines, "completions"), (self._asking.verifiers, "messages of verdicts")):
+        every = [(self._asking.verifiers, "messages of verdicts")]
+        if not self._asking.full:  # else it is we who do not listen to engines
+            every.append((self.engines, "completions"))
+        for seats, what in every:
             for seat in seats.all:
                 if seat.silent(SILENCE_S) and (seat.name, seat.lives) not in self._told:
                     self._told.add((seat.name, seat.lives))

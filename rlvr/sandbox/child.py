@@ -71,18 +71,22 @@ def open_streams() -> None:
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
-def leave(code: int, namespace: dict[str, Any]) -> NoReturn:
-    """End as the interpreter would: wait for threads, run exit handlers, flush, drop what the program has made, so that
-    files of its own are flushed too."""
+def leave(code: int, name: str) -> NoReturn:
+    """End as the interpreter would: wait for threads, run exit handlers, flush, drop the module of this name with what
+    the program has made, so that files of its own are flushed too. Whoever calls must not hold the module."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        flush()
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # those of the program are dropped too
+        out = getattr(sys, "stdout", None)
+        if out is not None and not is_closed(out):
+            out.flush()
+        flush("stderr", "__stdout__")  # a program that prints elsewhere may have taken these to pieces
+        for stream in ("stdout", "stderr"):  # those of the program are dropped too
+            setattr(sys, stream, getattr(sys, f"__{stream}__", None))
         sys.unraisablehook = threading.excepthook = say_nothing  # of what is dropped, and of threads that outlive it
-        namespace.clear()
+        sys.modules.pop(name, None)
         gc.collect()
-        flush()
+        flush("stdout", "stderr")
     except BaseException as error:
         report(error)
         code = code or 120
@@ -92,10 +96,17 @@ def leave(code: int, namespace: dict[str, Any]) -> NoReturn:
 def say_nothing(error: Any) -> None: ...
 
 
-def flush() -> None:
-    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
-        if stream is not None and not getattr(stream, "closed", False):
-            stream.flush()
+def is_closed(stream: Any) -> bool:
+    with suppress(BaseException):
+        return bool(stream.closed)
+    return False
+
+
+def flush(*streams: str) -> None:
+    """As far as they are there, and in one piece."""
+    for stream in streams:
+        with suppress(BaseException):
+            getattr(sys, stream).flush()
 
 
 def report(error: BaseException) -> None:
@@ -121,7 +132,8 @@ def define(program: str, name: str, preamble: str = "") -> dict[str, Any]:
     except BaseException as error:
         report(error)
         code = 1
-    leave(code, module.__dict__)  # when the error, which holds on to its frames, is gone
+    del module
+    leave(code, name)  # when the error, which holds on to its frames, is gone
 
 
 def find(namespace: Mapping[str, Any], name: str) -> Any:
@@ -170,7 +182,8 @@ def _text(error: BaseException) -> str:
 
 
 def script(request: Mapping[str, Any]) -> None:
-    leave(0, define(request["program"], "__main__"))
+    define(request["program"], "__main__")
+    leave(0, "__main__")
 
 
 def calls(request: Mapping[str, Any]) -> None:

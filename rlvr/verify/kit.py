@@ -186,7 +186,7 @@ class Kit:
         elif self.scope == "group":
             samples = [sample for sample in samples if sample.group == samples[0].group]
         said = self.pool.submit(self.assignment, samples, whole=True).result()
-        errors = [f"{v.reason}: {v.detail}" for v in said if v.outcome == Outcome.ERROR]
+        errors = [f"{v.reason}: {v.detail}" for v in said if v.outcome == Outcome.ERROR or v.reason == "timeout"]
         return Finding(name, not errors, f"of {len(samples)} at once {errors[0]}" if errors else f"{len(said)} at once")
 
     def hostile(self) -> list[Finding]:

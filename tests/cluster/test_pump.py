@@ -257,6 +257,20 @@ def test_who_owes_something_and_is_silent_is_told_of_once(pipeline, monkeypatch,
     late.owed = {}
 
 
+def test_engines_that_nobody_listens_to_are_not_called_silent(pipeline, monkeypatch):
+    """A verifier hangs, and so many questions wait for it that no engine is heard until there is room again."""
+    monkeypatch.setattr(pump, "SILENCE_S", 0.1)
+    pipe = pipeline(engines=2, verifiers=1, max_waiting=1)
+    pipe.tell = (told := []).append
+    pipe.verifier.held = True
+    arriving = pipe.groups(prompts(6), SAMPLING)
+    release = threading.Thread(target=lambda: (until(lambda: told), setattr(pipe.verifier, "held", False)))
+    release.start()
+    assert len(read(arriving)) == 6
+    release.join()
+    assert all(line.startswith("verifier worker 0 owes") for line in told)
+
+
 def test_what_a_dead_engine_owes_comes_first(pipeline):
     pipe = pipeline(max_sequences=4)
     pipe.bring = None

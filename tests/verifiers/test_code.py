@@ -105,6 +105,10 @@ CASE = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n   
         ("from unittest.mock import patch\nwith patch('builtins.input', return_value='3'): f()", True),
         ("from unittest import mock\nwith mock.patch('time.sleep'): f()", True),
         ("assert patch('a') == 'b'", False),
+        ("import re\npatch = re.compile('1')\nassert f('1', patch.pattern)", False),
+        ("import unittest.mock\nwith unittest.mock.patch('time.sleep'): f()", True),
+        ("from unittest.mock import patch\nwith patch.object(str, 'a'): f()", True),
+        ("assert list(map(F, [1])) == list(filter(G, [2]))", False),
         ("import asyncio\nassert asyncio.run(f(1)) == 2", True),
         ("import asyncio\nasync def test():\n    assert await f(1) == 2\nasyncio.run(test())", True),
     ],
@@ -285,6 +289,8 @@ def test_an_indented_block_loses_the_indentation_of_its_fence():
     assert last_block(block) == "if x:\n    a\n\nb\nc\n"
     assert last_block("\t```python\n\tif x:\n\t\ta\n\t```") == "if x:\n\ta\n"
     assert last_block("```python\n    a\n  ```") == "    a\n"
+    assert last_block("    ```python\n\ndef f():\n    return 1\n    ```") == "\ndef f():\n    return 1\n"
+    assert last_block("   ```python\n  if x:\n      a\n   ```") == "if x:\n    a\n"
     assert code(sample(f"- So:\n  {fenced('def add(a, b): return a + b')}".replace("\n", "\n  "), ADD)).reward == 1.0
 
 

@@ -86,6 +86,11 @@ def hungry(sample):
 def slow(sample):
     while True: pass
 
+@verifier("crowded", batch=32, timeout_s=0.5)
+def crowded(samples):
+    while len(samples) > 16: pass
+    return [sound.function(sample) for sample in samples]
+
 @verifier("endless")
 def endless(sample):
     return endless.function(sample)
@@ -145,7 +150,9 @@ def test_what_is_wrong_with_a_verifier_is_found(at, name, checks):
 
 
 @pytest.mark.parametrize(
-    ("name", "passed", "said"), [("many", True, "32 at once"), ("best", True, "9 at once"), ("sound", None, "one at a")]
+    ("name", "passed", "said"),
+    [("many", True, "32 at once"), ("best", True, "9 at once"), ("sound", None, "one at a"),
+     ("crowded", False, "of 32 at once timeout")],
 )
 def test_a_list_function_is_asked_about_as_many_as_it_takes(at, name, passed, said):
     asked = kit.Assignment("kit", at(name))
