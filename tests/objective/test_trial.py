@@ -87,6 +87,24 @@ def test_a_penalty_in_the_reward_that_knows_no_direction_is_refused(estimator):
     trial(replace(GOOD, kl=kl.KL(kl.k1, 0.1, place="reward")), [1.0], 4)
 
 
+def test_a_penalty_in_the_reward_is_tried_on_tokens_that_the_policy_has_left():
+    asked = []
+
+    def tried(answer):
+        def estimator(now, ref, log_ratio):
+            asked.append([each.tolist() for each in (now, ref, log_ratio)])
+            return torch.tensor([answer]) if len(asked) == 1 else now - ref
+
+        asked.clear()
+        trial(replace(GOOD, kl=kl.KL(estimator, 0.1, place="reward")), [1.0], 4)
+
+    tried([-1.0, -1.0, -1.0])
+    assert asked[0] == [[[-2.0] * 3], [[-1.0] * 3], [[0.0] * 3]]
+    for paid in ([-1.0, 0.0, -1.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(ValueError, match="place=reward"):
+            tried(paid)
+
+
 @pytest.mark.parametrize(("estimator", "holds"), [(kl.k1, True), (kl.k2, False), (kl.k3, False)])
 def test_in_the_reward_only_k1_brings_a_policy_back(estimator, holds):
     """Four tokens, rewards that know none of them; exact policy gradients of the penalty alone."""
