@@ -234,7 +234,7 @@ def test_a_signal_is_heard_though_stderr_is_dead(handlers, monkeypatch):
 # ---- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def launched(folder, cfg, train, monkeypatch, display=None, revive=lambda: None):
+def launched(folder, cfg, train, monkeypatch, display=None, revive=lambda: None, objective=toy.GRPO):
     """A run of `train` with the toy's trainer, from the checkpoints in `folder`."""
 
     @contextmanager
@@ -243,7 +243,7 @@ def launched(folder, cfg, train, monkeypatch, display=None, revive=lambda: None)
 
     monkeypatch.setattr("rlvr.run.workers", workers)
     monkeypatch.setattr("rlvr.run.train", train)
-    return launch(cfg, toy.GRPO, Inputs([builders.prompt()], [], 50), folder, display or PlainDisplay(io.StringIO()))
+    return launch(cfg, objective, Inputs([builders.prompt()], [], 50), folder, display or PlainDisplay(io.StringIO()))
 
 
 CFG = toy.recipe(9, every=2)
@@ -358,6 +358,24 @@ def test_a_rank_that_dies_while_a_run_gives_up_is_revived_and_the_best_is_export
     ]
     assert events(folder, "stopped") == ["enough: exporting the best good checkpoint, that of step 6"]
     assert (folder.path / "model" / "weights.json").exists()
+
+
+@pytest.mark.parametrize(("coefficient", "held"), [(0.1, True), (0.0, False)])
+def test_a_run_that_holds_on_to_the_model_it_began_with_looks_at_it(
+    folder, nine_steps, monkeypatch, coefficient, held
+):
+    """Other weights lie at model.path than those of step 0: what a KL term pulls to would be another model."""
+
+    def train(cfg, objective, parts):
+        parts.trainer.weight += 1.0
+        return parts.checkpoints.restore(parts.trainer)
+
+    objective = replace(toy.GRPO, kl=KL(k3, coefficient))
+    if held:
+        with pytest.raises(ResumeRefused, match=r"model\.path holds another model"):
+            launched(folder, nine_steps, train, monkeypatch, objective=objective)
+    else:
+        assert launched(folder, nine_steps, train, monkeypatch, objective=objective).steps == 9
 
 
 def test_a_run_whose_console_is_gone_exports_all_the_same(folder, nine_steps, monkeypatch):
