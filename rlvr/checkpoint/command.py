@@ -43,8 +43,9 @@ def ledger_of(run: Path) -> Ledger:
 def steps_taken(run: Path) -> int:
     """By the newest checkpoint that a resume would go on from, damage aside; 0 where there is none."""
     root = run / "checkpoints"
-    usable = Ledger.open(root, lambda kind, text: None).usable() if root.is_dir() else []  # whoever resumes is told
-    return step_of(usable[-1]) if usable else 0
+    if not root.is_dir():
+        return 0
+    return Ledger.open(root, lambda kind, text: None).newest_step() or 0  # whoever resumes is told of damage
 
 
 def show(args: argparse.Namespace) -> int:

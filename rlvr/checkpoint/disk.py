@@ -81,8 +81,7 @@ class DiskCheckpoints:
 
     def newest_step(self) -> int | None:
         """The step that `restore` would give back, damage aside."""
-        names = self.ledger.usable()
-        return step_of(names[-1]) if names else None
+        return self.ledger.newest_step()
 
     # ---- saving -------------------------------------------------------------------------------------------------
 

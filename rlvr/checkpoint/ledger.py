@@ -82,6 +82,11 @@ class Ledger:
         """Names that a run may go on from, oldest version first."""
         return sorted((n for n, e in self.entries.items() if e.label in ("candidate", "good")), key=version_of)
 
+    def newest_step(self) -> int | None:
+        """That a run would go on from, damage aside; None where there is none."""
+        names = self.usable()
+        return step_of(names[-1]) if names else None
+
     def good(self, onset: int | None = None) -> list[str]:
         """Proven ones, made before step `onset` began; oldest version first."""
         before = [n for n in self.usable() if onset is None or step_of(n) < onset]

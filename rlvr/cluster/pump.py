@@ -28,7 +28,7 @@ from rlvr.types import Ended, Group, Prompt, Sampling
 from rlvr.verify.assembly import Assembly, Question, merged
 
 AHEAD = 4  # messages that an engine may be ahead of the loop
-SILENCE_S = 600.0  # that is told of: some completion of an engine, or some message of verdicts, takes less
+SILENCE_S = 600.0  # that is told of, and no more: the first of many long completions may take as long
 
 
 @dataclass

@@ -97,6 +97,7 @@ def say_nothing(error: Any) -> None: ...
 
 
 def is_closed(stream: Any) -> bool:
+    """One of the program's own may answer with any error: then it is not, as for the interpreter."""
     with suppress(BaseException):
         return bool(stream.closed)
     return False
